@@ -1,0 +1,1 @@
+//! Typed configuration: parsing with positions, validation with key paths, packing and unpacking of source trees.

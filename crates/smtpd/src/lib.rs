@@ -1,0 +1,1 @@
+//! The mail daemon: wires sockets, scripts, spool, queue and delivery together.

@@ -1,0 +1,1 @@
+//! The durable store of accepted messages: commit journal, `.hqf` files, recovery.
