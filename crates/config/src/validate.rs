@@ -1,0 +1,345 @@
+//! What no single key can tell: references, duplicates, pairs of files.
+
+use crate::app::{self, App, RcptToHook};
+use crate::load::Error;
+use crate::policy::Policy;
+use crate::startup::Startup;
+use std::collections::{BTreeMap, HashSet};
+
+/// The longest tag of a policy or suspension, in characters.
+pub const TAG_CHARS_MAX: usize = 24;
+
+struct Check<'a> {
+    file: &'a str,
+    errors: Vec<Error>,
+}
+
+impl Check<'_> {
+    fn error(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+        self.errors.push(Error::Meaning {
+            file: self.file.to_owned(),
+            pointer: pointer.into(),
+            message: message.into(),
+        });
+    }
+
+    fn version(&mut self, version: &str) {
+        let (major, minor) = version.split_once('.').unwrap_or((version, ""));
+        let known = matches!(major, "5" | "6")
+            && !minor.is_empty()
+            && minor.len() <= 2
+            && minor.bytes().all(|b| b.is_ascii_digit());
+        if !known {
+            self.error("/version", format!("Unknown version \"{version}\", expected \"5.0\" to \"6.99\""));
+        }
+    }
+
+    /// Ids: 1 to 255 characters, no controls, unique.
+    fn ids<'s>(&mut self, pointer: &str, ids: impl IntoIterator<Item = &'s str>) {
+        let mut seen = HashSet::new();
+        for (index, id) in ids.into_iter().enumerate() {
+            let at = format!("{pointer}/{index}/id");
+            if id.is_empty() || id.chars().count() > 255 || id.chars().any(char::is_control) {
+                self.error(at, format!("id {id:?} must have 1 to 255 characters and no control characters"));
+            } else if !seen.insert(id) {
+                self.error(at, format!("duplicate \"{id}\""));
+            }
+        }
+    }
+}
+
+/// Checks the startup file by itself.
+pub fn startup(file: &str, startup: &Startup) -> Result<(), Vec<Error>> {
+    let mut check = Check { file, errors: Vec::new() };
+    check.version(&startup.version);
+    check.ids("/servers", startup.servers.iter().map(|server| server.id.as_str()));
+    for (index, server) in startup.servers.iter().enumerate() {
+        if server.listeners.is_empty() {
+            check.error(format!("/servers/{index}/listeners"), "at least one listener is needed");
+        }
+        for (at, threads) in [("event", server.threads.event), ("script", server.threads.script)] {
+            if threads == Some(0) {
+                check.error(format!("/servers/{index}/threads/{at}"), "0 found, expected at least 1");
+            }
+        }
+    }
+    if !matches!(startup.environment.uuid.version, 1 | 4) {
+        let found = startup.environment.uuid.version;
+        check.error("/environment/uuid/version", format!("{found} found, expected 1 (time) or 4 (random)"));
+    }
+    let socket = &startup.environment.controlsocket;
+    if socket.path.is_some() && socket.port.is_some() {
+        check.error("/environment/controlsocket/port", "excludes 'path': give one of them");
+    }
+    let journal = &startup.spool.journal;
+    if journal.segment.0 < 1 << 20 || journal.segment.0 > 1 << 32 {
+        check.error("/spool/journal/segment", "out of range, expected 1MiB to 4GiB");
+    }
+    if journal.segments < 2 {
+        check.error("/spool/journal/segments", "out of range, expected at least 2");
+    }
+    if journal.maxmessage.0 > journal.segment.0 / 4 {
+        check.error("/spool/journal/maxmessage", "must not exceed a quarter of 'segment'");
+    }
+    for (at, threads) in [("load", startup.spool.threads.load), ("sync", startup.spool.threads.sync)] {
+        if threads == 0 || threads > 1024 {
+            check.error(format!("/spool/threads/{at}"), "out of range, expected 1 to 1024");
+        }
+    }
+    finish(check)
+}
+
+/// Checks the running file by itself. Unknown hooks, transports and addresses are errors.
+pub fn app(file: &str, app: &App) -> Result<(), Vec<Error>> {
+    let mut check = Check { file, errors: Vec::new() };
+    check.version(&app.version);
+    check.ids("/servers", app.servers.iter().map(|server| server.id.as_str()));
+    check.ids("/transportgroups", app.transportgroups.iter().map(|group| group.id.as_str()));
+    check.ids("/addresses", app.addresses.iter().map(|address| address.id.as_str()));
+    check.ids("/scripting/files", app.scripting.files.iter().map(|file| file.id.as_str()));
+    let mut transports = HashSet::new();
+    for (group_index, group) in app.transportgroups.iter().enumerate() {
+        check.ids(
+            &format!("/transportgroups/{group_index}/transports"),
+            group.transports.iter().map(|t| t.id.as_str()),
+        );
+        for (index, transport) in group.transports.iter().enumerate() {
+            let own: bool = transports.insert(transport.id.as_str());
+            let repeated_here = group.transports[..index].iter().any(|other| other.id == transport.id);
+            if !own && !repeated_here {
+                let at = format!("/transportgroups/{group_index}/transports/{index}/id");
+                check.error(at, format!("duplicate \"{}\": transport ids share one namespace", transport.id));
+            }
+        }
+    }
+    let addresses: HashSet<&str> = app.addresses.iter().map(|address| address.id.as_str()).collect();
+    for (group_index, group) in app.transportgroups.iter().enumerate() {
+        let at = format!("/transportgroups/{group_index}");
+        check_transport(
+            &mut check,
+            &at,
+            &group.connection,
+            &group.session,
+            &group.retry,
+            &group.dsn,
+            &transports,
+            &addresses,
+        );
+        for (index, t) in group.transports.iter().enumerate() {
+            let at = format!("{at}/transports/{index}");
+            check_transport(
+                &mut check,
+                &at,
+                &t.connection,
+                &t.session,
+                &t.retry,
+                &t.dsn,
+                &transports,
+                &addresses,
+            );
+        }
+    }
+    for (index, server) in app.servers.iter().enumerate() {
+        check_server(&mut check, index, server, app, &transports);
+    }
+    for (index, grouping) in app.queues.grouping.groupings.iter().enumerate() {
+        for (at, network) in grouping.remoteip.iter().enumerate() {
+            if !is_network(network) {
+                let pointer = format!("/queues/grouping/groupings/{index}/remoteip/{at}");
+                check.error(pointer, format!("'{network}' found, expected an address or a network"));
+            }
+        }
+    }
+    if app.scripting.limits.depth == 0 {
+        check.error("/scripting/limits/depth", "0 found, expected at least 1");
+    }
+    if app.resolver.concurrency == 0 {
+        check.error("/resolver/concurrency", "0 found, expected at least 1");
+    }
+    finish(check)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the same four blocks stand in groups and in transports")]
+fn check_transport(
+    check: &mut Check<'_>,
+    at: &str,
+    connection: &app::Connection,
+    session: &app::Session,
+    retry: &app::Retry,
+    dsn: &app::Dsn,
+    transports: &HashSet<&str>,
+    addresses: &HashSet<&str>,
+) {
+    for (index, id) in connection.sourceip.addresses.iter().flatten().enumerate() {
+        if !addresses.contains(id.as_str()) {
+            let message = format!("unknown address \"{id}\"{}", suggestion(id, addresses.iter().copied()));
+            check.error(format!("{at}/connection/sourceip/addresses/{index}"), message);
+        }
+    }
+    if let Some(transport) = dsn.transport.as_deref().filter(|id| !transports.contains(id)) {
+        let message =
+            format!("unknown transport \"{transport}\"{}", suggestion(transport, transports.iter().copied()));
+        check.error(format!("{at}/dsn/transport"), message);
+    }
+    if retry.intervals.as_ref().is_some_and(Vec::is_empty) {
+        check.error(format!("{at}/retry/intervals"), "must not be empty");
+    }
+    const STATES: [&str; 11] =
+        ["BANNER", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "EOD", "RSET", "QUIT"];
+    for state in session.timeout.keys() {
+        if !STATES.contains(&state.as_str()) {
+            let message = format!("unknown state \"{state}\"{}", suggestion(state, STATES));
+            check.error(format!("{at}/session/timeout/{state}"), message);
+        }
+    }
+}
+
+fn check_server(
+    check: &mut Check<'_>,
+    index: usize,
+    server: &app::Server,
+    app: &App,
+    transports: &HashSet<&str>,
+) {
+    if let Some(transport) = server.transport.as_deref().filter(|id| !transports.contains(id)) {
+        let message =
+            format!("unknown transport \"{transport}\"{}", suggestion(transport, transports.iter().copied()));
+        check.error(format!("/servers/{index}/transport"), message);
+    }
+    for (phase, id, pointer) in hooks_of(server) {
+        let scripts = scripts(app, phase);
+        if !scripts.iter().any(|script| script.id == id) {
+            let known = scripts.iter().map(|script| script.id.as_str());
+            let message = format!("no script \"{id}\" in /scripting/hooks/{phase}{}", suggestion(id, known));
+            check.error(format!("/servers/{index}/phases/{pointer}"), message);
+        }
+    }
+    if server.phases.rcptto.maxrecipients == 0 {
+        check.error(format!("/servers/{index}/phases/rcptto/maxrecipients"), "0 found, expected at least 1");
+    }
+}
+
+/// All hooks that a server names: phase, script id and the key path below `phases`.
+pub fn hooks_of(server: &app::Server) -> Vec<(&'static str, &str, String)> {
+    let phases = &server.phases;
+    let mut hooks: Vec<(&'static str, &str, String)> = Vec::new();
+    let single = [
+        ("connect", &phases.connect.hook),
+        ("helo", &phases.helo.hook),
+        ("mailfrom", &phases.mailfrom.hook),
+        ("eod", &phases.eod.hook),
+        ("disconnect", &phases.disconnect.hook),
+    ];
+    for (phase, hook) in single {
+        if let Some(id) = hook {
+            hooks.push((phase, id, format!("{phase}/hook")));
+        }
+    }
+    match &phases.rcptto.hook {
+        None => {}
+        Some(RcptToHook::One(id)) => hooks.push(("rcptto", id, "rcptto/hook".to_owned())),
+        Some(RcptToHook::ByDomain { id, recipientdomains }) => {
+            hooks.push(("rcptto", id, "rcptto/hook/id".to_owned()));
+            for (domain, id) in recipientdomains {
+                hooks.push(("rcptto", id, format!("rcptto/hook/recipientdomains/{domain}")));
+            }
+        }
+    }
+    hooks
+}
+
+/// The scripts of a phase.
+pub fn scripts<'a>(app: &'a App, phase: &str) -> &'a [app::Script] {
+    let hooks = &app.scripting.hooks;
+    match phase {
+        "connect" => &hooks.connect,
+        "helo" => &hooks.helo,
+        "mailfrom" => &hooks.mailfrom,
+        "rcptto" => &hooks.rcptto,
+        "eod" => &hooks.eod,
+        "disconnect" => &hooks.disconnect,
+        _ => &[],
+    }
+}
+
+/// Checks a policy file.
+pub fn policy(file: &str, policy: &Policy) -> Result<(), Vec<Error>> {
+    let mut check = Check { file, errors: Vec::new() };
+    check.version(&policy.version);
+    for (index, counter) in policy.policies.iter().enumerate() {
+        for (at, condition) in counter.conditions.iter().enumerate() {
+            for field in condition.when.keys().filter(|field| !counter.fields.contains(field)) {
+                let name = format!("{field:?}").to_lowercase();
+                let pointer = format!("/policies/{index}/conditions/{at}/if/{name}");
+                check.error(pointer, "is not among the 'fields' of this counter");
+            }
+        }
+        let thens = counter.conditions.iter().map(|condition| &condition.then).chain(&counter.default);
+        for then in thens {
+            if then.tag.as_ref().is_some_and(|tag| tag.chars().count() > TAG_CHARS_MAX) {
+                check.error(
+                    format!("/policies/{index}"),
+                    format!("tag longer than {TAG_CHARS_MAX} characters"),
+                );
+            }
+        }
+    }
+    finish(check)
+}
+
+/// What does not fit between the startup and the running file; none of it stops a reload.
+pub fn pair(startup: &Startup, app: &App) -> Vec<String> {
+    let listening: BTreeMap<&str, ()> =
+        startup.servers.iter().map(|server| (server.id.as_str(), ())).collect();
+    let running: HashSet<&str> = app.servers.iter().map(|server| server.id.as_str()).collect();
+    let mut warnings = Vec::new();
+    for server in &app.servers {
+        if !listening.contains_key(server.id.as_str()) {
+            warnings.push(format!("server \"{}\" has no listener in the startup configuration", server.id));
+        }
+    }
+    for id in listening.keys().filter(|id| !running.contains(**id)) {
+        warnings.push(format!("server \"{id}\" is not in the running configuration and refuses connections"));
+    }
+    warnings
+}
+
+fn finish(check: Check<'_>) -> Result<(), Vec<Error>> {
+    if check.errors.is_empty() { Ok(()) } else { Err(check.errors) }
+}
+
+fn is_network(text: &str) -> bool {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+    match address.parse::<std::net::IpAddr>() {
+        Err(_) => false,
+        Ok(_) if prefix.is_empty() => !text.ends_with('/'),
+        Ok(address) => {
+            prefix.parse::<u8>().is_ok_and(|bits| bits <= if address.is_ipv4() { 32 } else { 128 })
+        }
+    }
+}
+
+/// `, did you mean "x"?` for the nearest of the known names, when one is near.
+pub fn suggestion<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let near = known
+        .into_iter()
+        .map(|name| (distance(found, name), name))
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
+        .min();
+    near.map(|(_, name)| format!(", did you mean \"{name}\"?")).unwrap_or_default()
+}
+
+/// Levenshtein distance over bytes; names are short.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(x != y)).min(above + 1).min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[b.len()]
+}
