@@ -482,7 +482,8 @@ impl Client {
             if !address.localpart.is_ascii() {
                 return Err(refuse(553, Enhanced(5, 6, 7), text));
             }
-            let domain = address.domain_ascii().ok_or_else(|| refuse(553, Enhanced(5, 6, 7), text))?;
+            let domain = mail::address::domain_to_ascii(&address.domain)
+                .map_err(|_| refuse(553, Enhanced(5, 6, 7), text))?;
             Ok(Address { localpart: address.localpart.clone(), domain }.to_string())
         };
         let mut mail = format!("MAIL FROM:<{}>", path(&envelope.sender)?);
