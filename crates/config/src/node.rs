@@ -173,7 +173,7 @@ fn write_scalar(out: &mut String, value: &Node, depth: usize) {
 /// Text of several lines that a literal block can hold.
 fn is_literal(text: &str) -> bool {
     text.contains('\n')
-        && text.trim_matches('\n') != ""
+        && !text.trim_matches('\n').is_empty()
         && !text.starts_with('\n')
         && text.chars().all(|c| {
             c == '\n'
