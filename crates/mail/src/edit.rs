@@ -340,7 +340,8 @@ mod tests {
 
     #[test]
     fn edits_over_edits() {
-        let cases: &[(&[(u64, u64, &'static str)], &str)] = &[
+        type Edits = [(u64, u64, &'static str)];
+        let cases: &[(&Edits, &str)] = &[
             (&[], "0123456789"),
             (&[(0, 0, "a"), (0, 0, "b")], "ab0123456789"),
             (&[(0, 3, "x"), (0, 0, "a"), (0, 3, "y")], "ay3456789"),

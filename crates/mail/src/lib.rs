@@ -2,14 +2,23 @@
 //!
 //! The original bytes of a message never change ([`Content`]). Every modification is an [`EditList`]: a few
 //! (offset, removed length, inserted bytes) against those bytes, so that what nobody touched leaves byte for byte
-//! as it came and signatures over it stay valid.
+//! as it came and signatures over it stay valid. [`MailMessage`] puts the two together and speaks of header fields.
 
 pub mod address;
 pub mod content;
+pub mod date;
+pub mod dsn;
 pub mod edit;
 mod error;
+pub mod header;
+pub mod message;
+pub mod received;
+pub mod words;
 
 pub use address::{Address, AddressError};
 pub use content::{Content, MemoryContent};
+pub use date::Zoned;
 pub use edit::{Edit, EditError, EditList, Place, Segment};
 pub use error::MailError;
+pub use header::{FieldOptions, HeaderIndex, WriteOptions};
+pub use message::{MailMessage, message_id};

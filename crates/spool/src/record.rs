@@ -367,7 +367,7 @@ impl StoredEdits {
 #[non_exhaustive]
 pub enum Frame {
     /// Changed members of one entry.
-    Update(EntryUpdate),
+    Update(Box<EntryUpdate>),
     /// One entry is over.
     Done(Done),
 }
