@@ -1,0 +1,334 @@
+//! The records: a message and its entries, one per recipient, packed for a budget of 400 bytes per entry.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use crate::intern::{Interner, Sym};
+use crate::slab::Slab;
+use crate::state::State;
+use crate::time::Time;
+
+/// Names an entry as long as it is in the queue; never names another one afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryKey {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// A mail address split at its last `@`. Both parts empty: the null sender.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
+pub struct Address {
+    /// Part before the `@`, as given.
+    pub localpart: String,
+    /// Part behind it; the queue keeps it in lower case.
+    pub domain: String,
+}
+
+impl Address {
+    /// Splits at the last `@`; without one everything is local part.
+    pub fn parse(text: &str) -> Address {
+        match text.rsplit_once('@') {
+            Some((localpart, domain)) => {
+                Address { localpart: localpart.to_owned(), domain: domain.to_owned() }
+            }
+            None => Address { localpart: text.to_owned(), domain: String::new() },
+        }
+    }
+}
+
+/// Facts of a message as received (`file.original` lives elsewhere).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Transaction id.
+    pub id: Uuid,
+    /// When it was received.
+    pub received: Time,
+    /// Id of the virtual server that received it.
+    pub server_id: String,
+    /// Address of the client.
+    pub sender_ip: Option<IpAddr>,
+    /// HELO or EHLO name of the client.
+    pub sender_helo: String,
+    /// User name of the client's authentication, empty without.
+    pub sasl_username: String,
+    /// Subject header, decoded; cut after `SUBJECT_BYTES_MAX` bytes.
+    pub subject: String,
+    /// Live stage that received it, empty for the running configuration.
+    pub stage_id: String,
+    /// Bytes of the original.
+    pub size: u64,
+}
+
+impl Default for NewMessage {
+    fn default() -> Self {
+        NewMessage {
+            id: Uuid::nil(),
+            received: Time::ZERO,
+            server_id: String::new(),
+            sender_ip: None,
+            sender_helo: String::new(),
+            sasl_username: String::new(),
+            subject: String::new(),
+            stage_id: String::new(),
+            size: 0,
+        }
+    }
+}
+
+/// Subjects are kept for conditions and lists, not for delivery: this many bytes are enough.
+pub const SUBJECT_BYTES_MAX: usize = 255;
+
+/// Delivery status notification options of RFC 3461.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dsn {
+    /// ENVID.
+    pub envid: String,
+    /// RET: FULL or HDRS.
+    pub ret: String,
+    /// NOTIFY, upper case, separated by commas.
+    pub notify: String,
+    /// ORCPT.
+    pub orcpt: String,
+}
+
+/// One recipient of a message to be queued.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewEntry {
+    /// Number within the message, from 1.
+    pub queue_id: u64,
+    /// Envelope sender.
+    pub sender: Address,
+    /// Parameters of MAIL, opaque to the queue.
+    pub sender_params: String,
+    /// Envelope recipient.
+    pub recipient: Address,
+    /// Parameters of RCPT, opaque to the queue.
+    pub recipient_params: String,
+    /// Transport.
+    pub transport_id: String,
+    /// Job.
+    pub job_id: String,
+    /// Tenant.
+    pub tenant_id: String,
+    /// 0 normal, 1 high; higher values count as 1.
+    pub priority: u8,
+    /// Script data, text to text.
+    pub metadata: Vec<(String, String)>,
+    /// Quota names charged while the entry exists.
+    pub quotas: Vec<String>,
+    /// Notification options, if any were given.
+    pub dsn: Option<Dsn>,
+    /// Bytes with edits.
+    pub size: u64,
+    /// Attempts counted so far.
+    pub retry_count: u32,
+    /// Next attempt; at or before now means due.
+    pub retry_at: Time,
+    /// Why the last attempt failed.
+    pub retry_reason: String,
+    /// Parked until released.
+    pub hold: bool,
+    /// Parked by a freeze; survives restarts (shown as UPDATE).
+    pub update: bool,
+    /// The final positive reply was read but the entry is not done: never sent again, its post-delivery runs.
+    pub delivered: bool,
+    /// Edit list number of the caller's store.
+    pub edits: u32,
+    /// Intervals whose delay notification has been sent, one bit each (`RetryPlan`).
+    pub notified: u64,
+}
+
+/// What pre-delivery and DNS found: the queue fields of the coming attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resolved {
+    /// Source addresses to choose from; repetition is weight. Empty: the unspecified address stands for the
+    /// system's choice.
+    pub local_ips: Vec<IpAddr>,
+    /// Try the addresses in the order given instead of at random.
+    pub local_ips_ordered: bool,
+    /// Chosen next hop.
+    pub remote_ip: Option<IpAddr>,
+    /// Its MX name.
+    pub remote_mx: String,
+    /// Grouping value, `&id` or what the default names.
+    pub grouping: String,
+    /// Transport for this attempt only.
+    pub transport_id: Option<String>,
+    /// Job for this attempt only.
+    pub job_id: Option<String>,
+    /// Tenant for this attempt only.
+    pub tenant_id: Option<String>,
+    /// Recipient domain for this attempt only (envelope override).
+    pub recipient_domain: Option<String>,
+}
+
+pub(crate) struct Message {
+    pub(crate) id: Uuid,
+    pub(crate) received: Time,
+    pub(crate) size: u64,
+    pub(crate) subject: Box<str>,
+    pub(crate) server_id: Sym,
+    pub(crate) sender_ip: Sym,
+    pub(crate) sender_helo: Sym,
+    pub(crate) sasl_username: Sym,
+    pub(crate) stage_id: Sym,
+    /// First entry of the chain through `Entry::next`.
+    pub(crate) first: u32,
+    pub(crate) entries: u32,
+}
+
+/// Rarely present parts of an entry.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    /// Sorted by key.
+    pub(crate) metadata: Vec<(Box<str>, Box<str>)>,
+    pub(crate) quotas: Vec<Sym>,
+    pub(crate) dsn: Option<Box<Dsn>>,
+    pub(crate) sender_params: Box<str>,
+    pub(crate) recipient_params: Box<str>,
+    pub(crate) edits: u32,
+    pub(crate) notified: u64,
+}
+
+/// End of a chain.
+pub(crate) const NONE: u32 = u32::MAX;
+
+pub(crate) struct Entry {
+    /// Local part of the sender followed by that of the recipient: one allocation for both.
+    pub(crate) locals: Box<str>,
+    pub(crate) extra: Option<Box<Extra>>,
+    pub(crate) queue_id: u64,
+    pub(crate) size: u64,
+    pub(crate) retry_at: Time,
+    pub(crate) message: u32,
+    pub(crate) next: u32,
+    pub(crate) retry_count: u32,
+    pub(crate) retry_reason: Sym,
+    pub(crate) sender_domain: Sym,
+    pub(crate) recipient_domain: Sym,
+    pub(crate) transport_id: Sym,
+    pub(crate) job_id: Sym,
+    pub(crate) tenant_id: Sym,
+    pub(crate) local_ips: Sym,
+    pub(crate) remote_ip: Sym,
+    pub(crate) remote_mx: Sym,
+    pub(crate) grouping: Sym,
+    /// Lane, while ACTIVE.
+    pub(crate) lane: u32,
+    /// Place in the heap of its lane (ACTIVE) or of the deferred (DEFER).
+    pub(crate) position: u32,
+    pub(crate) sender_bytes: u16,
+    pub(crate) state: State,
+    pub(crate) priority: u8,
+    pub(crate) local_ips_ordered: bool,
+    pub(crate) delivered: bool,
+}
+
+impl Entry {
+    pub(crate) fn sender_localpart(&self) -> &str {
+        // `sender_bytes` is the length of the first text that `locals` was joined from.
+        self.locals.get(..usize::from(self.sender_bytes)).unwrap_or_default()
+    }
+
+    pub(crate) fn recipient_localpart(&self) -> &str {
+        self.locals.get(usize::from(self.sender_bytes)..).unwrap_or_default()
+    }
+
+    pub(crate) fn metadata(&self) -> &[(Box<str>, Box<str>)] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.metadata)
+    }
+
+    pub(crate) fn quotas(&self) -> &[Sym] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.quotas)
+    }
+
+    /// The extra part, made on demand.
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}
+
+/// Records and shared values: what all other parts of the queue refer to.
+pub(crate) struct Store {
+    pub(crate) texts: Interner<str>,
+    /// Lists of addresses, single ones included.
+    pub(crate) ips: Interner<[IpAddr]>,
+    pub(crate) messages: Slab<Message>,
+    pub(crate) entries: Slab<Entry>,
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        Store { texts: Interner::new(), ips: Interner::new(), messages: Slab::new(), entries: Slab::new() }
+    }
+
+    pub(crate) fn domain(&mut self, domain: &str) -> Sym {
+        if domain.bytes().any(|b| b.is_ascii_uppercase()) {
+            self.texts.intern(&domain.to_ascii_lowercase())
+        } else {
+            self.texts.intern(domain)
+        }
+    }
+
+    pub(crate) fn ip(&mut self, ip: Option<IpAddr>) -> Sym {
+        match ip {
+            Some(ip) => self.ips.intern(&[ip]),
+            None => Sym::EMPTY,
+        }
+    }
+
+    pub(crate) fn ip_of(&self, symbol: Sym) -> Option<IpAddr> {
+        self.ips.get(symbol).first().copied()
+    }
+
+    pub(crate) fn key(&self, index: u32) -> EntryKey {
+        EntryKey { index, generation: self.entries.generation(index) }
+    }
+
+    pub(crate) fn live(&self, key: EntryKey) -> Option<&Entry> {
+        let entry = self.entries.get(key.index)?;
+        (self.entries.generation(key.index) == key.generation).then_some(entry)
+    }
+
+    /// Sets what resolution found, counting the shared values.
+    pub(crate) fn set_resolved(&mut self, index: u32, resolved: &Resolved) {
+        let unspecified;
+        let list: &[IpAddr] = if resolved.local_ips.is_empty() {
+            unspecified = [match resolved.remote_ip {
+                Some(IpAddr::V6(_)) => IpAddr::from([0u16; 8]),
+                _ => IpAddr::from([0u8; 4]),
+            }];
+            &unspecified
+        } else {
+            &resolved.local_ips
+        };
+        let local_ips = self.ips.intern(list);
+        let remote_ip = self.ip(resolved.remote_ip);
+        let remote_mx = self.domain(&resolved.remote_mx);
+        let grouping = self.texts.intern(&resolved.grouping);
+        self.clear_resolved(index);
+        let entry = &mut self.entries[index];
+        entry.local_ips = local_ips;
+        entry.remote_ip = remote_ip;
+        entry.remote_mx = remote_mx;
+        entry.grouping = grouping;
+        entry.local_ips_ordered = resolved.local_ips_ordered;
+    }
+
+    pub(crate) fn clear_resolved(&mut self, index: u32) {
+        let entry = &mut self.entries[index];
+        let ips = [std::mem::take(&mut entry.local_ips), std::mem::take(&mut entry.remote_ip)];
+        let texts = [std::mem::take(&mut entry.remote_mx), std::mem::take(&mut entry.grouping)];
+        entry.local_ips_ordered = false;
+        ips.into_iter().for_each(|symbol| self.ips.release(symbol));
+        texts.into_iter().for_each(|symbol| self.texts.release(symbol));
+    }
+
+    /// Replaces one interned text of an entry.
+    pub(crate) fn replace_text(&mut self, index: u32, value: &str, field: fn(&mut Entry) -> &mut Sym) {
+        let new = self.texts.intern(value);
+        let old = std::mem::replace(field(&mut self.entries[index]), new);
+        self.texts.release(old);
+    }
+}

@@ -1,0 +1,865 @@
+//! The queue itself: entries in, work out, outcomes back.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+use uuid::Uuid;
+
+use crate::counters::{Counters, DeliveryCounters, Quota};
+use crate::entry::{
+    Entry, EntryKey, Extra, Message, NONE, NewEntry, NewMessage, Resolved, SUBJECT_BYTES_MAX, Store,
+};
+use crate::error::QueueError;
+use crate::fields::Fields;
+use crate::heap::Heap;
+use crate::intern::Sym;
+use crate::policy::Applied;
+use crate::retry::DELAY_MAX;
+use crate::rng::Rng;
+use crate::sched::{Attempt, Scheduler};
+use crate::state::{Phase, State, WorkInfo};
+use crate::time::Time;
+use crate::view::EntryView;
+
+/// Limits and seed of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Entries in pre-delivery at once.
+    pub predelivery_max: u32,
+    /// Attempts at once (`queues.concurrency.total`).
+    pub attempts_max: u32,
+    /// Seed of the queue's dice (source address choice, jitter, probability conditions).
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { predelivery_max: 256, attempts_max: 10_000, seed: 0 }
+    }
+}
+
+/// The right to work on one entry. It must come back through [`Queue::settle`], [`Queue::resolved`] or
+/// [`Queue::failover`]; a lost one (a task that died) is replaced with [`Queue::reclaim`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the entry stays in its working state until the ticket comes back"]
+pub struct Ticket {
+    key: EntryKey,
+    serial: u64,
+}
+
+impl Ticket {
+    /// The entry.
+    pub fn key(&self) -> EntryKey {
+        self.key
+    }
+}
+
+/// An entry to be attempted.
+#[derive(Debug)]
+pub struct Pick {
+    /// The right to do it.
+    pub ticket: Ticket,
+    /// Source address chosen.
+    pub local_ip: IpAddr,
+    /// Its place in [`Resolved::local_ips`].
+    pub local_index: usize,
+    /// Conditions that apply, in evaluation order: their tags and properties go to post-delivery.
+    pub applied: Vec<Arc<Applied>>,
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Work {
+    /// Run the pre-delivery hook and DNS.
+    Predelivery(Ticket),
+    /// Run the post-delivery hook of an entry whose positive reply was recorded before a restart.
+    Postdelivery(Ticket),
+    /// Attempt delivery.
+    Deliver(Pick),
+}
+
+/// How an attempt ended, for the counters (before any override by scripts).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptClass {
+    /// Final positive reply.
+    Delivered,
+    /// Temporary failure.
+    Delayed,
+    /// Permanent failure.
+    Failed,
+}
+
+/// Changes on the way back into the queue: the options of the script function `Queue()`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requeue {
+    /// Until the next attempt; capped at 30 days.
+    pub delay: Duration,
+    /// Park instead.
+    pub hold: bool,
+    /// Count the attempt.
+    pub increment_retry: bool,
+    /// Start counting at 0 again; wins over the increment.
+    pub reset_retry: bool,
+    /// Reason shown in lists.
+    pub reason: Option<String>,
+    /// New transport.
+    pub transport_id: Option<String>,
+    /// New job.
+    pub job_id: Option<String>,
+    /// New tenant.
+    pub tenant_id: Option<String>,
+    /// New priority.
+    pub priority: Option<u8>,
+    /// New metadata, all of it.
+    pub metadata: Option<Vec<(String, String)>>,
+    /// New quota names, all of them.
+    pub quotas: Option<Vec<String>>,
+    /// Step of the schedule whose delay notification went out.
+    pub notified_step: Option<usize>,
+}
+
+impl Default for Requeue {
+    fn default() -> Self {
+        Requeue {
+            delay: Duration::ZERO,
+            hold: false,
+            increment_retry: true,
+            reset_retry: false,
+            reason: None,
+            transport_id: None,
+            job_id: None,
+            tenant_id: None,
+            priority: None,
+            metadata: None,
+            quotas: None,
+            notified_step: None,
+        }
+    }
+}
+
+/// How work ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Delivered, bounced or deleted: the entry goes.
+    Done,
+    /// Back into the queue.
+    Requeue(Requeue),
+    /// Through pre-delivery again at once, nothing changed (refused at pickup by a plugin).
+    Relinquish,
+}
+
+/// Where the entry went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Gone; `message_gone`: it was the last of its message.
+    Gone {
+        /// No entry of the message is left.
+        message_gone: bool,
+    },
+    /// Waiting until this moment.
+    Deferred(Time),
+    /// Parked.
+    Held,
+    /// Parked by a freeze, in UPDATE.
+    Frozen,
+    /// In its lane.
+    Active,
+}
+
+pub(crate) struct Working {
+    serial: u64,
+    pub(crate) phase: Phase,
+    pub(crate) since: Time,
+    pub(crate) freezing: bool,
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) applied: Vec<Arc<Applied>>,
+}
+
+/// The queue. Single owner, no clock, no files: see the crate documentation.
+pub struct Queue {
+    pub(crate) store: Store,
+    pub(crate) by_id: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    pub(crate) sched: Scheduler,
+    /// Deferred entries by priority.
+    pub(crate) deferred: [Heap; 2],
+    pub(crate) working: HashMap<u32, Working>,
+    serial: u64,
+    predelivering: u32,
+    predelivery_max: u32,
+    pub(crate) quotas: HashMap<Sym, Quota>,
+    /// Entries by state.
+    pub(crate) sizes: [u64; 6],
+    pub(crate) delivery: DeliveryCounters,
+    pub(crate) rng: Rng,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(settings: Settings) -> Queue {
+        Queue {
+            store: Store::new(),
+            by_id: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            sched: Scheduler::new(settings.attempts_max),
+            deferred: Default::default(),
+            working: HashMap::new(),
+            serial: 0,
+            predelivering: 0,
+            predelivery_max: settings.predelivery_max,
+            quotas: HashMap::new(),
+            sizes: [0; 6],
+            delivery: DeliveryCounters::default(),
+            rng: Rng::new(settings.seed),
+        }
+    }
+
+    /// Changes the limits; work in progress goes on.
+    pub fn set_limits(&mut self, predelivery_max: u32, attempts_max: u32) {
+        self.predelivery_max = predelivery_max;
+        self.sched.running_max = attempts_max;
+    }
+
+    /// Takes in a message: just committed, or loaded with its retry state.
+    pub fn insert(
+        &mut self,
+        now: Time,
+        message: NewMessage,
+        entries: Vec<NewEntry>,
+    ) -> Result<Vec<EntryKey>, QueueError> {
+        self.check_new(&message, &entries)?;
+        let id = message.id;
+        let count = u32::try_from(entries.len()).map_err(|_| QueueError::Full)?;
+        let record = self.message_record(message, count);
+        let owner = match self.store.messages.insert(record) {
+            Ok(owner) => owner,
+            Err(record) => {
+                self.release_message(&record);
+                return Err(QueueError::Full);
+            }
+        };
+        let (messages, hasher) = (&self.store.messages, &self.hasher);
+        self.by_id.insert_unique(hasher.hash_one(id), owner, |&m| hasher.hash_one(messages[m].id));
+        let mut keys = Vec::with_capacity(entries.len());
+        // The chain is built from its end so that it runs in the order given.
+        for new in entries.into_iter().rev() {
+            keys.push(self.insert_entry(now, owner, new));
+        }
+        keys.reverse();
+        Ok(keys)
+    }
+
+    /// Adds an entry to a message that is there (a duplicate under a new queue id).
+    pub fn insert_into(&mut self, now: Time, message: Uuid, entry: NewEntry) -> Result<EntryKey, QueueError> {
+        let owner = self.find_message(message).ok_or(QueueError::NoSuchEntry)?;
+        if self.chain(owner).any(|index| self.store.entries[index].queue_id == entry.queue_id) {
+            return Err(QueueError::DuplicateQueueId { message, queue_id: entry.queue_id });
+        }
+        check_entry(&entry)?;
+        if self.store.entries.len() + 1 >= ENTRIES_MAX {
+            return Err(QueueError::Full);
+        }
+        self.store.messages[owner].entries += 1;
+        Ok(self.insert_entry(now, owner, entry))
+    }
+
+    /// Hands out up to `budget` pieces of work that are due: post- and pre-deliveries first, then attempts.
+    pub fn poll(&mut self, now: Time, budget: usize, work: &mut Vec<Work>) {
+        self.sched.advance(&mut self.store, now);
+        self.expire_dynamic_conditions(now);
+        let mut left = budget;
+        while left > 0 && self.predelivering < self.predelivery_max {
+            let Some(entry) = self.pop_due(now) else { break };
+            self.sizes[State::Defer as usize] -= 1;
+            left -= 1;
+            if self.store.entries[entry].delivered {
+                work.push(Work::Postdelivery(self.start_work(now, entry, Phase::Postdelivery)));
+            } else {
+                work.push(Work::Predelivery(self.start_work(now, entry, Phase::Predelivery)));
+            }
+        }
+        while left > 0 && self.sched.has_ready() {
+            let Some(picked) = self.sched.pick(&mut self.store, now, &mut self.rng) else { break };
+            self.sizes[State::Active as usize] -= 1;
+            left -= 1;
+            let ticket = self.start_work(now, picked.entry, Phase::Delivery);
+            if let Some(working) = self.working.get_mut(&picked.entry) {
+                working.attempt = Some(picked.attempt);
+                working.applied = picked.applied.clone();
+            }
+            work.push(Work::Deliver(Pick {
+                ticket,
+                local_ip: picked.local_ip,
+                local_index: picked.local_index,
+                applied: picked.applied,
+            }));
+        }
+    }
+
+    /// When [`Queue::poll`] may have something to do without any other call before. `None`: only after one.
+    pub fn next_wake(&self, now: Time) -> Option<Time> {
+        if self.sched.has_ready() && self.sched.has_room() {
+            return Some(now);
+        }
+        let deferred = self.deferred.iter().filter_map(|heap| heap.first()).map(|(due, _)| due).min();
+        let deferred = deferred.filter(|_| self.predelivering < self.predelivery_max);
+        let timer = self.sched.timers.first().map(|&(at, _)| at);
+        let dynamic = self.sched.policies.iter().filter_map(|policy| policy.next_expiry()).min();
+        [deferred, timer, dynamic].into_iter().flatten().min().map(|at| at.max(now))
+    }
+
+    /// Pre-delivery and DNS are over: the entry goes to its lane (or to UPDATE when frozen).
+    pub fn resolved(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        resolved: &Resolved,
+    ) -> Result<Settled, QueueError> {
+        self.check_ticket(&ticket)?;
+        let entry = ticket.key.index;
+        self.store.set_resolved(entry, resolved);
+        let due = self.store.entries[entry].retry_at;
+        self.activate(now, entry, resolved, due)
+    }
+
+    /// The attempt failed before the receiver said anything: back to ACTIVE with the next candidate, no retry
+    /// counted.
+    pub fn failover(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        resolved: &Resolved,
+    ) -> Result<Settled, QueueError> {
+        self.sched.counters.putback += 1;
+        self.resolved(now, ticket, resolved)
+    }
+
+    /// The attempt has ended: its counters are released; post-delivery comes next.
+    pub fn attempt_done(
+        &mut self,
+        now: Time,
+        ticket: &Ticket,
+        class: AttemptClass,
+    ) -> Result<(), QueueError> {
+        self.check_ticket(ticket)?;
+        match class {
+            AttemptClass::Delivered => {
+                self.delivery.delivered += 1;
+                self.store.entries[ticket.key.index].delivered = true;
+            }
+            AttemptClass::Delayed => self.delivery.delayed += 1,
+            AttemptClass::Failed => self.delivery.failed += 1,
+        }
+        self.begin_postdelivery(now, ticket)
+    }
+
+    /// Post-delivery begins (after an attempt, or straight from pre-delivery).
+    pub fn begin_postdelivery(&mut self, now: Time, ticket: &Ticket) -> Result<(), QueueError> {
+        self.check_ticket(ticket)?;
+        let entry = ticket.key.index;
+        self.end_phase(now, entry);
+        self.set_phase(now, entry, Phase::Postdelivery);
+        Ok(())
+    }
+
+    /// The attempt uses a connection that was open already: its connect intervals are not charged.
+    pub fn connection_reused(&mut self, ticket: &Ticket, now: Time) -> Result<(), QueueError> {
+        self.check_ticket(ticket)?;
+        let attempt = self.working.get(&ticket.key.index).and_then(|working| working.attempt.as_ref());
+        let Some(attempt) = attempt else { return Ok(()) };
+        let started = attempt.started;
+        let held: Vec<u32> = attempt.held.iter().map(|held| held.bucket).collect();
+        for bucket in held {
+            self.sched.buckets[bucket].connection_reused(started);
+            self.sched.kick(&mut self.store, bucket, now);
+        }
+        Ok(())
+    }
+
+    /// Work has ended.
+    pub fn settle(&mut self, now: Time, ticket: Ticket, outcome: Outcome) -> Result<Settled, QueueError> {
+        self.check_ticket(&ticket)?;
+        let entry = ticket.key.index;
+        if outcome == Outcome::Done {
+            self.stop_work(now, entry);
+            return Ok(Settled::Gone { message_gone: self.remove_entry(entry) });
+        }
+        let freezing = self.stop_work(now, entry);
+        let mut hold = false;
+        let mut due = now;
+        match outcome {
+            Outcome::Requeue(options) => {
+                hold = options.hold;
+                due = now.after(options.delay.min(DELAY_MAX));
+                self.apply_requeue(entry, options);
+            }
+            Outcome::Relinquish => self.sched.counters.putback += 1,
+            Outcome::Done => {}
+        }
+        self.store.entries[entry].delivered = false;
+        self.store.entries[entry].retry_at = due;
+        Ok(self.park(entry, freezing, hold))
+    }
+
+    /// A new ticket for an entry whose ticket was lost; the old one is void.
+    pub fn reclaim(&mut self, key: EntryKey) -> Result<Ticket, QueueError> {
+        self.store.live(key).ok_or(QueueError::NoSuchEntry)?;
+        let working = self.working.get_mut(&key.index).ok_or(QueueError::StaleTicket(key.index))?;
+        self.serial += 1;
+        working.serial = self.serial;
+        Ok(Ticket { key, serial: self.serial })
+    }
+
+    /// Keys of all working entries, for supervision.
+    pub fn working_keys(&self) -> Vec<EntryKey> {
+        self.working.keys().map(|&index| self.store.key(index)).collect()
+    }
+
+    /// Looks at an entry.
+    pub fn entry(&self, key: EntryKey) -> Option<EntryView<'_>> {
+        let entry = self.store.live(key)?;
+        Some(EntryView::new(self, key.index, entry))
+    }
+
+    /// What a working entry is up to.
+    pub fn work_info(&self, key: EntryKey) -> Option<WorkInfo> {
+        self.store.live(key)?;
+        let working = self.working.get(&key.index)?;
+        Some(WorkInfo { phase: working.phase, since: working.since, freezing: working.freezing })
+    }
+
+    /// The entry with this written id.
+    pub fn find(&self, message: Uuid, queue_id: u64) -> Option<EntryKey> {
+        let owner = self.find_message(message)?;
+        let index = self.chain(owner).find(|&index| self.store.entries[index].queue_id == queue_id)?;
+        Some(self.store.key(index))
+    }
+
+    /// All entries of a message, in no particular order; empty when unknown.
+    pub fn entries_of(&self, message: Uuid) -> Vec<EntryKey> {
+        let Some(owner) = self.find_message(message) else { return Vec::new() };
+        self.chain(owner).map(|index| self.store.key(index)).collect()
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.store.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of messages.
+    pub fn messages(&self) -> usize {
+        self.store.messages.len()
+    }
+
+    /// Entries in a state.
+    pub fn size(&self, state: State) -> u64 {
+        self.sizes[state as usize]
+    }
+
+    /// Sets an entry's metadata, all of it; the ticket holder is the only one who may while it is working.
+    pub fn set_metadata(
+        &mut self,
+        ticket: &Ticket,
+        metadata: Vec<(String, String)>,
+    ) -> Result<(), QueueError> {
+        self.check_ticket(ticket)?;
+        self.put_metadata(ticket.key.index, metadata);
+        Ok(())
+    }
+
+    /// Count and bytes under a quota name; zero if unknown.
+    pub fn quota(&self, name: &str) -> Quota {
+        let symbol = self.store.texts.find(name);
+        symbol.and_then(|symbol| self.quotas.get(&symbol)).copied().unwrap_or_default()
+    }
+
+    /// The counters of this queue.
+    pub fn counters(&self, now: Time) -> Counters {
+        Counters::collect(self, now)
+    }
+
+    // ---- inner workings, shared with the other modules of the crate ----
+
+    pub(crate) fn find_message(&self, id: Uuid) -> Option<u32> {
+        let messages = &self.store.messages;
+        self.by_id.find(self.hasher.hash_one(id), |&m| messages[m].id == id).copied()
+    }
+
+    /// Indexes of the entries of a message.
+    pub(crate) fn chain(&self, owner: u32) -> impl Iterator<Item = u32> + '_ {
+        let mut next = self.store.messages.get(owner).map_or(NONE, |message| message.first);
+        std::iter::from_fn(move || {
+            let index = next;
+            next = self.store.entries.get(index)?.next;
+            Some(index)
+        })
+    }
+
+    fn check_new(&self, message: &NewMessage, entries: &[NewEntry]) -> Result<(), QueueError> {
+        if entries.is_empty() {
+            return Err(QueueError::NoRecipients);
+        }
+        if self.find_message(message.id).is_some() {
+            return Err(QueueError::Duplicate(message.id));
+        }
+        if self.store.entries.len() + entries.len() >= ENTRIES_MAX {
+            return Err(QueueError::Full);
+        }
+        let mut ids: Vec<u64> = entries.iter().map(|entry| entry.queue_id).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(QueueError::DuplicateQueueId { message: message.id, queue_id: pair[0] });
+        }
+        entries.iter().try_for_each(check_entry)
+    }
+
+    fn message_record(&mut self, message: NewMessage, entries: u32) -> Message {
+        let mut subject = message.subject;
+        if subject.len() > SUBJECT_BYTES_MAX {
+            let end = (0..=SUBJECT_BYTES_MAX).rev().find(|&i| subject.is_char_boundary(i)).unwrap_or(0);
+            subject.truncate(end);
+        }
+        let store = &mut self.store;
+        Message {
+            id: message.id,
+            received: message.received,
+            size: message.size,
+            subject: subject.into_boxed_str(),
+            server_id: store.texts.intern(&message.server_id),
+            sender_ip: store.ip(message.sender_ip),
+            sender_helo: store.texts.intern(&message.sender_helo),
+            sasl_username: store.texts.intern(&message.sasl_username),
+            stage_id: store.texts.intern(&message.stage_id),
+            first: NONE,
+            entries,
+        }
+    }
+
+    fn release_message(&mut self, message: &Message) {
+        for text in [message.server_id, message.sender_helo, message.sasl_username, message.stage_id] {
+            self.store.texts.release(text);
+        }
+        self.store.ips.release(message.sender_ip);
+    }
+
+    /// The entry is new, checked, and there is room for it.
+    fn insert_entry(&mut self, now: Time, owner: u32, new: NewEntry) -> EntryKey {
+        let (sender, recipient) = (&new.sender, &new.recipient);
+        let mut locals = String::with_capacity(sender.localpart.len() + recipient.localpart.len());
+        locals.push_str(&sender.localpart);
+        locals.push_str(&recipient.localpart);
+        let extra = Extra {
+            metadata: sorted_metadata(new.metadata),
+            quotas: new.quotas.iter().map(|name| self.store.texts.intern(name)).collect(),
+            dsn: new.dsn.map(Box::new),
+            sender_params: new.sender_params.into_boxed_str(),
+            recipient_params: new.recipient_params.into_boxed_str(),
+            edits: new.edits,
+            notified: new.notified,
+        };
+        let entry = Entry {
+            // `check_entry` has bounded both local parts by 65,535 bytes.
+            sender_bytes: sender.localpart.len() as u16,
+            locals: locals.into_boxed_str(),
+            extra: (extra != Extra::default()).then(|| Box::new(extra)),
+            queue_id: new.queue_id,
+            size: new.size,
+            retry_at: new.retry_at,
+            message: owner,
+            next: self.store.messages[owner].first,
+            retry_count: new.retry_count,
+            retry_reason: self.store.texts.intern(&new.retry_reason),
+            sender_domain: self.store.domain(&sender.domain),
+            recipient_domain: self.store.domain(&recipient.domain),
+            transport_id: self.store.texts.intern(&new.transport_id),
+            job_id: self.store.texts.intern(&new.job_id),
+            tenant_id: self.store.texts.intern(&new.tenant_id),
+            local_ips: Sym::EMPTY,
+            remote_ip: Sym::EMPTY,
+            remote_mx: Sym::EMPTY,
+            grouping: Sym::EMPTY,
+            lane: NONE,
+            position: 0,
+            state: State::Defer,
+            priority: new.priority.min(1),
+            local_ips_ordered: false,
+            delivered: new.delivered,
+        };
+        let Ok(index) = self.store.entries.insert(entry) else {
+            unreachable!("the callers have compared the number of entries with ENTRIES_MAX");
+        };
+        self.store.messages[owner].first = index;
+        self.charge(index, true);
+        if new.delivered {
+            self.store.entries[index].retry_at = now;
+        }
+        self.park(index, new.update && !new.delivered, new.hold && !new.delivered);
+        self.store.key(index)
+    }
+
+    /// Adds or takes back an entry's quota charges.
+    pub(crate) fn charge(&mut self, index: u32, add: bool) {
+        let entry = &self.store.entries[index];
+        let size = entry.size;
+        for name in entry.quotas().to_vec() {
+            let quota = self.quotas.entry(name).or_default();
+            if add {
+                quota.count += 1;
+                quota.bytes += size;
+            } else {
+                quota.count -= 1;
+                quota.bytes -= size;
+                if quota.count == 0 {
+                    self.quotas.remove(&name);
+                }
+            }
+        }
+    }
+
+    fn pop_due(&mut self, now: Time) -> Option<u32> {
+        for heap in self.deferred.iter_mut().rev() {
+            if heap.first().is_some_and(|(due, _)| due <= now) {
+                return heap.pop(&mut self.store.entries).map(|(_, entry)| entry);
+            }
+        }
+        None
+    }
+
+    /// The entry, in no list, becomes working. The caller has taken it out of the size of its state.
+    pub(crate) fn start_work(&mut self, now: Time, entry: u32, phase: Phase) -> Ticket {
+        self.serial += 1;
+        let working = Working {
+            serial: self.serial,
+            phase,
+            since: now,
+            freezing: false,
+            attempt: None,
+            applied: Vec::new(),
+        };
+        self.working.insert(entry, working);
+        self.store.entries[entry].state = phase.state();
+        self.sizes[phase.state() as usize] += 1;
+        self.predelivering += u32::from(phase == Phase::Predelivery);
+        Ticket { key: self.store.key(entry), serial: self.serial }
+    }
+
+    fn set_phase(&mut self, now: Time, entry: u32, phase: Phase) {
+        let Some(working) = self.working.get_mut(&entry) else { return };
+        self.sizes[working.phase.state() as usize] -= 1;
+        self.sizes[phase.state() as usize] += 1;
+        working.phase = phase;
+        working.since = now;
+        self.store.entries[entry].state = phase.state();
+    }
+
+    /// Gives back what the current phase holds.
+    fn end_phase(&mut self, now: Time, entry: u32) {
+        let Some(working) = self.working.get_mut(&entry) else { return };
+        if working.phase == Phase::Predelivery {
+            self.predelivering -= 1;
+        }
+        if let Some(attempt) = working.attempt.take() {
+            self.sched.finish(&mut self.store, attempt, now);
+        }
+    }
+
+    /// The entry is no longer working and in no list; tells whether it was to be frozen.
+    fn stop_work(&mut self, now: Time, entry: u32) -> bool {
+        self.end_phase(now, entry);
+        let Some(working) = self.working.remove(&entry) else { return false };
+        self.sizes[working.phase.state() as usize] -= 1;
+        working.freezing
+    }
+
+    fn activate(
+        &mut self,
+        now: Time,
+        entry: u32,
+        resolved: &Resolved,
+        due: Time,
+    ) -> Result<Settled, QueueError> {
+        if self.stop_work(now, entry) {
+            return Ok(self.park(entry, true, false));
+        }
+        let fields = Fields::acquire(&mut self.store, entry, resolved);
+        match self.sched.enqueue(&mut self.store, entry, fields, due.min(now)) {
+            Ok(()) => {
+                self.store.entries[entry].state = State::Active;
+                self.sizes[State::Active as usize] += 1;
+                Ok(Settled::Active)
+            }
+            Err(fields) => {
+                // As many lanes as the slab can number: the entry waits a minute instead.
+                fields.release(&mut self.store);
+                self.store.entries[entry].retry_at = now.after(Duration::from_secs(60));
+                Ok(self.park(entry, false, false))
+            }
+        }
+    }
+
+    /// Puts an entry that is in no list into UPDATE, HOLD or DEFER (at its `retry_at`).
+    pub(crate) fn park(&mut self, index: u32, update: bool, hold: bool) -> Settled {
+        let state = match (update, hold) {
+            (true, _) => State::Update,
+            (false, true) => State::Hold,
+            (false, false) => State::Defer,
+        };
+        self.store.clear_resolved(index);
+        let entry = &mut self.store.entries[index];
+        entry.state = state;
+        let due = entry.retry_at;
+        self.sizes[state as usize] += 1;
+        match state {
+            State::Update => Settled::Frozen,
+            State::Hold => Settled::Held,
+            _ => {
+                let heap = &mut self.deferred[usize::from(entry.priority.min(1))];
+                heap.push(due, index, &mut self.store.entries);
+                Settled::Deferred(due)
+            }
+        }
+    }
+
+    /// Takes an entry that is not working out of its list and out of the size of its state.
+    pub(crate) fn unpark(&mut self, now: Time, index: u32) {
+        let entry = &self.store.entries[index];
+        let state = entry.state;
+        match state {
+            State::Active => self.sched.dequeue(&mut self.store, index, now),
+            State::Defer => {
+                let heap = &mut self.deferred[usize::from(entry.priority.min(1))];
+                heap.remove(index, &mut self.store.entries);
+            }
+            State::Hold | State::Update => {}
+            State::Unknown | State::Sending => return,
+        }
+        self.sizes[state as usize] -= 1;
+    }
+
+    fn apply_requeue(&mut self, index: u32, options: Requeue) {
+        let entry = &mut self.store.entries[index];
+        entry.retry_count = match (options.reset_retry, options.increment_retry) {
+            (true, _) => 0,
+            (false, true) => entry.retry_count.saturating_add(1),
+            (false, false) => entry.retry_count,
+        };
+        if let Some(priority) = options.priority {
+            entry.priority = priority.min(1);
+        }
+        if let Some(step) = options.notified_step {
+            entry.extra_mut().notified |= 1 << step.min(63);
+        }
+        for (value, field) in [
+            (options.reason, (|entry| &mut entry.retry_reason) as fn(&mut Entry) -> &mut Sym),
+            (options.transport_id, |entry| &mut entry.transport_id),
+            (options.job_id, |entry| &mut entry.job_id),
+            (options.tenant_id, |entry| &mut entry.tenant_id),
+        ] {
+            if let Some(value) = value {
+                self.store.replace_text(index, &value, field);
+            }
+        }
+        if let Some(metadata) = options.metadata {
+            self.put_metadata(index, metadata);
+        }
+        if let Some(names) = options.quotas {
+            self.charge(index, false);
+            let new: Vec<Sym> = names.iter().map(|name| self.store.texts.intern(name)).collect();
+            let extra = self.store.entries[index].extra_mut();
+            let old = std::mem::replace(&mut extra.quotas, new);
+            old.into_iter().for_each(|name| self.store.texts.release(name));
+            self.charge(index, true);
+        }
+    }
+
+    pub(crate) fn put_metadata(&mut self, index: u32, metadata: Vec<(String, String)>) {
+        let entry = &mut self.store.entries[index];
+        entry.extra_mut().metadata = sorted_metadata(metadata);
+        if entry.extra.as_deref() == Some(&Extra::default()) {
+            entry.extra = None;
+        }
+    }
+
+    /// Removes an entry that is in no list; true when it was the last of its message.
+    pub(crate) fn remove_entry(&mut self, index: u32) -> bool {
+        self.charge(index, false);
+        self.store.clear_resolved(index);
+        let Some(entry) = self.store.entries.remove(index) else { return false };
+        for text in [
+            entry.retry_reason,
+            entry.sender_domain,
+            entry.recipient_domain,
+            entry.transport_id,
+            entry.job_id,
+            entry.tenant_id,
+        ] {
+            self.store.texts.release(text);
+        }
+        entry.quotas().iter().for_each(|&name| self.store.texts.release(name));
+        self.unchain(index, &entry)
+    }
+
+    fn unchain(&mut self, index: u32, entry: &Entry) -> bool {
+        let owner = entry.message;
+        let message = &mut self.store.messages[owner];
+        message.entries -= 1;
+        if message.first == index {
+            message.first = entry.next;
+        } else {
+            let mut at = message.first;
+            while let Some(record) = self.store.entries.get_mut(at) {
+                if record.next == index {
+                    record.next = entry.next;
+                    break;
+                }
+                at = record.next;
+            }
+        }
+        if self.store.messages[owner].entries > 0 {
+            return false;
+        }
+        let hash = self.hasher.hash_one(self.store.messages[owner].id);
+        if let Ok(found) = self.by_id.find_entry(hash, |&m| m == owner) {
+            found.remove();
+        }
+        if let Some(message) = self.store.messages.remove(owner) {
+            self.release_message(&message);
+        }
+        true
+    }
+
+    fn check_ticket(&self, ticket: &Ticket) -> Result<(), QueueError> {
+        let working = self.working.get(&ticket.key.index);
+        match working {
+            Some(working) if working.serial == ticket.serial => Ok(()),
+            _ => Err(QueueError::StaleTicket(ticket.key.index)),
+        }
+    }
+}
+
+/// Entries the index can number (the slab's limit).
+const ENTRIES_MAX: usize = 1 << 28;
+
+fn check_entry(entry: &NewEntry) -> Result<(), QueueError> {
+    for address in [&entry.sender, &entry.recipient] {
+        if address.localpart.len() > usize::from(u16::MAX) {
+            return Err(QueueError::AddressTooLong(address.localpart.len()));
+        }
+    }
+    Ok(())
+}
+
+/// Sorted by key; of equal keys the last one counts.
+pub(crate) fn sorted_metadata(metadata: Vec<(String, String)>) -> Vec<(Box<str>, Box<str>)> {
+    let sorted: std::collections::BTreeMap<String, String> = metadata.into_iter().collect();
+    sorted.into_iter().map(|(key, value)| (key.into_boxed_str(), value.into_boxed_str())).collect()
+}

@@ -1,0 +1,666 @@
+//! Lanes and pickup: which ACTIVE entry may be attempted next.
+//!
+//! Entries that agree on all queue fields and on priority share a lane. A lane is either ready (in `ready`, in
+//! turn order) or waiting in the lists of the blockers that stopped it, one per source address at most: a
+//! counter at its limit or a suspension. A blocked lane costs nothing until a blocker lets go.
+//!
+//! A counter that lets go wakes as many lanes as it has room for and remembers that they are on their way
+//! (`Bucket::woken`); when such a lane has been looked at, whatever room is left goes to the next one. So the
+//! work per pickup does not grow with the number of entries or of blocked lanes, and no waiting lane is
+//! forgotten: a counter with room and waiters always has a woken lane in the ready list.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::bucket::{Availability, Bucket};
+use crate::entry::Store;
+use crate::fields::{Field, Fields};
+use crate::heap::Heap;
+use crate::intern::Sym;
+use crate::policy::{Applied, BucketKey, CompiledPolicy};
+use crate::rng::Rng;
+use crate::slab::Slab;
+use crate::suspend::SuspendSlot;
+use crate::time::Time;
+
+/// What a lane waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Blocker {
+    Bucket(u32),
+    Suspend(u64),
+}
+
+pub(crate) struct Lane {
+    pub(crate) fields: Fields,
+    pub(crate) priority: u8,
+    pub(crate) heap: Heap,
+    /// Turn in the ready list, `None` while waiting.
+    ready: Option<u64>,
+    /// Place in the blockers' lists; kept until the lane is served, so that waiting is rewarded.
+    wait: u64,
+    waits: Vec<Blocker>,
+    /// Counters whose room brought this lane back to the ready list.
+    woken_by: Vec<u32>,
+    /// Suspensions up to this number have been compared with the lane; those that concern it are in `suspends`.
+    suspends_seen: u64,
+    suspends: Vec<u64>,
+}
+
+/// A counter an attempt is counted in.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) bucket: u32,
+    /// Its limits were asked.
+    pub(crate) evaluated: bool,
+}
+
+/// A running attempt as the scheduler sees it. Holds shared values; `Scheduler::finish` gives them back.
+pub(crate) struct Attempt {
+    pub(crate) fields: Fields,
+    pub(crate) local_ip: Sym,
+    pub(crate) held: Vec<Held>,
+    pub(crate) started: Time,
+}
+
+/// A successful pickup.
+pub(crate) struct Picked {
+    pub(crate) entry: u32,
+    pub(crate) local_index: usize,
+    pub(crate) local_ip: IpAddr,
+    pub(crate) attempt: Attempt,
+    pub(crate) applied: Vec<Arc<Applied>>,
+}
+
+/// Counters of pickup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PickupCounters {
+    /// Entries taken.
+    pub count: u64,
+    /// Lanes found blocked.
+    pub skips: u64,
+    /// Searches without result.
+    pub misses: u64,
+    /// Comparisons of a lane with a suspension.
+    pub evals: u64,
+    /// Entries put back by failover or refusal.
+    pub putback: u64,
+}
+
+pub(crate) struct Scheduler {
+    pub(crate) lanes: Slab<Lane>,
+    lane_index: HashTable<u32>,
+    ready: [BTreeMap<u64, u32>; 2],
+    turn: u64,
+    pub(crate) buckets: Slab<Bucket>,
+    bucket_index: HashTable<u32>,
+    pub(crate) timers: BTreeSet<(Time, Blocker)>,
+    pub(crate) policies: Vec<CompiledPolicy>,
+    pub(crate) suspends: BTreeMap<u64, SuspendSlot>,
+    pub(crate) suspend_ids: HashMap<String, u64>,
+    pub(crate) suspend_last: u64,
+    pub(crate) running: u32,
+    pub(crate) running_max: u32,
+    /// ACTIVE entries by priority.
+    pub(crate) sizes: [u64; 2],
+    pub(crate) counters: PickupCounters,
+    hasher: DefaultHashBuilder,
+    /// Order in which the addresses of a lane are tried; kept for its memory.
+    order: Vec<usize>,
+}
+
+enum Verdict {
+    Go { local_index: usize, local_ip: Sym, held: Vec<Held> },
+    Blocked(Vec<Blocker>),
+}
+
+impl Scheduler {
+    pub(crate) fn new(running_max: u32) -> Self {
+        Scheduler {
+            lanes: Slab::new(),
+            lane_index: HashTable::new(),
+            ready: Default::default(),
+            turn: 0,
+            buckets: Slab::new(),
+            bucket_index: HashTable::new(),
+            timers: BTreeSet::new(),
+            policies: Vec::new(),
+            suspends: BTreeMap::new(),
+            suspend_ids: HashMap::new(),
+            suspend_last: 0,
+            running: 0,
+            running_max,
+            sizes: [0; 2],
+            counters: PickupCounters::default(),
+            hasher: DefaultHashBuilder::default(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Puts an entry into the lane of `fields`, whose shared values the lane takes over (or gives back).
+    /// False when there is no room for another lane.
+    pub(crate) fn enqueue(
+        &mut self,
+        store: &mut Store,
+        entry: u32,
+        fields: Fields,
+        due: Time,
+    ) -> Result<(), Fields> {
+        let priority = store.entries[entry].priority.min(1);
+        let hash = self.hasher.hash_one((fields, priority));
+        let lanes = &self.lanes;
+        let known =
+            self.lane_index.find(hash, |&l| lanes[l].fields == fields && lanes[l].priority == priority);
+        let lane = match known {
+            Some(&lane) => {
+                fields.release(store);
+                lane
+            }
+            None => {
+                let turn = self.next_turn();
+                let lane = Lane {
+                    fields,
+                    priority,
+                    heap: Heap::default(),
+                    ready: Some(turn),
+                    wait: turn,
+                    waits: Vec::new(),
+                    woken_by: Vec::new(),
+                    suspends_seen: 0,
+                    suspends: Vec::new(),
+                };
+                let lane = self.lanes.insert(lane).map_err(|lane| lane.fields)?;
+                let (lanes, hasher) = (&self.lanes, &self.hasher);
+                self.lane_index
+                    .insert_unique(hash, lane, |&l| hasher.hash_one((lanes[l].fields, lanes[l].priority)));
+                self.ready[usize::from(priority)].insert(turn, lane);
+                lane
+            }
+        };
+        store.entries[entry].lane = lane;
+        self.lanes[lane].heap.push(due, entry, &mut store.entries);
+        self.sizes[usize::from(priority)] += 1;
+        Ok(())
+    }
+
+    /// Takes an ACTIVE entry out of its lane.
+    pub(crate) fn dequeue(&mut self, store: &mut Store, entry: u32, now: Time) {
+        let lane = store.entries[entry].lane;
+        let record = &mut self.lanes[lane];
+        if record.heap.remove(entry, &mut store.entries) {
+            self.sizes[usize::from(record.priority)] -= 1;
+        }
+        if record.heap.is_empty() {
+            self.drop_lane(store, lane, now);
+        }
+    }
+
+    /// Finds the next entry: high priority first, lanes in turn, first due first.
+    pub(crate) fn pick(&mut self, store: &mut Store, now: Time, rng: &mut Rng) -> Option<Picked> {
+        if self.running >= self.running_max {
+            return None;
+        }
+        for priority in [1usize, 0] {
+            while let Some((_, lane)) = self.ready[priority].pop_first() {
+                self.lanes[lane].ready = None;
+                let verdict = self.evaluate(store, lane, now, rng);
+                let woken_by = std::mem::take(&mut self.lanes[lane].woken_by);
+                for &bucket in &woken_by {
+                    self.buckets[bucket].woken -= 1;
+                }
+                let picked = match verdict {
+                    Verdict::Go { local_index, local_ip, held } => {
+                        Some(self.take(store, lane, local_index, local_ip, held, now))
+                    }
+                    Verdict::Blocked(blockers) => {
+                        self.counters.skips += 1;
+                        self.wait_for(lane, &blockers);
+                        self.kick_all(store, blockers, now);
+                        None
+                    }
+                };
+                for bucket in woken_by {
+                    self.kick(store, bucket, now);
+                }
+                if let Some(picked) = picked {
+                    self.counters.count += 1;
+                    return Some(picked);
+                }
+            }
+        }
+        self.counters.misses += 1;
+        None
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready.iter().any(|ready| !ready.is_empty())
+    }
+
+    /// Whether a pick now could succeed as far as the total allows.
+    pub(crate) fn has_room(&self) -> bool {
+        self.running < self.running_max
+    }
+
+    /// Ends an attempt: its counters are released, waiting lanes woken.
+    pub(crate) fn finish(&mut self, store: &mut Store, attempt: Attempt, now: Time) {
+        self.running -= 1;
+        for held in &attempt.held {
+            self.buckets[held.bucket].running -= 1;
+        }
+        for held in &attempt.held {
+            self.kick(store, held.bucket, now);
+        }
+        attempt.fields.release(store);
+        store.ips.release(attempt.local_ip);
+    }
+
+    /// Lets time pass: wakes lanes whose counters have room again, ends suspensions, forgets idle counters.
+    pub(crate) fn advance(&mut self, store: &mut Store, now: Time) {
+        while let Some(&(at, blocker)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            match blocker {
+                Blocker::Bucket(bucket) => {
+                    self.buckets[bucket].timer = None;
+                    self.kick(store, bucket, now);
+                }
+                Blocker::Suspend(number) => self.remove_suspend(number),
+            }
+        }
+    }
+
+    /// Hands the room of a counter to waiting lanes, sets its timer, forgets it when nothing is left to remember.
+    pub(crate) fn kick(&mut self, store: &mut Store, bucket: u32, now: Time) {
+        let Some(record) = self.buckets.get_mut(bucket) else { return };
+        let timer = if record.has_waiters() {
+            let availability = record.availability(now);
+            if let Availability::Free(free) = availability {
+                self.wake(bucket, free);
+            }
+            match availability {
+                Availability::Until(at, _) => Some(at),
+                // Full: the end of an attempt kicks again. Free: the woken lanes do.
+                Availability::Free(_) | Availability::Full => None,
+            }
+        } else {
+            record.forgettable_at(now)
+        };
+        let record = &mut self.buckets[bucket];
+        if timer == record.timer && timer.is_none_or(|at| at > now) {
+            return;
+        }
+        if let Some(at) = record.timer.take() {
+            self.timers.remove(&(at, Blocker::Bucket(bucket)));
+        }
+        match timer {
+            Some(at) if at > now => {
+                record.timer = Some(at);
+                self.timers.insert((at, Blocker::Bucket(bucket)));
+            }
+            Some(_) if !record.has_waiters() => self.drop_bucket(store, bucket),
+            _ => {}
+        }
+    }
+
+    /// Makes up to `free` lanes ready, counting those already on their way.
+    fn wake(&mut self, bucket: u32, free: u32) {
+        while self.buckets[bucket].woken < free {
+            let waiters = &mut self.buckets[bucket].waiters;
+            let Some((_, lane)) = waiters[1].pop_first().or_else(|| waiters[0].pop_first()) else {
+                break;
+            };
+            let record = &mut self.lanes[lane];
+            record.waits.retain(|&blocker| blocker != Blocker::Bucket(bucket));
+            if record.ready.is_some() {
+                // On its way already, thanks to another source address.
+                continue;
+            }
+            record.woken_by.push(bucket);
+            self.buckets[bucket].woken += 1;
+            self.make_ready(lane);
+        }
+    }
+
+    pub(crate) fn make_ready(&mut self, lane: u32) {
+        if self.lanes[lane].ready.is_some() {
+            return;
+        }
+        let turn = self.next_turn();
+        let record = &mut self.lanes[lane];
+        record.ready = Some(turn);
+        self.ready[usize::from(record.priority)].insert(turn, lane);
+    }
+
+    fn next_turn(&mut self) -> u64 {
+        self.turn += 1;
+        self.turn
+    }
+
+    fn wait_for(&mut self, lane: u32, blockers: &[Blocker]) {
+        let record = &mut self.lanes[lane];
+        let priority = usize::from(record.priority);
+        for &blocker in blockers {
+            if record.waits.contains(&blocker) {
+                continue;
+            }
+            let waiters = match blocker {
+                Blocker::Bucket(bucket) => &mut self.buckets[bucket].waiters,
+                Blocker::Suspend(number) => match self.suspends.get_mut(&number) {
+                    Some(slot) => &mut slot.waiters,
+                    None => continue,
+                },
+            };
+            waiters[priority].insert(record.wait, lane);
+            record.waits.push(blocker);
+        }
+    }
+
+    fn take(
+        &mut self,
+        store: &mut Store,
+        lane: u32,
+        local_index: usize,
+        local_ip: Sym,
+        held: Vec<Held>,
+        now: Time,
+    ) -> Picked {
+        let turn = self.next_turn();
+        let record = &mut self.lanes[lane];
+        let fields = record.fields;
+        // A ready lane is never empty: it is dropped with its last entry.
+        let (_, entry) = record.heap.pop(&mut store.entries).expect("lanes in the ready list hold entries");
+        let priority = usize::from(record.priority);
+        self.sizes[priority] -= 1;
+        fields.acquire_again(store);
+        self.running += 1;
+        let mut applied = Vec::with_capacity(held.len());
+        for held in &held {
+            let bucket = &mut self.buckets[held.bucket];
+            bucket.start(now, held.evaluated);
+            if held.evaluated {
+                applied.push(bucket.applied.clone());
+            }
+        }
+        if record.heap.is_empty() {
+            self.drop_lane(store, lane, now);
+        } else {
+            // Served: the next wait starts anew, behind those that wait already.
+            let left = self.leave_waits(lane);
+            let record = &mut self.lanes[lane];
+            record.wait = turn;
+            record.ready = Some(turn);
+            self.ready[priority].insert(turn, lane);
+            self.kick_all(store, left, now);
+        }
+        for held in &held {
+            self.kick(store, held.bucket, now);
+        }
+        let ip = store.ip_of(local_ip).unwrap_or(IpAddr::from([0u8; 4]));
+        let attempt = Attempt { fields, local_ip, held, started: now };
+        Picked { entry, local_index, local_ip: ip, attempt, applied }
+    }
+
+    /// Tries the source addresses of a lane. The address symbol of `Verdict::Go` is counted.
+    fn evaluate(&mut self, store: &mut Store, lane: u32, now: Time, rng: &mut Rng) -> Verdict {
+        self.compare_suspends(store, lane);
+        let fields = self.lanes[lane].fields;
+        let list = fields.get(Field::LocalIp);
+        let count = store.ips.get(list).len();
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend(0..count);
+        let mut blockers: Vec<Blocker> = Vec::new();
+        let mut verdict = None;
+        for step in 0..count {
+            if !fields.ordered {
+                let other = step + rng.below((count - step) as u64) as usize;
+                order.swap(step, other);
+            }
+            let ip = store.ips.get(list)[order[step]];
+            if order[..step].iter().any(|&earlier| store.ips.get(list)[earlier] == ip) {
+                continue;
+            }
+            if let Some(number) = self.suspended(lane, ip) {
+                blockers.push(Blocker::Suspend(number));
+                continue;
+            }
+            let local_ip = store.ips.intern(&[ip]);
+            match self.try_address(store, &fields, local_ip, now) {
+                Ok(held) => {
+                    verdict = Some(Verdict::Go { local_index: order[step], local_ip, held });
+                    break;
+                }
+                Err(bucket) => {
+                    store.ips.release(local_ip);
+                    blockers.push(Blocker::Bucket(bucket));
+                }
+            }
+        }
+        self.order = order;
+        verdict.unwrap_or_else(|| {
+            blockers.sort_unstable();
+            blockers.dedup();
+            Verdict::Blocked(blockers)
+        })
+    }
+
+    /// The counters of an attempt from `local_ip`, or the first one that has no room.
+    pub(crate) fn try_address(
+        &mut self,
+        store: &mut Store,
+        fields: &Fields,
+        local_ip: Sym,
+        now: Time,
+    ) -> Result<Vec<Held>, u32> {
+        let mut held: Vec<Held> = Vec::with_capacity(self.policies.len());
+        let mut evaluated = true;
+        for policy in 0..self.policies.len() {
+            let Some(bucket) = self.bucket_of(store, policy, fields, local_ip) else { continue };
+            let record = &self.buckets[bucket];
+            let blocked = evaluated && !matches!(record.availability(now), Availability::Free(_));
+            let stops = evaluated && record.applied.stops();
+            if blocked {
+                for Held { bucket, .. } in held {
+                    self.kick(store, bucket, now);
+                }
+                return Err(bucket);
+            }
+            held.push(Held { bucket, evaluated });
+            evaluated &= !stops;
+        }
+        Ok(held)
+    }
+
+    /// The counter for an attempt, made if need be. `None` only when the slab is full: then not limited.
+    pub(crate) fn bucket_of(
+        &mut self,
+        store: &mut Store,
+        policy: usize,
+        fields: &Fields,
+        local_ip: Sym,
+    ) -> Option<u32> {
+        let key = self.policies[policy].key(&fields.values, local_ip, store);
+        let number = policy as u32;
+        let hash = self.hasher.hash_one((number, key));
+        let buckets = &self.buckets;
+        let found = self.bucket_index.find(hash, |&b| buckets[b].policy == number && buckets[b].key == key);
+        if let Some(&bucket) = found {
+            return Some(bucket);
+        }
+        let applied = Arc::new(self.policies[policy].applied(&key, store));
+        let bucket = self.buckets.insert(Bucket::new(number, key, applied)).ok()?;
+        key.acquire(store);
+        self.index_bucket(bucket);
+        Some(bucket)
+    }
+
+    pub(crate) fn find_bucket(&self, policy: usize, key: &BucketKey) -> Option<u32> {
+        let number = policy as u32;
+        let hash = self.hasher.hash_one((number, *key));
+        self.bucket_index
+            .find(hash, |&b| self.buckets[b].policy == number && self.buckets[b].key == *key)
+            .copied()
+    }
+
+    pub(crate) fn index_bucket(&mut self, bucket: u32) {
+        let (buckets, hasher) = (&self.buckets, &self.hasher);
+        let hash = hasher.hash_one((buckets[bucket].policy, buckets[bucket].key));
+        self.bucket_index
+            .insert_unique(hash, bucket, |&b| hasher.hash_one((buckets[b].policy, buckets[b].key)));
+    }
+
+    pub(crate) fn clear_bucket_index(&mut self) {
+        self.bucket_index.clear();
+    }
+
+    pub(crate) fn drop_bucket(&mut self, store: &mut Store, bucket: u32) {
+        let record = &self.buckets[bucket];
+        let hash = self.hasher.hash_one((record.policy, record.key));
+        if let Ok(found) = self.bucket_index.find_entry(hash, |&b| b == bucket) {
+            found.remove();
+        }
+        if let Some(at) = record.timer {
+            self.timers.remove(&(at, Blocker::Bucket(bucket)));
+        }
+        if let Some(record) = self.buckets.remove(bucket) {
+            record.key.release(store);
+        }
+    }
+
+    fn drop_lane(&mut self, store: &mut Store, lane: u32, now: Time) {
+        let left = self.leave_waits(lane);
+        let record = &self.lanes[lane];
+        let hash = self.hasher.hash_one((record.fields, record.priority));
+        if let Ok(found) = self.lane_index.find_entry(hash, |&l| l == lane) {
+            found.remove();
+        }
+        let Some(record) = self.lanes.remove(lane) else { return };
+        if let Some(turn) = record.ready {
+            self.ready[usize::from(record.priority)].remove(&turn);
+        }
+        for &bucket in &record.woken_by {
+            self.buckets[bucket].woken -= 1;
+        }
+        for bucket in record.woken_by {
+            self.kick(store, bucket, now);
+        }
+        self.kick_all(store, left, now);
+        record.fields.release(store);
+    }
+
+    /// Takes a lane out of all waiting lists and says which; the counters among them may be idle now.
+    fn leave_waits(&mut self, lane: u32) -> Vec<Blocker> {
+        let record = &mut self.lanes[lane];
+        let priority = usize::from(record.priority);
+        let wait = record.wait;
+        let waits = std::mem::take(&mut record.waits);
+        for &blocker in &waits {
+            let waiters = match blocker {
+                Blocker::Bucket(bucket) => self.buckets.get_mut(bucket).map(|b| &mut b.waiters),
+                Blocker::Suspend(number) => self.suspends.get_mut(&number).map(|s| &mut s.waiters),
+            };
+            if let Some(waiters) = waiters {
+                waiters[priority].remove(&wait);
+            }
+        }
+        waits
+    }
+
+    fn kick_all(&mut self, store: &mut Store, blockers: Vec<Blocker>, now: Time) {
+        for blocker in blockers {
+            if let Blocker::Bucket(bucket) = blocker {
+                self.kick(store, bucket, now);
+            }
+        }
+    }
+
+    /// Forgets all waiting and wakes every lane: after changes that touch everything.
+    pub(crate) fn wake_all(&mut self) {
+        for lane in self.lanes.keys() {
+            self.lanes[lane].woken_by.clear();
+            self.leave_waits(lane);
+            self.make_ready(lane);
+        }
+        for bucket in self.buckets.keys() {
+            self.buckets[bucket].woken = 0;
+        }
+    }
+
+    /// Compares a lane with the suspensions that came since the last look.
+    fn compare_suspends(&mut self, store: &Store, lane: u32) {
+        let record = &mut self.lanes[lane];
+        let suspends = &self.suspends;
+        record.suspends.retain(|number| suspends.contains_key(number));
+        if record.suspends_seen >= self.suspend_last {
+            return;
+        }
+        for (&number, slot) in suspends.range(record.suspends_seen + 1..) {
+            self.counters.evals += 1;
+            if slot.selector.matches_but_local_ip(&record.fields.values, store) {
+                record.suspends.push(number);
+            }
+        }
+        record.suspends_seen = self.suspend_last;
+    }
+
+    fn suspended(&self, lane: u32, ip: IpAddr) -> Option<u64> {
+        self.lanes[lane].suspends.iter().copied().find(|number| {
+            self.suspends.get(number).is_some_and(|slot| match slot.selector.local_ip() {
+                Some(matcher) => matcher.matches_ip(ip),
+                None => true,
+            })
+        })
+    }
+
+    /// Ends a suspension: its lanes are looked at again.
+    pub(crate) fn remove_suspend(&mut self, number: u64) {
+        let Some(slot) = self.suspends.remove(&number) else { return };
+        self.suspend_ids.remove(&slot.definition.id);
+        if let Some(at) = slot.expires {
+            self.timers.remove(&(at, Blocker::Suspend(number)));
+        }
+        for (_, lane) in slot.waiters.into_iter().rev().flatten() {
+            self.lanes[lane].waits.retain(|&blocker| blocker != Blocker::Suspend(number));
+            self.make_ready(lane);
+        }
+    }
+
+    /// Checks what must always hold between lanes, counters and lists; for tests.
+    pub(crate) fn verify(&self, store: &Store) -> Result<(), String> {
+        let mut sizes = [0u64; 2];
+        for (index, lane) in self.lanes.iter() {
+            if lane.heap.is_empty() {
+                return Err(format!("lane {index} is empty"));
+            }
+            sizes[usize::from(lane.priority)] += lane.heap.len() as u64;
+            if lane.ready.is_none() && lane.waits.is_empty() {
+                return Err(format!("lane {index} is neither ready nor waiting"));
+            }
+            for (_, entry) in lane.heap.iter() {
+                if store.entries[entry].lane != index {
+                    return Err(format!("entry {entry} does not know its lane {index}"));
+                }
+            }
+        }
+        if sizes != self.sizes {
+            return Err(format!("active sizes {:?}, counted {sizes:?}", self.sizes));
+        }
+        for (index, bucket) in self.buckets.iter() {
+            let limit = bucket.applied.limits.as_ref().and_then(|l| l.concurrency);
+            let woken = self.lanes.iter().filter(|(_, l)| l.woken_by.contains(&index)).count();
+            if woken != bucket.woken as usize {
+                return Err(format!("bucket {index} counts {} woken, found {woken}", bucket.woken));
+            }
+            let full = limit.is_some_and(|limit| bucket.running >= limit);
+            if bucket.has_waiters() && !full && bucket.timer.is_none() && bucket.woken == 0 {
+                return Err(format!("bucket {index} has forgotten its waiters"));
+            }
+        }
+        Ok(())
+    }
+}
