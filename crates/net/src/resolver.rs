@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, Semaphore};
 
 /// What a resolver does; from `resolver` of the running configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Name servers in order of use.
     pub servers: Vec<SocketAddr>,

@@ -212,6 +212,21 @@ impl Server {
         self.input.extend_from_slice(bytes);
     }
 
+    /// Gives back memory while nothing is going on.
+    pub fn relax(&mut self) {
+        if !self.has_input() {
+            self.input_start = 0;
+            if self.input.capacity() > 2048 {
+                self.input = Vec::new();
+            } else {
+                self.input.clear();
+            }
+        }
+        if self.state != State::Content && self.content.capacity() > 2048 {
+            self.content = Vec::new();
+        }
+    }
+
     /// True when received bytes wait to be processed (early talkers, pipelining).
     pub fn has_input(&self) -> bool {
         self.input_start < self.input.len()

@@ -1,0 +1,4 @@
+//! One attempt at the next hop: connection, dialogue, content, and how it ended.
+
+pub mod connection;
+pub mod result;

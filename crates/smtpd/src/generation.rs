@@ -1,0 +1,339 @@
+//! A configuration generation: everything a connection or an attempt needs from the running configuration,
+//! compiled and checked before it takes effect. Whoever holds one keeps it, so a reload disturbs nobody
+//! (invariant I6).
+
+use crate::grouping::Grouping;
+use crate::hooks::script::{Compiler, Script, ScriptCounters};
+use crate::hooks::decision::Phase;
+use crate::server::limits::Gate;
+use crate::transport::{self, Transport};
+use config::app::{self, App, EarlyTalker, RcptToHook};
+use config::{Startup, validate};
+use net::Resolver;
+use net::resolver;
+use parking_lot::{Mutex, RwLock};
+use smtp::content::BareLineFeed;
+use smtp::server::{Extensions, Settings};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The hooks of a server.
+#[derive(Default)]
+pub struct ServerHooks {
+    /// After accept.
+    pub connect: Option<Arc<Script>>,
+    /// On HELO and EHLO.
+    pub helo: Option<Arc<Script>>,
+    /// On MAIL.
+    pub mailfrom: Option<Arc<Script>>,
+    /// On RCPT.
+    pub rcptto: RcptToScripts,
+    /// At the end of data.
+    pub eod: Option<Arc<Script>>,
+    /// After the connection.
+    pub disconnect: Option<Arc<Script>>,
+}
+
+/// The rcptto scripts of a server: a default and some by domain.
+#[derive(Default)]
+pub struct RcptToScripts {
+    default: Option<Arc<Script>>,
+    domains: HashMap<String, Arc<Script>>,
+}
+
+impl RcptToScripts {
+    /// The script for a recipient's domain: the exact name, then `*.` of each parent, then the default.
+    pub fn script(&self, domain: &str) -> Option<&Arc<Script>> {
+        if self.domains.is_empty() {
+            return self.default.as_ref();
+        }
+        if let Some(script) = self.domains.get(domain) {
+            return Some(script);
+        }
+        let mut rest = domain;
+        while let Some((_, parent)) = rest.split_once('.') {
+            if let Some(script) = self.domains.get(&format!("*.{parent}")) {
+                return Some(script);
+            }
+            rest = parent;
+        }
+        self.default.as_ref()
+    }
+}
+
+/// A server of the running configuration.
+pub struct VirtualServer {
+    /// `servers[].id`.
+    pub id: String,
+    /// Banner, EHLO reply, Received.
+    pub hostname: String,
+    /// Default transport of recipients.
+    pub transport: Option<String>,
+    /// Limits and extensions of the SMTP machine.
+    pub machine: Settings,
+    /// Patience with a silent client.
+    pub idle: Duration,
+    /// Longest connection.
+    pub session_limit: Option<Duration>,
+    /// Clients at once.
+    pub concurrency_total: u32,
+    /// Clients of one address at once, 0 = no limit.
+    pub concurrency_per_client: u32,
+    /// Look up the client's name.
+    pub remote_ptr: bool,
+    /// Clients that talk before the banner.
+    pub early_talker: EarlyTalker,
+    /// Pause before the banner.
+    pub delay: Duration,
+    /// Add the Received header.
+    pub received: bool,
+    /// Its product token.
+    pub product: String,
+    /// The scripts.
+    pub hooks: ServerHooks,
+    /// Connections now; shared by all generations.
+    pub gate: Arc<Gate>,
+}
+
+/// Everything compiled from one running configuration.
+pub struct Generation {
+    /// Default host name.
+    pub hostname: String,
+    /// By id.
+    pub servers: HashMap<String, Arc<VirtualServer>>,
+    /// By id.
+    pub transports: HashMap<String, Arc<Transport>>,
+    /// DNS.
+    pub resolver: Resolver,
+    resolver_settings: resolver::Settings,
+    /// Names for sets of destinations.
+    pub grouping: Grouping,
+    /// Further candidates tried after a failed connect.
+    pub failover: u32,
+    /// Outbound connections at once.
+    pub outbound_max: u32,
+    /// Runs before each attempt.
+    pub predelivery: Option<Arc<Script>>,
+    /// Runs after each attempt.
+    pub postdelivery: Option<Arc<Script>>,
+}
+
+/// The current generation and what outlives it.
+pub struct Generations {
+    current: RwLock<Arc<Generation>>,
+    shared: Shared,
+    path: PathBuf,
+}
+
+/// Counters and gates that belong to server ids, not to generations.
+pub struct Shared {
+    hostname: String,
+    rootpath: Option<PathBuf>,
+    state: Arc<hsl::Shared>,
+    gates: Mutex<BTreeMap<String, Arc<Gate>>>,
+    counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
+}
+
+impl Shared {
+    /// For the host and script root of a startup file.
+    pub fn new(startup: &Startup) -> Shared {
+        Shared {
+            hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
+            rootpath: startup.scripting.rootpath.clone(),
+            state: Arc::default(),
+            gates: Mutex::default(),
+            counters: Mutex::default(),
+        }
+    }
+
+    fn gate(&self, server: &str) -> Arc<Gate> {
+        self.gates.lock().entry(server.to_owned()).or_default().clone()
+    }
+
+    /// Counters of a hook; `server` is empty for the queue's hooks.
+    pub fn counters(&self, server: &str, hook: &'static str) -> Arc<ScriptCounters> {
+        self.counters.lock().entry((server.to_owned(), hook)).or_default().clone()
+    }
+}
+
+/// The system's name, or `localhost` where it has none.
+fn system_hostname() -> String {
+    match nix::unistd::gethostname() {
+        Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
+        _ => "localhost".to_owned(),
+    }
+}
+
+impl Generations {
+    /// Loads the first generation.
+    pub fn load(startup: &Startup, shared: Shared) -> Result<Generations, Vec<String>> {
+        let path = startup.app_path();
+        let first = build(&path, &shared, None)?;
+        Ok(Generations { current: RwLock::new(Arc::new(first)), shared, path })
+    }
+
+    /// The generation for new connections and attempts.
+    pub fn current(&self) -> Arc<Generation> {
+        self.current.read().clone()
+    }
+
+    /// What outlives the generations.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Reads the running file again; on error the current generation stays in force.
+    pub fn reload(&self) -> Result<Arc<Generation>, Vec<String>> {
+        let current = self.current();
+        let next = Arc::new(build(&self.path, &self.shared, Some(&current))?);
+        *self.current.write() = next.clone();
+        Ok(next)
+    }
+}
+
+fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<Generation, Vec<String>> {
+    let app: App = config::load(path).map_err(|error| vec![error.to_string()])?;
+    let name = path.display().to_string();
+    let strings = |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
+    validate::app(&name, &app).map_err(strings)?;
+    let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
+    let compiler = Compiler::new(&app, shared.rootpath.clone(), shared.state.clone())
+        .map_err(|error| vec![format!("{name}: {error}")])?;
+    let mut errors = Vec::new();
+    let mut servers = HashMap::new();
+    for server in &app.servers {
+        let hooks = server_hooks(&app, server, shared, &compiler, &mut errors);
+        servers.insert(server.id.clone(), Arc::new(virtual_server(server, hooks, shared)));
+    }
+    let mut queue_hook = |hook: &'static str, source: &Option<String>| {
+        let source = source.as_deref().filter(|source| !source.trim().is_empty())?;
+        let compiled = compiler.queue_hook(hook, source, shared.counters("", hook));
+        compiled.map_err(|more| errors.extend(more)).ok().map(Arc::new)
+    };
+    let predelivery = queue_hook("predelivery", &app.scripting.hooks.predelivery);
+    let postdelivery = queue_hook("postdelivery", &app.scripting.hooks.postdelivery);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let resolver_settings = resolver_settings(&app.resolver);
+    let resolver = match previous {
+        // The cache survives where nothing about the resolver changed.
+        Some(previous) if previous.resolver_settings == resolver_settings => previous.resolver.clone(),
+        _ => Resolver::new(resolver_settings.clone()),
+    };
+    Ok(Generation {
+        hostname: shared.hostname.clone(),
+        servers,
+        transports: transport::transports(&app, &shared.hostname),
+        resolver,
+        resolver_settings,
+        grouping,
+        failover: app.queues.failover,
+        outbound_max: app.queues.concurrency.total,
+        predelivery,
+        postdelivery,
+    })
+}
+
+fn server_hooks(
+    app: &App,
+    server: &app::Server,
+    shared: &Shared,
+    compiler: &Compiler,
+    errors: &mut Vec<String>,
+) -> ServerHooks {
+    let mut compile = |phase: Phase, id: &str| -> Option<Arc<Script>> {
+        let script = validate::scripts(app, phase.name()).iter().find(|script| script.id == id)?;
+        let counters = shared.counters(&server.id, phase.name());
+        match compiler.phase_hook(phase, id, &script.data, counters) {
+            Ok(script) => Some(Arc::new(script)),
+            Err(more) => {
+                errors.extend(more);
+                None
+            }
+        }
+    };
+    let phases = &server.phases;
+    let mut single = |phase: Phase, id: &Option<String>| compile(phase, id.as_deref()?);
+    let connect = single(Phase::Connect, &phases.connect.hook);
+    let helo = single(Phase::Helo, &phases.helo.hook);
+    let mailfrom = single(Phase::MailFrom, &phases.mailfrom.hook);
+    let eod = single(Phase::Eod, &phases.eod.hook);
+    let disconnect = single(Phase::Disconnect, &phases.disconnect.hook);
+    let rcptto = match &phases.rcptto.hook {
+        None => RcptToScripts::default(),
+        Some(RcptToHook::One(id)) => {
+            RcptToScripts { default: compile(Phase::RcptTo, id), domains: HashMap::new() }
+        }
+        Some(RcptToHook::ByDomain { id, recipientdomains }) => RcptToScripts {
+            default: compile(Phase::RcptTo, id),
+            domains: recipientdomains
+                .iter()
+                .filter_map(|(domain, id)| Some((domain.to_lowercase(), compile(Phase::RcptTo, id)?)))
+                .collect(),
+        },
+    };
+    ServerHooks { connect, helo, mailfrom, rcptto, eod, disconnect }
+}
+
+fn virtual_server(server: &app::Server, hooks: ServerHooks, shared: &Shared) -> VirtualServer {
+    let hostname = server.hostname.clone().unwrap_or_else(|| shared.hostname.clone());
+    let phases = &server.phases;
+    let size_max = phases.data.maxsize.0;
+    let extensions = [
+        (server.extensions.pipelining, "PIPELINING".to_owned()),
+        (server.extensions.size, if size_max > 0 { format!("SIZE {size_max}") } else { "SIZE".to_owned() }),
+        (server.extensions.eightbitmime, "8BITMIME".to_owned()),
+        (server.extensions.smtputf8, "SMTPUTF8".to_owned()),
+        (server.extensions.enhancedstatuscodes, "ENHANCEDSTATUSCODES".to_owned()),
+        (server.extensions.dsn, "DSN".to_owned()),
+    ];
+    let machine = Settings {
+        size_max,
+        hops_max: phases.data.maxhops,
+        data_line_bytes_max: phases.data.maxlinelength,
+        bare_line_feed: match phases.data.barelinefeed {
+            app::BareLineFeed::Normalize => BareLineFeed::Normalize,
+            app::BareLineFeed::Reject => BareLineFeed::Reject,
+            app::BareLineFeed::Accept => BareLineFeed::Accept,
+        },
+        recipients_max: phases.rcptto.maxrecipients as usize,
+        messages_max: phases.mailfrom.maxmessages,
+        errors_max: server.maxerrors,
+        helo_required: phases.helo.required,
+        extensions: Extensions::new(extensions.into_iter().filter(|(on, _)| *on).map(|(_, item)| item)),
+        ..Settings::new(hostname.clone())
+    };
+    VirtualServer {
+        id: server.id.clone(),
+        hostname,
+        transport: server.transport.clone(),
+        machine,
+        idle: server.timeout.idle.to_std(),
+        session_limit: Some(server.timeout.session.to_std()).filter(|limit| !limit.is_zero()),
+        concurrency_total: server.concurrency.total,
+        concurrency_per_client: server.concurrency.perip,
+        remote_ptr: phases.connect.remoteptr,
+        early_talker: phases.connect.earlytalker,
+        delay: phases.connect.delay.to_std(),
+        received: server.received.enabled,
+        product: server.received.product.clone(),
+        hooks,
+        gate: shared.gate(&server.id),
+    }
+}
+
+fn resolver_settings(resolver: &app::Resolver) -> resolver::Settings {
+    resolver::Settings {
+        servers: resolver.servers.iter().map(app::ResolverServer::socket_address).collect(),
+        timeout: resolver.timeout.to_std(),
+        retries: resolver.retries,
+        concurrency: resolver.concurrency as usize,
+        cache_size: resolver.cache.size,
+        ttl_min: resolver.cache.ttl.min.to_std(),
+        ttl_max: resolver.cache.ttl.max.to_std(),
+        ttl_negative: resolver.cache.ttl.negative.to_std(),
+    }
+}

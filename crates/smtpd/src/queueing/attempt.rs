@@ -1,0 +1,159 @@
+//! One delivery attempt, from pickup to its result.
+
+use crate::delivery::connection::{Connection, Route};
+use crate::delivery::result::{Attempt, AttemptError, Class, ConnectionInfo, Ending, ErrorKind};
+use crate::generation::Generation;
+use crate::hooks::ContextValue;
+use crate::hooks::delivery::TryOptions;
+use crate::queueing::engine::{Engine, Gauge, Picked};
+use crate::queueing::job::Job;
+use crate::queueing::store::Stored;
+use crate::transport::Transport;
+use crate::{error, info};
+use queue::{AttemptClass, Outcome, Requeue};
+use smtp::client::Envelope;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Engine {
+    /// Delivers the picked entry and settles it.
+    pub(super) async fn attempt(self: Arc<Self>, pick: Picked) {
+        let ticket = pick.ticket;
+        let Some(job) = self.job(ticket.key()) else { return };
+        let generation = self.generations.current();
+        let (overridden, options) = match self.plans.lock().get(&job.key) {
+            Some(plan) => (plan.transport.clone(), plan.options.clone()),
+            None => (None, None),
+        };
+        let Some(transport) = overridden.or_else(|| generation.transports.get(&job.transport_id).cloned()) else {
+            // A reload took the transport away; pre-delivery reports it.
+            return self.relinquish(ticket);
+        };
+        let stored = match self.open(&job) {
+            Ok(stored) => stored,
+            Err(failure) => {
+                error!(job, "held, its content cannot be read: {failure}");
+                let requeue = Requeue { hold: true, reason: Some(failure.to_string()), ..Requeue::default() };
+                self.settle(ticket, Outcome::Requeue(requeue));
+                return;
+            }
+        };
+        let started = Instant::now();
+        let gauge = Gauge::new(&self.connections);
+        let local_index = pick.local_index;
+        let (ending, connection, may_fail_over) =
+            self.converse(&job, &generation, &transport, options.as_deref(), local_index, &stored).await;
+        drop(gauge);
+        let class = ending.class();
+        let ticket = if may_fail_over && class == Class::Temporary {
+            match self.fail_over(ticket, &job, &generation) {
+                None => {
+                    info!(job, "{} for {}, trying the next address", ending.text(), job.recipient);
+                    return;
+                }
+                Some(ticket) => ticket,
+            }
+        } else {
+            ticket
+        };
+        let attempt = Attempt { ending, connection, duration_s: started.elapsed().as_secs_f64() };
+        self.finish_attempt(ticket, job, generation, options, attempt).await;
+    }
+
+    async fn finish_attempt(
+        self: Arc<Self>,
+        ticket: queue::Ticket,
+        job: Job,
+        generation: Arc<Generation>,
+        options: Option<Arc<TryOptions>>,
+        attempt: Attempt,
+    ) {
+        let class = match attempt.ending.class() {
+            Class::Delivered => AttemptClass::Delivered,
+            Class::Temporary => AttemptClass::Delayed,
+            Class::Permanent => AttemptClass::Failed,
+        };
+        if let Err(failure) = self.queue.lock().attempt_done(self.now(), &ticket, class) {
+            error!(job, "queue: {failure}");
+        }
+        self.wake();
+        let context = self.plans.lock().remove(&job.key).map_or_else(ContextValue::default, |plan| plan.context);
+        let peer = attempt.connection.as_ref().map_or(job.remote_mx.as_str(), |info| &info.remote_mx);
+        match class {
+            AttemptClass::Delivered => {
+                info!(job, "delivered to {} by {peer} in {:.3}s: {}", job.recipient, attempt.duration_s, attempt.ending.text());
+                self.after_success(ticket, &job, &generation, attempt, context).await;
+            }
+            _ => {
+                info!(job, "attempt {} for {} by {peer} failed: {}", job.retry, job.recipient, attempt.ending.text());
+                self.after_failure(ticket, &job, &generation, attempt, options.as_deref(), context).await;
+            }
+        }
+    }
+
+    /// Connects and carries the transaction.
+    async fn converse(
+        &self,
+        job: &Job,
+        generation: &Generation,
+        transport: &Arc<Transport>,
+        options: Option<&TryOptions>,
+        local_index: usize,
+        stored: &Stored,
+    ) -> (Ending, Option<ConnectionInfo>, bool) {
+        let Some(remote_ip) = job.remote_ip else {
+            let error = AttemptError::new(ErrorKind::Config, "no next hop was resolved");
+            return (Ending::Error(error), None, false);
+        };
+        // The place among the sources of the family that was offered to the queue.
+        let source = transport.sources.iter().filter(|source| source.ip.is_ipv6() == remote_ip.is_ipv6()).nth(local_index);
+        let helo = options
+            .and_then(|options| options.helo.as_deref())
+            .or_else(|| source.and_then(|source| source.helo.as_deref()))
+            .or(transport.helo.as_deref())
+            .unwrap_or(&generation.hostname);
+        let route = Route {
+            remote: SocketAddr::new(remote_ip, transport.port),
+            remote_mx: &job.remote_mx,
+            source,
+            helo,
+        };
+        let id = self.ids.next().to_string();
+        let mut connection = match Connection::open(&route, transport, &self.tls, id).await {
+            Ok(connection) => connection,
+            Err(failed) => return (failed.ending, failed.info, failed.may_fail_over),
+        };
+        let envelope = envelope(job, options, stored);
+        let ending = connection.send(envelope, &*stored.content, &stored.edits).await;
+        let info = connection.info.clone();
+        connection.quit().await;
+        (ending, Some(info), false)
+    }
+}
+
+fn envelope(job: &Job, options: Option<&TryOptions>, stored: &Stored) -> Envelope {
+    let pair = |keyword: &str, value: &str| {
+        (!value.is_empty()).then(|| (keyword.to_owned(), value.to_owned()))
+    };
+    let dsn = options.and_then(|options| options.dsn.as_ref()).or(job.dsn.as_ref());
+    let (dsn_mail, dsn_rcpt) = match dsn {
+        None => (Vec::new(), Vec::new()),
+        Some(dsn) => (
+            [pair("RET", &dsn.ret), pair("ENVID", &dsn.envid)].into_iter().flatten().collect(),
+            [pair("NOTIFY", &dsn.notify), pair("ORCPT", &dsn.orcpt)].into_iter().flatten().collect(),
+        ),
+    };
+    let sender = options.and_then(|options| options.sender.clone()).unwrap_or_else(|| job.sender.clone());
+    let recipient = options.and_then(|options| options.recipient.clone()).unwrap_or_else(|| job.recipient.clone());
+    Envelope {
+        sender,
+        recipient,
+        bytes: job.size,
+        has_8bit: stored.has_8bit,
+        needs_smtputf8: false,
+        dsn_mail,
+        dsn_rcpt,
+        ..Envelope::default()
+    }
+}

@@ -1,0 +1,230 @@
+//! The scheduler: asks the queue what is due, hands it to tasks and sees that every entry comes back.
+
+use crate::clock::{self, Ids};
+use crate::generation::Generations;
+use crate::hooks::ContextValue;
+use crate::hooks::delivery::TryOptions;
+use crate::queueing::job::Job;
+use crate::transport::Transport;
+use crate::{error, info};
+use net::Candidate;
+use net::tls::TlsClient;
+use parking_lot::Mutex;
+use queue::{EntryKey, Outcome, Pick, Queue, Requeue, Ticket, Time, Work};
+use spool::Spool;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// Work taken from the queue at once; between two helpings other tasks run.
+const WORK_AT_ONCE: usize = 256;
+
+/// After a defect the entry waits this long before it is tried again.
+const DEFECT_DELAY: Duration = Duration::from_secs(60);
+
+/// What pre-delivery settled for one attempt, where it is not the plain default.
+pub(crate) struct Plan {
+    /// The transport with the overrides of `Try`.
+    pub(crate) transport: Option<Arc<Transport>>,
+    /// The envelope and other overrides.
+    pub(crate) options: Option<Arc<TryOptions>>,
+    /// `$context` for the post-delivery hook.
+    pub(crate) context: ContextValue,
+    /// All addresses in order.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Index of the current one.
+    pub(crate) index: usize,
+    /// Candidates tried after the first.
+    pub(crate) failovers: u32,
+}
+
+/// The queue at work.
+pub struct Engine {
+    /// The index; held for short steps only, never across an await or a disk operation.
+    pub queue: Mutex<Queue>,
+    /// The durable store.
+    pub spool: Arc<Spool>,
+    pub(crate) generations: Arc<Generations>,
+    pub(crate) tls: TlsClient,
+    pub(crate) ids: Ids,
+    pub(crate) plans: Mutex<HashMap<EntryKey, Plan>>,
+    pub(super) ending: Mutex<super::settle::Ending>,
+    notify: Notify,
+    journal_hold: Duration,
+    /// Outbound connections now.
+    pub connections: AtomicU64,
+    /// Entries whose post-delivery has not finished.
+    pub releasing: AtomicU64,
+    /// Every task holds a clone; the scheduler knows that all ended when the channel closes.
+    tasks: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+impl Engine {
+    /// An engine around a queue and its spool.
+    pub fn new(queue: Queue, spool: Arc<Spool>, generations: Arc<Generations>, tls: TlsClient, ids: Ids, journal_hold: Duration) -> Engine {
+        Engine {
+            queue: Mutex::new(queue),
+            spool,
+            generations,
+            tls,
+            ids,
+            plans: Mutex::new(HashMap::new()),
+            ending: Mutex::default(),
+            notify: Notify::new(),
+            journal_hold,
+            connections: AtomicU64::new(0),
+            releasing: AtomicU64::new(0),
+            tasks: Mutex::new(None),
+        }
+    }
+
+    /// Lets the scheduler look again; called after every change of the queue.
+    pub fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Runs until the shutdown begins, then waits up to `grace` for running attempts.
+    pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>, grace: Duration) {
+        let (sender, mut ended) = mpsc::channel::<()>(1);
+        *self.tasks.lock() = Some(sender);
+        let mut work = Vec::with_capacity(WORK_AT_ONCE);
+        while !*shutdown.borrow() {
+            let wake = {
+                let mut queue = self.queue.lock();
+                let now = clock::now();
+                queue.poll(now, WORK_AT_ONCE, &mut work);
+                if work.is_empty() { queue.next_wake(now) } else { None }
+            };
+            if work.is_empty() {
+                tokio::select! {
+                    () = self.notify.notified() => {}
+                    () = sleep_until(wake) => {}
+                    _ = shutdown.wait_for(|stop| *stop) => {}
+                }
+                continue;
+            }
+            for item in work.drain(..) {
+                self.dispatch(item);
+            }
+            tokio::task::yield_now().await;
+        }
+        // What was handed out but not begun stays in the spool; what is running may finish.
+        self.tasks.lock().take();
+        if tokio::time::timeout(grace, ended.recv()).await.is_err() {
+            info!("", "shutdown does not wait longer for running deliveries");
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>, work: Work) {
+        match work {
+            Work::Predelivery(ticket) => {
+                if let Some(ticket) = self.quick_predelivery(ticket) {
+                    self.spawn(ticket.key(), |engine| async move { engine.predelivery(ticket).await });
+                }
+            }
+            Work::Postdelivery(ticket) => {
+                self.spawn(ticket.key(), |engine| async move { engine.resume_delivered(ticket).await });
+            }
+            Work::Deliver(pick) => {
+                self.spawn(pick.ticket.key(), |engine| async move { engine.attempt(pick).await });
+            }
+        }
+    }
+
+    /// Runs the work on an entry as a task of its own. If it panics, the entry is taken back and waits.
+    pub(super) fn spawn<F, W>(self: &Arc<Self>, key: EntryKey, work: W)
+    where
+        W: FnOnce(Arc<Engine>) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let running = self.tasks.lock().clone();
+        let guard = Guard { engine: self.clone(), key, armed: true };
+        let work = work(self.clone());
+        tokio::spawn(async move {
+            let _running = running;
+            let mut guard = guard;
+            work.await;
+            guard.armed = false;
+        });
+    }
+
+    /// The entry as it is now; none when it is gone.
+    pub(crate) fn job(&self, key: EntryKey) -> Option<Job> {
+        self.queue.lock().entry(key).map(|entry| Job::of(&entry))
+    }
+
+    /// Gives a ticket back to the queue and wakes the scheduler.
+    pub(super) fn settle(&self, ticket: Ticket, outcome: Outcome) -> Option<queue::Settled> {
+        let key = ticket.key();
+        self.plans.lock().remove(&key);
+        let settled = self.queue.lock().settle(clock::now(), ticket, outcome);
+        self.wake();
+        settled.map_err(|failure| error!("", "queue: {failure}")).ok()
+    }
+
+    /// Entries that wait longer than this leave the journal at once.
+    pub(super) fn journal_hold(&self) -> Duration {
+        self.journal_hold
+    }
+
+    pub(super) fn now(&self) -> Time {
+        clock::now()
+    }
+}
+
+/// Takes an entry back when its task ends without settling it.
+struct Guard {
+    engine: Arc<Engine>,
+    key: EntryKey,
+    armed: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let ticket = self.engine.queue.lock().reclaim(self.key);
+        let Ok(ticket) = ticket else { return };
+        error!("", "internal error while working on an entry; it is tried again in {DEFECT_DELAY:?}");
+        let outcome = Outcome::Requeue(Requeue {
+            delay: DEFECT_DELAY,
+            increment_retry: false,
+            reason: Some("internal error".to_owned()),
+            ..Requeue::default()
+        });
+        self.engine.settle(ticket, outcome);
+    }
+}
+
+/// Counts one while it lives.
+pub(super) struct Gauge<'a>(&'a AtomicU64);
+
+impl<'a> Gauge<'a> {
+    pub(super) fn new(counter: &'a AtomicU64) -> Gauge<'a> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Gauge(counter)
+    }
+}
+
+impl Drop for Gauge<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn sleep_until(wake: Option<Time>) {
+    match wake {
+        None => std::future::pending().await,
+        Some(wake) => {
+            // The wall clock may be set while we wait, so no sleep is longer than a minute.
+            let left = wake.since(clock::now()).min(Duration::from_secs(60));
+            tokio::time::sleep(left).await;
+        }
+    }
+}
+
+/// An attempt handed out by the queue.
+pub(super) type Picked = Pick;

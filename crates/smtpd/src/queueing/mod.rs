@@ -1,0 +1,12 @@
+//! Everything between the spool and the wire: the scheduler that follows the queue, pre-delivery, attempts,
+//! post-delivery, reports of failure, and the way in for new messages.
+
+mod attempt;
+pub mod commit;
+pub mod engine;
+pub mod job;
+pub(crate) mod load;
+mod predelivery;
+mod report;
+pub mod settle;
+mod store;

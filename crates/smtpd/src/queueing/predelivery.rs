@@ -1,0 +1,190 @@
+//! From due to ACTIVE: the pre-delivery hook, the transport and the next hop.
+
+use crate::generation::Generation;
+use crate::hooks::ContextValue;
+use crate::hooks::delivery::{self, PreDecision, TryOptions};
+use crate::delivery::result::{Attempt, AttemptError, Ending, ErrorKind};
+use crate::queueing::engine::{Engine, Plan};
+use crate::queueing::job::Job;
+use crate::transport::Transport;
+use crate::{info, warning};
+use net::nexthop::{self, Choice};
+use net::{Candidate, Target};
+use queue::{Outcome, Resolved, Ticket};
+use std::sync::Arc;
+
+impl Engine {
+    /// The common case without a task of its own: no hook, and a transport with a fixed address. Gives the
+    /// ticket back when more is needed.
+    pub(super) fn quick_predelivery(&self, ticket: Ticket) -> Option<Ticket> {
+        let generation = self.generations.current();
+        if generation.predelivery.is_some() {
+            return Some(ticket);
+        }
+        let mut queue = self.queue.lock();
+        let resolved = {
+            let entry = queue.entry(ticket.key())?;
+            let transport = generation.transports.get(entry.transport_id());
+            let Some(transport) = transport.filter(|transport| transport.sources.is_empty()) else {
+                return Some(ticket);
+            };
+            let Ok(address) = transport.server.parse::<std::net::IpAddr>() else { return Some(ticket) };
+            let candidate = Candidate { address, hostname: transport.server.clone(), preference: 0 };
+            let domain = entry.recipient_domain().to_owned();
+            resolved(&generation, transport, &candidate, &domain, None)
+        };
+        if let Err(failure) = queue.resolved(self.now(), ticket, &resolved) {
+            crate::error!("", "queue: {failure}");
+        }
+        None
+    }
+
+    /// Runs the hook, finds the next hop and puts the entry into its lane.
+    pub(super) async fn predelivery(self: Arc<Self>, ticket: Ticket) {
+        let Some(job) = self.job(ticket.key()) else { return };
+        let generation = self.generations.current();
+        let mut context = ContextValue::default();
+        let decision = match &generation.predelivery {
+            None => PreDecision::Try(None),
+            Some(script) => delivery::predelivery(script, &self, &generation, &job, &mut context).await,
+        };
+        match decision {
+            PreDecision::Try(options) => self.resolve(ticket, job, &generation, options.map(Arc::from), context).await,
+            PreDecision::Queue(options) => self.requeue(ticket, &job, &generation, *options, None).await,
+            PreDecision::Bounce(bounce) => self.bounce(ticket, &job, &generation, None, *bounce, context).await,
+            PreDecision::Delete(reason) => self.delete(ticket, &job, &generation, reason, context).await,
+        }
+    }
+
+    async fn resolve(
+        self: Arc<Self>,
+        ticket: Ticket,
+        job: Job,
+        generation: &Arc<Generation>,
+        options: Option<Arc<TryOptions>>,
+        context: ContextValue,
+    ) {
+        let found = match generation.transports.get(&job.transport_id) {
+            None => Err(AttemptError::new(ErrorKind::Config, format!("unknown transport '{}'", job.transport_id))),
+            Some(transport) => {
+                let overridden = options.as_ref().and_then(|options| options.transport(transport, generation));
+                let transport = overridden.as_ref().unwrap_or(transport).clone();
+                candidates(generation, &transport, &job, options.as_deref())
+                    .await
+                    .map(|candidates| (transport, overridden, candidates))
+            }
+        };
+        let (transport, overridden, candidates) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                info!(job, "no next hop for {}: {}", job.recipient, error.message);
+                let attempt = Attempt { ending: Ending::Error(error), connection: None, duration_s: 0.0 };
+                return self.after_failure(ticket, &job, generation, attempt, options.as_deref(), context).await;
+            }
+        };
+        let index = job.retry as usize % candidates.len();
+        let domain = match options.as_ref().and_then(|options| options.recipient.as_ref()) {
+            Some(recipient) => recipient.domain.clone(),
+            None => job.recipient.domain.clone(),
+        };
+        let resolved = resolved(generation, &transport, &candidates[index], &domain, options.as_deref());
+        let plan = Plan { transport: overridden, options, context, candidates, index, failovers: 0 };
+        let is_plain = plan.options.is_none() && plan.candidates.len() == 1 && plan.context.is_none();
+        if !is_plain {
+            self.plans.lock().insert(job.key, plan);
+        }
+        let moved = self.queue.lock().resolved(self.now(), ticket, &resolved);
+        if let Err(failure) = moved {
+            warning!(job, "queue: {failure}");
+        }
+        self.wake();
+    }
+
+    /// Puts an entry whose connection failed back with its next candidate; gives the ticket back when there is
+    /// none left.
+    pub(super) fn fail_over(&self, ticket: Ticket, job: &Job, generation: &Generation) -> Option<Ticket> {
+        let resolved = {
+            let mut plans = self.plans.lock();
+            let Some(plan) = plans.get_mut(&job.key) else { return Some(ticket) };
+            let more = plan.candidates.len() as u32 - 1;
+            if plan.failovers >= generation.failover.min(more) {
+                return Some(ticket);
+            }
+            plan.failovers += 1;
+            plan.index = (plan.index + 1) % plan.candidates.len();
+            let transport = plan.transport.as_ref().or_else(|| generation.transports.get(&job.transport_id));
+            let Some(transport) = transport else { return Some(ticket) };
+            let options = plan.options.as_deref();
+            let domain = options.and_then(|o| o.recipient.as_ref()).map_or(&job.recipient.domain, |r| &r.domain);
+            resolved(generation, transport, &plan.candidates[plan.index], domain, options)
+        };
+        if let Err(failure) = self.queue.lock().failover(self.now(), ticket, &resolved) {
+            warning!(job, "queue: {failure}");
+        }
+        self.wake();
+        None
+    }
+
+    /// Gives an entry back unchanged (a pick that could not begin).
+    pub(super) fn relinquish(&self, ticket: Ticket) {
+        self.settle(ticket, Outcome::Relinquish);
+    }
+}
+
+async fn candidates(
+    generation: &Generation,
+    transport: &Transport,
+    job: &Job,
+    options: Option<&TryOptions>,
+) -> Result<Vec<Candidate>, AttemptError> {
+    let choice = Choice {
+        ipv4: transport.ipv4,
+        ipv6: transport.ipv6,
+        prefer_ipv6: transport.prefer_ipv6,
+        own_names: vec![generation.hostname.clone()],
+    };
+    let recipient = options.and_then(|options| options.recipient.as_ref()).unwrap_or(&job.recipient);
+    let domain = match mail::address::domain_to_ascii(&recipient.domain) {
+        Ok(domain) => domain,
+        Err(_) => recipient.domain.clone(),
+    };
+    let hosts = match options.map(|options| &options.hosts[..]) {
+        Some(hosts) if !hosts.is_empty() => hosts,
+        _ => std::slice::from_ref(&transport.server),
+    };
+    let mut all = Vec::new();
+    let mut error = None;
+    for host in hosts {
+        let target = Target::parse(host, &domain);
+        match nexthop::candidates(&generation.resolver, &target, &choice, &job.seed()).await {
+            Ok(found) => all.extend(found),
+            Err(failure) => error = Some(failure),
+        }
+    }
+    match error {
+        Some(error) if all.is_empty() => Err(error.into()),
+        _ => Ok(all),
+    }
+}
+
+fn resolved(
+    generation: &Generation,
+    transport: &Transport,
+    candidate: &Candidate,
+    recipient_domain: &str,
+    options: Option<&TryOptions>,
+) -> Resolved {
+    let six = candidate.address.is_ipv6();
+    let local_ips = transport.sources.iter().map(|source| source.ip).filter(|ip| ip.is_ipv6() == six).collect();
+    Resolved {
+        local_ips,
+        local_ips_ordered: !transport.sources_random,
+        remote_ip: Some(candidate.address),
+        remote_mx: candidate.hostname.clone(),
+        grouping: generation.grouping.value(&candidate.hostname, recipient_domain, candidate.address),
+        transport_id: None,
+        job_id: options.and_then(|options| options.job_id.clone()),
+        tenant_id: options.and_then(|options| options.tenant_id.clone()),
+        recipient_domain: options.and_then(|options| options.recipient.as_ref()).map(|r| r.domain.clone()),
+    }
+}

@@ -1,0 +1,461 @@
+//! After an attempt (or instead of one): the post-delivery hook, the default action, and the records that make
+//! the result durable before it is acted on.
+
+use crate::clock;
+use crate::delivery::result::{Attempt, AttemptError, Class, Ending as AttemptEnding, ErrorKind};
+use crate::generation::Generation;
+use crate::hooks::ContextValue;
+use crate::hooks::delivery::{self, BounceOptions, PostDecision, QueueOptions, TryOptions};
+use crate::queueing::engine::{Engine, Gauge};
+use crate::queueing::job::Job;
+use crate::transport::Transport;
+use crate::{error, info};
+use mail::dsn::Action;
+use queue::{Outcome, Requeue, RetryPlan, RetrySchedule, Settled, Ticket};
+use smtp::client::State;
+use spool::record::{self, Done, EntryUpdate};
+use spool::{Durability, Frame, SpoolError};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Wait after a script error or a defect of ours.
+const DEFECT_DELAY_S: f64 = 300.0;
+
+/// What happens to an entry unless a script says otherwise (`$arguments["action"]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultAction {
+    /// Gone without a report.
+    Delete,
+    /// A report goes to the sender.
+    Bounce,
+    /// Tried again.
+    Queue,
+}
+
+impl DefaultAction {
+    /// The documented value.
+    pub fn name(self) -> &'static str {
+        match self {
+            DefaultAction::Delete => "DELETE",
+            DefaultAction::Bounce => "BOUNCE",
+            DefaultAction::Queue => "QUEUE",
+        }
+    }
+}
+
+/// Why an entry is at post-delivery, as scripts and reports see it.
+pub struct Verdict<'a> {
+    /// None after success.
+    pub action: Option<DefaultAction>,
+    /// Retry count or age limit reached.
+    pub expired: bool,
+    /// The attempt, if one was made.
+    pub attempt: Option<&'a Attempt>,
+    /// Next step of the schedule.
+    pub plan: RetryPlan,
+}
+
+impl Engine {
+    /// The next hop took the message: record it, run the hook, report success where asked for, forget the entry.
+    pub(super) async fn after_success(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        attempt: Attempt,
+        context: ContextValue,
+    ) {
+        let _releasing = Gauge::new(&self.releasing);
+        let wants_report = self.success_action(job, &attempt).is_some();
+        if generation.postdelivery.is_none() && !wants_report {
+            // DONE itself says delivered, so one record is enough; it is synced for the same reason.
+            return self.forget(ticket, job, record::Outcome::Delivered, None, Durability::Synced).await;
+        }
+        let delivered = delivered_record(&attempt);
+        let update = EntryUpdate { queue_id: job.queue_id, delivered: Some(delivered), ..EntryUpdate::default() };
+        self.append(job, update, Durability::Synced).await;
+        self.release_delivered(ticket, job, generation, &attempt, context).await;
+    }
+
+    /// Post-delivery of an entry whose positive reply was recorded before a restart.
+    pub(super) async fn resume_delivered(self: Arc<Self>, ticket: Ticket) {
+        let Some(job) = self.job(ticket.key()) else { return };
+        let generation = self.generations.current();
+        let _releasing = Gauge::new(&self.releasing);
+        info!(job, "was delivered before the restart");
+        let reply = smtp::Reply::new(250, None, "delivered before the restart");
+        let attempt = Attempt { ending: AttemptEnding::Reply(State::Eod, reply), connection: None, duration_s: 0.0 };
+        self.release_delivered(ticket, &job, &generation, &attempt, ContextValue::default()).await;
+    }
+
+    async fn release_delivered(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        attempt: &Attempt,
+        context: ContextValue,
+    ) {
+        if let Some(script) = &generation.postdelivery {
+            let verdict =
+                Verdict { action: None, expired: false, attempt: Some(attempt), plan: RetryPlan::default() };
+            // After success no function can change what happens; errors are logged and counted.
+            delivery::postdelivery(script, self, generation, job, &verdict, context).await;
+        }
+        let mut report = None;
+        if let Some(action) = self.success_action(job, attempt) {
+            let bounce = BounceOptions::default();
+            report = self.report(job, generation, action, Some(attempt), &bounce, None).await.unwrap_or_else(|failure| {
+                error!(job, "no success report: {failure}");
+                None
+            });
+        }
+        self.forget(ticket, job, record::Outcome::Delivered, report, Durability::Written).await;
+    }
+
+    /// The report that RFC 3461 asks for after success, when the next hop does not take that over.
+    fn success_action(&self, job: &Job, attempt: &Attempt) -> Option<Action> {
+        let announced = attempt.connection.as_ref().is_some_and(|info| info.announced_dsn);
+        (job.notify_has("SUCCESS", false) && !announced && !job.sender.is_null()).then_some(Action::Relayed)
+    }
+
+    /// The attempt failed, or there was none: the schedule decides the default, the hook may override it.
+    pub(super) async fn after_failure(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        attempt: Attempt,
+        options: Option<&TryOptions>,
+        context: ContextValue,
+    ) {
+        let _releasing = Gauge::new(&self.releasing);
+        let transport = generation.transports.get(&job.transport_id);
+        let plan = self.plan(job, transport.map(|transport| &transport.retry), options);
+        let permanent = attempt.ending.class() == Class::Permanent;
+        let action = if permanent || plan.expired {
+            if may_bounce(job, transport.map(|transport| &**transport)) { DefaultAction::Bounce } else { DefaultAction::Delete }
+        } else {
+            DefaultAction::Queue
+        };
+        let verdict = Verdict { action: Some(action), expired: plan.expired, attempt: Some(&attempt), plan };
+        let decision = match &generation.postdelivery {
+            None => PostDecision::Default,
+            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+        };
+        match decision {
+            PostDecision::Default => match action {
+                DefaultAction::Queue => {
+                    let retry = QueueOptions { dsn_delayed: verdict.plan.notify, ..QueueOptions::default() };
+                    self.requeue(ticket, job, generation, retry, Some(&verdict)).await;
+                }
+                DefaultAction::Bounce => {
+                    self.settle_bounce(ticket, job, generation, Some(&attempt), &BounceOptions::default()).await;
+                }
+                DefaultAction::Delete => self.settle_delete(ticket, job).await,
+            },
+            PostDecision::Queue(options) => self.requeue(ticket, job, generation, *options, Some(&verdict)).await,
+            PostDecision::Bounce(bounce) => {
+                self.settle_bounce(ticket, job, generation, Some(&attempt), &bounce).await;
+            }
+            PostDecision::Delete => self.settle_delete(ticket, job).await,
+        }
+    }
+
+    fn plan(&self, job: &Job, schedule: Option<&RetrySchedule>, options: Option<&TryOptions>) -> RetryPlan {
+        let default = RetrySchedule::default();
+        let schedule = schedule.unwrap_or(&default);
+        let overridden = options.and_then(|options| options.retry(schedule));
+        let schedule = overridden.as_ref().unwrap_or(schedule);
+        schedule.plan(self.now(), job.received, job.retry, rand::random())
+    }
+
+    /// Back into the queue, with what the options of `Queue` change.
+    pub(super) async fn requeue(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        options: QueueOptions,
+        verdict: Option<&Verdict<'_>>,
+    ) {
+        let plan = match verdict {
+            Some(verdict) => verdict.plan,
+            None => {
+                let transport = generation.transports.get(&job.transport_id);
+                self.plan(job, transport.map(|transport| &transport.retry), None)
+            }
+        };
+        let delay = options.delay_s.map_or(plan.delay, |seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(queue::DELAY_MAX));
+        let retry = match (options.reset_retry, options.increment_retry) {
+            (true, _) => 0,
+            (false, true) => job.retry.saturating_add(1),
+            (false, false) => job.retry,
+        };
+        let mut notified = job.notified;
+        let mut step = None;
+        if options.dsn_delayed && delay_notice_allowed(job, generation) && notified & step_bit(plan.step) == 0 {
+            let attempt = verdict.and_then(|verdict| verdict.attempt);
+            match self.report(job, generation, Action::Delayed, attempt, &options.bounce, Some(delay)).await {
+                Ok(_) => {
+                    notified |= step_bit(plan.step);
+                    step = Some(plan.step);
+                }
+                Err(failure) => error!(job, "no delay report: {failure}"),
+            }
+        }
+        let reason = options.reason.clone().or_else(|| verdict.and_then(|v| v.attempt).map(|attempt| attempt.ending.text()));
+        let state = if options.hold { record::EntryState::Hold } else { record::EntryState::Timed };
+        let update = EntryUpdate {
+            queue_id: job.queue_id,
+            retry: Some(retry),
+            next_attempt_s: Some(clock::to_s(self.now().after(delay))),
+            retry_reason: reason.clone(),
+            state: Some(state as i32),
+            notified: (notified != job.notified).then_some(notified as u32),
+            transport_id: options.transport.clone(),
+            job_id: options.job_id.clone(),
+            ..EntryUpdate::default()
+        };
+        // A lost retry count repeats an attempt; a lost hold or transport would change what happens.
+        let durability = if options.hold || options.transport.is_some() || options.job_id.is_some() {
+            Durability::Synced
+        } else {
+            Durability::Written
+        };
+        self.append(job, update, durability).await;
+        if options.hold || delay > self.journal_hold() {
+            // Nobody waits for it: until it is a file it is in the journal, which is as durable.
+            drop(self.spool.spill(job.id));
+        }
+        let requeue = Requeue {
+            delay,
+            hold: options.hold,
+            increment_retry: options.increment_retry,
+            reset_retry: options.reset_retry,
+            reason,
+            transport_id: options.transport,
+            job_id: options.job_id,
+            notified_step: step,
+            ..Requeue::default()
+        };
+        if let Some(Settled::Deferred(_)) = self.settle(ticket, Outcome::Requeue(requeue)) {
+            info!(job, "queued again, retry {retry} in {:.0}s", delay.as_secs_f64());
+        }
+    }
+
+    /// `Bounce()` of a pre-delivery hook: post-delivery runs with that action, then the report is made.
+    pub(super) async fn bounce(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        attempt: Option<&Attempt>,
+        bounce: BounceOptions,
+        context: ContextValue,
+    ) {
+        self.decide_without_attempt(ticket, job, generation, DefaultAction::Bounce, attempt, bounce, context).await;
+    }
+
+    /// `Delete()` of a pre-delivery hook.
+    pub(super) async fn delete(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        reason: Option<String>,
+        context: ContextValue,
+    ) {
+        let bounce = BounceOptions { diagnostic: reason, ..BounceOptions::default() };
+        self.decide_without_attempt(ticket, job, generation, DefaultAction::Delete, None, bounce, context).await;
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the facts of one decision")]
+    async fn decide_without_attempt(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        action: DefaultAction,
+        attempt: Option<&Attempt>,
+        bounce: BounceOptions,
+        context: ContextValue,
+    ) {
+        let _releasing = Gauge::new(&self.releasing);
+        if let Err(failure) = self.queue.lock().begin_postdelivery(self.now(), &ticket) {
+            error!(job, "queue: {failure}");
+        }
+        let verdict = Verdict { action: Some(action), expired: false, attempt, plan: RetryPlan::default() };
+        let decision = match &generation.postdelivery {
+            None => PostDecision::Default,
+            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+        };
+        match (decision, action) {
+            (PostDecision::Queue(options), _) => self.requeue(ticket, job, generation, *options, None).await,
+            (PostDecision::Bounce(bounce), _) => {
+                self.settle_bounce(ticket, job, generation, attempt, &bounce).await;
+            }
+            (PostDecision::Default, DefaultAction::Bounce) => {
+                self.settle_bounce(ticket, job, generation, attempt, &bounce).await;
+            }
+            (PostDecision::Delete | PostDecision::Default, _) => self.settle_delete(ticket, job).await,
+        }
+    }
+
+    /// An operator's `--bounce` or `--delete`: the entry was taken out of the queue for it.
+    pub async fn operator_action(self: Arc<Self>, ticket: Ticket, action: DefaultAction, bounce: BounceOptions) {
+        let Some(job) = self.job(ticket.key()) else { return };
+        let generation = self.generations.current();
+        self.decide_without_attempt(ticket, &job, &generation, action, None, bounce, ContextValue::default()).await;
+    }
+
+    async fn settle_bounce(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        attempt: Option<&Attempt>,
+        bounce: &BounceOptions,
+    ) {
+        // The order is the promise of Q5: the report is durable before the entry is gone.
+        match self.report(job, generation, Action::Failed, attempt, bounce, None).await {
+            Ok(Some(id)) => {
+                info!(job, "bounced to {}, report {id}", job.sender);
+                self.forget(ticket, job, record::Outcome::Bounced, Some(id), Durability::Synced).await;
+            }
+            Ok(None) => {
+                info!(job, "deleted without a report: {}", why_no_report(job));
+                self.forget(ticket, job, record::Outcome::Deleted, None, Durability::Synced).await;
+            }
+            Err(failure) => {
+                error!(job, "report of failure cannot be made, tried again: {failure}");
+                let options = QueueOptions { delay_s: Some(DEFECT_DELAY_S), increment_retry: false, ..QueueOptions::default() };
+                Box::pin(self.requeue(ticket, job, generation, options, None)).await;
+            }
+        }
+    }
+
+    async fn settle_delete(self: &Arc<Self>, ticket: Ticket, job: &Job) {
+        info!(job, "deleted");
+        self.forget(ticket, job, record::Outcome::Deleted, None, Durability::Synced).await;
+    }
+
+    /// Writes DONE and removes the entry. While the disk is full the entry stays "working", so that this
+    /// process never sends it again.
+    async fn forget(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        outcome: record::Outcome,
+        report: Option<Uuid>,
+        durability: Durability,
+    ) {
+        let done = Done {
+            queue_id: job.queue_id,
+            outcome: outcome as i32,
+            time_s: clock::now_s(),
+            dsn_id: report.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+        };
+        let mut told = false;
+        loop {
+            // Entries of a message end in any order and at once; whoever is last takes the file along.
+            let last = self.ending.lock().begin(job.id, self.queue.lock().entries_of(job.id).len());
+            match self.spool.finish(job.id, done.clone(), last, durability).await {
+                // Not found: another entry of the message ended at the same time and took the file along.
+                Ok(()) | Err(SpoolError::NotFound(_)) => break,
+                Err(SpoolError::Closed) => return,
+                Err(failure) => {
+                    if !std::mem::replace(&mut told, true) {
+                        error!(job, "its end cannot be recorded, trying on: {failure}");
+                    }
+                    self.ending.lock().end(job.id);
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+        let mut ending = self.ending.lock();
+        self.settle(ticket, Outcome::Done);
+        ending.end(job.id);
+    }
+
+    /// Appends a change; a full disk leaves the change in memory only, as the manual says.
+    pub(crate) async fn append(&self, job: &Job, update: EntryUpdate, durability: Durability) {
+        if let Err(failure) = self.spool.append(job.id, &Frame::Update(Box::new(update)), durability).await {
+            error!(job, "change is not on disk: {failure}");
+        }
+    }
+}
+
+/// Entries whose end is being written, for messages with several.
+#[derive(Debug, Default)]
+pub(crate) struct Ending(HashMap<Uuid, usize>);
+
+impl Ending {
+    /// One more entry of a message with `alive` entries ends; true when none of them goes on.
+    fn begin(&mut self, id: Uuid, alive: usize) -> bool {
+        let ending = self.0.entry(id).or_insert(0);
+        *ending += 1;
+        *ending >= alive
+    }
+
+    fn end(&mut self, id: Uuid) {
+        if let Some(ending) = self.0.get_mut(&id) {
+            *ending -= 1;
+            if *ending == 0 {
+                self.0.remove(&id);
+            }
+        }
+    }
+}
+
+fn step_bit(step: usize) -> u64 {
+    1u64 << step.min(31)
+}
+
+fn why_no_report(job: &Job) -> &'static str {
+    if job.sender.is_null() {
+        "the sender is null"
+    } else if !job.notify_has("FAILURE", true) {
+        "NOTIFY does not ask for it"
+    } else {
+        "no report transport is configured"
+    }
+}
+
+/// The default gate of a failure report.
+fn may_bounce(job: &Job, transport: Option<&Transport>) -> bool {
+    transport.is_some_and(|transport| transport.dsn.is_some()) && !job.sender.is_null() && job.notify_has("FAILURE", true)
+}
+
+fn delay_notice_allowed(job: &Job, generation: &Generation) -> bool {
+    let transport = generation.transports.get(&job.transport_id);
+    transport.is_some_and(|transport| transport.dsn.is_some()) && !job.sender.is_null() && job.notify_has("DELAY", true)
+}
+
+fn delivered_record(attempt: &Attempt) -> record::Delivered {
+    let mut delivered = record::Delivered { time_s: clock::now_s(), ..record::Delivered::default() };
+    if let AttemptEnding::Reply(state, reply) = &attempt.ending {
+        delivered.state = state.name().to_owned();
+        delivered.code = u32::from(reply.code);
+        delivered.enhanced = reply.enhanced.map(|code| vec![code.0.into(), code.1.into(), code.2.into()]).unwrap_or_default();
+        delivered.reason = reply.lines.clone();
+    }
+    if let Some(info) = &attempt.connection {
+        delivered.remote_ip = info.remote_ip.map(|ip| ip.to_string()).unwrap_or_default();
+        delivered.remote_mx = info.remote_mx.clone();
+        delivered.remote_dsn = info.announced_dsn;
+    }
+    delivered
+}
+
+/// The error of an entry that fails without an attempt.
+#[must_use]
+pub fn expired_in_queue() -> AttemptError {
+    AttemptError {
+        temporary: false,
+        status: (5, 4, 7),
+        ..AttemptError::new(ErrorKind::Smtp, "Message could not be delivered in the allotted time frame")
+    }
+}

@@ -1,0 +1,63 @@
+//! Reading a stored message back for delivery and reports.
+
+use crate::queueing::engine::Engine;
+use crate::queueing::job::Job;
+use mail::{Content, EditList};
+use spool::SpoolError;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Content is scanned for 8-bit bytes in pieces of this size, octets.
+const SCAN_BYTES: u64 = 64 * 1024;
+
+/// A message as it is to be sent to one recipient.
+pub(crate) struct Stored {
+    /// The original.
+    pub(crate) content: Arc<dyn Content>,
+    /// The edits of the entry.
+    pub(crate) edits: Arc<EditList>,
+    /// The original has bytes above 127.
+    pub(crate) has_8bit: bool,
+}
+
+impl Engine {
+    /// Opens a message. What is not in memory any more is read from its file; that blocks this thread, so the
+    /// runtime is told beforehand.
+    pub(crate) fn open(&self, job: &Job) -> Result<Stored, SpoolError> {
+        let is_fresh = self.now().since(job.received) < Duration::from_secs(1);
+        if is_fresh { self.open_blocking(job) } else { tokio::task::block_in_place(|| self.open_blocking(job)) }
+    }
+
+    fn open_blocking(&self, job: &Job) -> Result<Stored, SpoolError> {
+        let content = self.spool.content(job.id)?;
+        let edits = match job.edits {
+            0 => Arc::default(),
+            wanted => {
+                let lists = self.spool.read(job.id)?.edits;
+                let list = lists.into_iter().find(|(id, _)| *id == wanted).map(|(_, list)| list);
+                // An entry whose list is missing would be sent unmodified: worse than not at all.
+                Arc::new(list.ok_or(SpoolError::NotFound(job.id))?)
+            }
+        };
+        let has_8bit = has_8bit(&*content);
+        Ok(Stored { content, edits, has_8bit })
+    }
+}
+
+fn has_8bit(content: &dyn Content) -> bool {
+    if let Some(slice) = content.as_slice() {
+        return !slice.is_ascii();
+    }
+    let mut block = Vec::new();
+    let mut at = 0;
+    while at < content.len() {
+        let length = SCAN_BYTES.min(content.len() - at);
+        block.resize(length as usize, 0);
+        // What cannot be read now cannot be sent either; the attempt will say so.
+        if content.read_at(at, &mut block).is_err() || !block.is_ascii() {
+            return true;
+        }
+        at += length;
+    }
+    false
+}
