@@ -4,7 +4,6 @@
 //! uses the member numbers of ENTRY and both are merged as encoded members ([`crate::hqf`]), not as these structs.
 
 use mail::{Address, Edit, EditError, EditList};
-use uuid::Uuid;
 
 /// Facts about the reception of a message (frame META).
 #[derive(Clone, PartialEq, prost::Message)]
@@ -54,6 +53,11 @@ pub struct Meta {
     /// Anything else the daemon wants back.
     #[prost(message, repeated, tag = "15")]
     pub extra: Vec<Pair>,
+}
+
+impl Meta {
+    /// Number of the member `received_s`.
+    pub(crate) const RECEIVED: u32 = 1;
 }
 
 /// A key with a value; values are byte strings as in scripts.
@@ -375,8 +379,6 @@ pub enum Frame {
 /// Everything about a message besides its content, as given to [`crate::Spool::commit`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MessageRecord {
-    /// Message id; must be that of the staging.
-    pub id: Uuid,
     /// Facts of reception.
     pub meta: Meta,
     /// Edit lists by the id that entries name (from 1).
