@@ -326,7 +326,12 @@ impl Store {
     }
 
     /// Replaces one interned text of an entry.
-    pub(crate) fn replace_text(&mut self, index: u32, value: &str, field: fn(&mut Entry) -> &mut Sym) {
+    pub(crate) fn replace_text(
+        &mut self,
+        index: u32,
+        value: &str,
+        field: impl FnOnce(&mut Entry) -> &mut Sym,
+    ) {
         let new = self.texts.intern(value);
         let old = std::mem::replace(field(&mut self.entries[index]), new);
         self.texts.release(old);

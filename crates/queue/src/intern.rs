@@ -110,11 +110,6 @@ where
         &self.slots[symbol.0 as usize].value
     }
 
-    /// Upper bound of the symbol numbers in use, for tables indexed by symbol.
-    pub(crate) fn bound(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Number of distinct values held, the empty one not counted.
     pub(crate) fn len(&self) -> usize {
         self.table.len()

@@ -34,30 +34,45 @@
 
 mod admin;
 mod bucket;
+mod condition;
 mod counters;
 mod entry;
 mod error;
 mod fields;
+mod groupby;
 mod heap;
 mod intern;
+mod list;
 mod pattern;
 mod policy;
 mod queue;
 mod retry;
 mod rng;
+mod scan;
 mod sched;
 mod slab;
 mod state;
 mod suspend;
 mod time;
+mod update;
+mod verify;
 mod view;
 
 pub use admin::{DynamicChange, PolicyMatch};
 pub use bucket::Cause;
+pub use condition::{
+    AddressTest, Compare, CompareTime, Condition, IdTest, Item, MetadataTest, MetadataValueTest, StateTest,
+    TextTest, TimeValue,
+};
 pub use counters::{Counters, DeliveryCounters, LimitCounters, Quota};
 pub use entry::{Address, Dsn, EntryKey, NewEntry, NewMessage, Resolved, SUBJECT_BYTES_MAX};
 pub use error::QueueError;
 pub use fields::{Field, FieldSet};
+pub use groupby::{
+    Count, CountReturn, CountTest, GroupField, GroupQuery, GroupRequest, GroupRollup, GroupRow,
+    GroupSortField, GroupSorting,
+};
+pub use list::{ListQuery, SortField, Sorting};
 pub use pattern::{Lists, Pattern, Regex, parse_net};
 pub use policy::{
     Applied, DynamicCondition, Limits, Policy, PolicyCondition, PolicySet, Rate, RateAlgorithm, Rollup,
@@ -69,3 +84,7 @@ pub use sched::PickupCounters;
 pub use state::{Phase, State, States, WorkInfo};
 pub use suspend::{Suspension, SuspensionSource, SuspensionView};
 pub use time::Time;
+pub use update::{
+    AddressChange, Changes, Task, UnloadReport, Unloaded, UpdateReport, UpdateRequest, UpdateRun,
+};
+pub use view::EntryView;

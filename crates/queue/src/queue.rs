@@ -245,11 +245,17 @@ impl Queue {
         let (messages, hasher) = (&self.store.messages, &self.hasher);
         self.by_id.insert_unique(hasher.hash_one(id), owner, |&m| hasher.hash_one(messages[m].id));
         let mut keys = Vec::with_capacity(entries.len());
-        // The chain is built from its end so that it runs in the order given.
-        for new in entries.into_iter().rev() {
+        for new in entries {
             keys.push(self.insert_entry(now, owner, new));
         }
-        keys.reverse();
+        // Inserting puts each entry in front; the chain is to run in the order given, which is the order in
+        // which entries usually go, so that taking one out of the chain is quick.
+        let mut next = NONE;
+        for key in keys.iter().rev() {
+            self.store.entries[key.index].next = next;
+            next = key.index;
+        }
+        self.store.messages[owner].first = next;
         Ok(keys)
     }
 

@@ -1,0 +1,401 @@
+//! Updates by operators: delete, bounce, move, change, duplicate, freeze, unload; in slices.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::condition::{Condition, TimeValue};
+use crate::entry::{EntryKey, NewEntry, NewMessage};
+use crate::error::QueueError;
+use crate::queue::{Queue, Ticket};
+use crate::retry::DELAY_MAX;
+use crate::scan::Scan;
+use crate::state::{Phase, State, States};
+use crate::time::Time;
+
+/// What is done with the entries, besides changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Task {
+    /// Post-delivery with a pending action of the caller's (delete or bounce), then gone.
+    Release,
+    /// Due now.
+    Active,
+    /// To DEFER.
+    Defer {
+        /// Next attempt.
+        at: TimeValue,
+        /// Plus a uniform part of this.
+        jitter: Duration,
+    },
+    /// To HOLD.
+    Hold,
+    /// To UPDATE.
+    Freeze,
+}
+
+/// New parts of an address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AddressChange {
+    /// New local part.
+    pub localpart: Option<String>,
+    /// New domain.
+    pub domain: Option<String>,
+}
+
+impl AddressChange {
+    fn is_empty(&self) -> bool {
+        self.localpart.is_none() && self.domain.is_none()
+    }
+}
+
+/// New values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Transport.
+    pub transport_id: Option<String>,
+    /// Job.
+    pub job_id: Option<String>,
+    /// Metadata keys to add or replace.
+    pub metadata: Vec<(String, String)>,
+    /// Priority.
+    pub priority: Option<u8>,
+    /// Retry count.
+    pub retry_count: Option<u32>,
+    /// Sender.
+    pub sender: AddressChange,
+    /// Recipient.
+    pub recipient: AddressChange,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        *self == Changes::default()
+    }
+
+    /// Whether the next hop or the queue fields may differ afterwards.
+    fn reroutes(&self) -> bool {
+        self.transport_id.is_some() || self.job_id.is_some() || !self.recipient.is_empty()
+    }
+}
+
+/// An update.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UpdateRequest {
+    /// Which entries. No state given stands for ACTIVE, DEFER and HOLD.
+    pub condition: Condition,
+    /// What to do.
+    pub task: Option<Task>,
+    /// What to change.
+    pub changes: Changes,
+    /// Mark matching working entries: they go to UPDATE when their work ends.
+    pub freeze: bool,
+    /// Copy under new queue ids and act on the copies.
+    pub duplicate: bool,
+    /// Stop after so many, oldest first; 0 no limit.
+    pub limit: u64,
+}
+
+/// What came of it. Everything listed is to be persisted before the answer is given.
+#[derive(Debug, Default)]
+pub struct UpdateReport {
+    /// Entries changed.
+    pub affected: u64,
+    /// Entries that matched but are being worked on (marked, when asked to freeze).
+    pub working: u64,
+    /// Entries with new values or another state, still in the queue.
+    pub changed: Vec<EntryKey>,
+    /// Copies made, with the entry they came from.
+    pub created: Vec<(EntryKey, EntryKey)>,
+    /// Entries that go: run post-delivery with the pending action, then settle.
+    pub released: Vec<Ticket>,
+}
+
+/// An update in progress. Call [`UpdateRun::step`] until it says true.
+pub struct UpdateRun {
+    request: UpdateRequest,
+    scan: Scan,
+    /// Matches with their age, to be acted on after the scan.
+    found: Vec<(Time, EntryKey)>,
+    scanned: bool,
+    next: usize,
+    report: UpdateReport,
+}
+
+impl UpdateRun {
+    /// Prepares an update.
+    pub fn new(queue: &Queue, now: Time, mut request: UpdateRequest) -> Result<UpdateRun, QueueError> {
+        if request.task.is_none() && request.changes.is_empty() && !request.duplicate {
+            return Err(QueueError::NothingToDo);
+        }
+        let states = &mut request.condition.states;
+        if states.states.is_empty() && states.freezing.is_none() {
+            states.states = States::QUEUED;
+        }
+        let scan = Scan::new(queue, now, request.condition.clone(), now.0 as u64);
+        Ok(UpdateRun {
+            request,
+            scan,
+            found: Vec::new(),
+            scanned: false,
+            next: 0,
+            report: UpdateReport::default(),
+        })
+    }
+
+    /// Looks at or changes up to `budget` entries; true when done.
+    pub fn step(&mut self, queue: &mut Queue, now: Time, budget: usize) -> bool {
+        if !self.scanned {
+            let found = &mut self.found;
+            self.scanned = self.scan.step(queue, budget, |view| found.push((view.received(), view.key())));
+            if self.scanned && self.request.limit > 0 {
+                self.found.sort_unstable();
+            }
+            return false;
+        }
+        let mut left = budget.max(1);
+        while left > 0 {
+            let full = self.request.limit > 0 && self.report.affected >= self.request.limit;
+            let Some(&(_, key)) = self.found.get(self.next).filter(|_| !full) else { return true };
+            self.next += 1;
+            left -= 1;
+            self.apply(queue, now, key);
+        }
+        false
+    }
+
+    /// What came of it.
+    pub fn finish(self) -> UpdateReport {
+        self.report
+    }
+
+    fn apply(&mut self, queue: &mut Queue, now: Time, key: EntryKey) {
+        let Some(entry) = queue.store.live(key) else { return };
+        if entry.state.is_working() {
+            self.report.working += 1;
+            if self.request.freeze
+                && let Some(working) = queue.working.get_mut(&key.index)
+            {
+                working.freezing = true;
+            }
+            return;
+        }
+        let wanted = self.request.condition.states.states;
+        if !wanted.is_empty() && !wanted.contains(entry.state) {
+            // It moved between two slices.
+            return;
+        }
+        let key = if self.request.duplicate {
+            let Some(copy) = queue.duplicate(now, key) else { return };
+            self.report.created.push((copy, key));
+            copy
+        } else {
+            key
+        };
+        self.report.affected += 1;
+        match queue.update_entry(now, key.index, self.request.task, &self.request.changes) {
+            Some(ticket) => self.report.released.push(ticket),
+            None if self.request.duplicate => {}
+            None => self.report.changed.push(key),
+        }
+    }
+}
+
+/// A message taken out of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unloaded {
+    /// Its facts.
+    pub message: NewMessage,
+    /// Its entries as they were.
+    pub entries: Vec<NewEntry>,
+}
+
+/// What came of an unload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UnloadReport {
+    /// Messages no longer in memory.
+    pub unloaded: Vec<Unloaded>,
+    /// Messages left because only some entries match.
+    pub partial: u64,
+    /// Messages left because entries are being worked on.
+    pub working: u64,
+}
+
+impl Queue {
+    /// An update in one go.
+    pub fn update(&mut self, now: Time, request: UpdateRequest) -> Result<UpdateReport, QueueError> {
+        let mut run = UpdateRun::new(self, now, request)?;
+        while !run.step(self, now, usize::MAX) {}
+        Ok(run.finish())
+    }
+
+    /// Takes messages out of memory whose entries all match (any of them with `partial`). With `freeze` the
+    /// working entries of the others are marked.
+    pub fn unload(
+        &mut self,
+        now: Time,
+        mut condition: Condition,
+        partial: bool,
+        freeze: bool,
+    ) -> UnloadReport {
+        // Working entries are looked at as well: they decide whether a message can go.
+        let asked = &mut condition.states.states;
+        if asked.is_empty() {
+            *asked = States::QUEUED;
+        }
+        *asked = asked.with(State::Unknown).with(State::Sending);
+        let mut matched: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut scan = Scan::new(self, now, condition, now.0 as u64);
+        while !scan.step(self, usize::MAX, |view| *matched.entry(view.entry.message).or_default() += 1) {}
+        let mut report = UnloadReport::default();
+        for (owner, count) in matched {
+            if count < self.store.messages[owner].entries && !partial {
+                report.partial += 1;
+                continue;
+            }
+            let entries: Vec<u32> = self.chain(owner).collect();
+            if entries.iter().any(|&index| self.store.entries[index].state.is_working()) {
+                report.working += 1;
+                for index in entries {
+                    if let Some(working) = self.working.get_mut(&index).filter(|_| freeze) {
+                        working.freezing = true;
+                    }
+                }
+                continue;
+            }
+            report.unloaded.push(self.unload_message(now, entries));
+        }
+        report
+    }
+
+    fn unload_message(&mut self, now: Time, entries: Vec<u32>) -> Unloaded {
+        let mut unloaded = Unloaded { message: NewMessage::default(), entries: Vec::new() };
+        for index in entries {
+            if let Some(view) = self.entry(self.store.key(index)) {
+                unloaded.message = view.to_new_message();
+                unloaded.entries.push(view.to_new());
+            }
+            self.unpark(now, index);
+            self.remove_entry(index);
+        }
+        unloaded
+    }
+
+    /// Changes one entry that is not being worked on.
+    pub fn update_one(
+        &mut self,
+        now: Time,
+        key: EntryKey,
+        task: Option<Task>,
+        changes: &Changes,
+    ) -> Result<Option<Ticket>, QueueError> {
+        let entry = self.store.live(key).ok_or(QueueError::NoSuchEntry)?;
+        if entry.state.is_working() {
+            return Err(QueueError::Working);
+        }
+        Ok(self.update_entry(now, key.index, task, changes))
+    }
+
+    /// The entry is not working. The answer is its ticket when it is to be released.
+    fn update_entry(
+        &mut self,
+        now: Time,
+        index: u32,
+        task: Option<Task>,
+        changes: &Changes,
+    ) -> Option<Ticket> {
+        let entry = &self.store.entries[index];
+        let state = entry.state;
+        let stays_resolved =
+            state == State::Active && matches!(task, None | Some(Task::Active)) && !changes.reroutes();
+        let lane_fields = stays_resolved.then(|| self.sched.lanes[entry.lane].fields);
+        if let Some(fields) = &lane_fields {
+            fields.acquire_again(&mut self.store);
+        }
+        self.unpark(now, index);
+        self.apply_changes(index, changes);
+        let entry = &mut self.store.entries[index];
+        match task {
+            Some(Task::Release) => return Some(self.start_work(now, index, Phase::Postdelivery)),
+            Some(Task::Active) => entry.retry_at = now,
+            Some(Task::Defer { at, jitter }) => {
+                let wanted = at.at(now).max(now).since(now).saturating_add(self.rng.duration(jitter));
+                entry.retry_at = now.after(wanted.min(DELAY_MAX));
+            }
+            Some(Task::Hold | Task::Freeze) | None => {}
+        }
+        if let Some(fields) = lane_fields {
+            let due = entry.retry_at.min(now);
+            match self.sched.enqueue(&mut self.store, index, fields, due) {
+                Ok(()) => {
+                    self.sizes[State::Active as usize] += 1;
+                    return None;
+                }
+                Err(fields) => fields.release(&mut self.store),
+            }
+        }
+        let (update, hold) = match task {
+            Some(Task::Hold) => (false, true),
+            Some(Task::Freeze) => (true, false),
+            Some(_) => (false, false),
+            None => (state == State::Update, state == State::Hold),
+        };
+        self.park(index, update, hold);
+        None
+    }
+
+    fn apply_changes(&mut self, index: u32, changes: &Changes) {
+        if let Some(transport_id) = &changes.transport_id {
+            self.store.replace_text(index, transport_id, |entry| &mut entry.transport_id);
+        }
+        if let Some(job_id) = &changes.job_id {
+            self.store.replace_text(index, job_id, |entry| &mut entry.job_id);
+        }
+        let entry = &mut self.store.entries[index];
+        if let Some(priority) = changes.priority {
+            entry.priority = priority.min(1);
+        }
+        if let Some(retry_count) = changes.retry_count {
+            entry.retry_count = retry_count;
+        }
+        if !changes.metadata.is_empty() {
+            let known = entry.metadata().iter().map(|(k, v)| (k.to_string(), v.to_string()));
+            // Of equal keys the later one counts.
+            let all = known.chain(changes.metadata.iter().cloned()).collect();
+            self.put_metadata(index, all);
+        }
+        self.change_addresses(index, changes);
+    }
+
+    fn change_addresses(&mut self, index: u32, changes: &Changes) {
+        for (change, is_sender) in [(&changes.sender, true), (&changes.recipient, false)] {
+            if let Some(domain) = &change.domain {
+                let domain = domain.to_ascii_lowercase();
+                self.store.replace_text(index, &domain, |entry| match is_sender {
+                    true => &mut entry.sender_domain,
+                    false => &mut entry.recipient_domain,
+                });
+            }
+            let Some(localpart) = &change.localpart else { continue };
+            let entry = &mut self.store.entries[index];
+            let (sender, recipient) = match is_sender {
+                true => (localpart.as_str(), entry.recipient_localpart()),
+                false => (entry.sender_localpart(), localpart.as_str()),
+            };
+            // A local part too long for the record cannot come from a client: lines are shorter.
+            let Ok(sender_bytes) = u16::try_from(sender.len()) else { continue };
+            let locals = [sender, recipient].concat().into_boxed_str();
+            entry.sender_bytes = sender_bytes;
+            entry.locals = locals;
+        }
+    }
+
+    /// Copies an entry under the next free queue id of its message.
+    fn duplicate(&mut self, now: Time, key: EntryKey) -> Option<EntryKey> {
+        let view = self.entry(key)?;
+        let message = view.message_id();
+        let mut copy = view.to_new();
+        let owner = view.entry.message;
+        let last = self.chain(owner).map(|index| self.store.entries[index].queue_id).max()?;
+        copy.queue_id = last.checked_add(1)?;
+        self.insert_into(now, message, copy).ok()
+    }
+}
