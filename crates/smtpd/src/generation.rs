@@ -105,6 +105,8 @@ pub struct Generation {
     pub servers: HashMap<String, Arc<VirtualServer>>,
     /// By id.
     pub transports: HashMap<String, Arc<Transport>>,
+    /// Source addresses by id.
+    pub sources: HashMap<String, transport::Source>,
     /// DNS.
     pub resolver: Resolver,
     resolver_settings: resolver::Settings,
@@ -227,6 +229,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         hostname: shared.hostname.clone(),
         servers,
         transports: transport::transports(&app, &shared.hostname),
+        sources: transport::sources(&app),
         resolver,
         resolver_settings,
         grouping,

@@ -67,6 +67,11 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// Changes the patience in a state.
+    pub fn set_timeout(&mut self, state: &str, patience: Duration) {
+        self.timeouts.insert(state.to_owned(), patience);
+    }
+
     /// Patience in a state of the client.
     pub fn timeout(&self, state: State) -> Duration {
         let named = self.timeouts.get(state.name()).copied();
@@ -74,6 +79,12 @@ impl Transport {
     }
 }
 
+
+/// All source addresses of a configuration by id.
+pub fn sources(app: &App) -> HashMap<String, Source> {
+    let source = |a: &app::Address| Source { id: a.id.clone(), ip: a.address, helo: a.helo.clone() };
+    app.addresses.iter().map(|address| (address.id.clone(), source(address))).collect()
+}
 
 /// All transports of a configuration by id.
 pub fn transports(app: &App, hostname: &str) -> HashMap<String, Arc<Transport>> {

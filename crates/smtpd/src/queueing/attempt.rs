@@ -136,8 +136,13 @@ fn envelope(job: &Job, options: Option<&TryOptions>, stored: &Stored) -> Envelop
     let pair = |keyword: &str, value: &str| {
         (!value.is_empty()).then(|| (keyword.to_owned(), value.to_owned()))
     };
-    let dsn = options.and_then(|options| options.dsn.as_ref()).or(job.dsn.as_ref());
-    let (dsn_mail, dsn_rcpt) = match dsn {
+    let of_options = options.and_then(|options| options.dsn.as_ref()).map(|dsn| queue::Dsn {
+        envid: dsn.envid.clone(),
+        ret: dsn.ret.clone(),
+        notify: dsn.notify.join(","),
+        orcpt: dsn.orcpt.clone(),
+    });
+    let (dsn_mail, dsn_rcpt) = match of_options.as_ref().or(job.dsn.as_ref()) {
         None => (Vec::new(), Vec::new()),
         Some(dsn) => (
             [pair("RET", &dsn.ret), pair("ENVID", &dsn.envid)].into_iter().flatten().collect(),

@@ -169,6 +169,16 @@ impl Engine {
         self.journal_hold
     }
 
+    /// Changes the metadata of an entry that is being worked on, in memory.
+    pub(crate) fn set_metadata(&self, key: EntryKey, metadata: Vec<(String, Vec<u8>)>) {
+        let text = metadata.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())).collect();
+        let mut queue = self.queue.lock();
+        // The entry is working and this task holds its ticket further up, so a fresh one replaces none.
+        if let Err(failure) = queue.replace_metadata(key, text) {
+            error!("", "queue: {failure}");
+        }
+    }
+
     pub(super) fn now(&self) -> Time {
         clock::now()
     }

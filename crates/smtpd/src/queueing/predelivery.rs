@@ -67,7 +67,7 @@ impl Engine {
         let found = match generation.transports.get(&job.transport_id) {
             None => Err(AttemptError::new(ErrorKind::Config, format!("unknown transport '{}'", job.transport_id))),
             Some(transport) => {
-                let overridden = options.as_ref().and_then(|options| options.transport(transport, generation));
+                let overridden = options.as_ref().and_then(|options| delivery::override_transport(options, transport, generation));
                 let transport = overridden.as_ref().unwrap_or(transport).clone();
                 candidates(generation, &transport, &job, options.as_deref())
                     .await

@@ -167,7 +167,7 @@ impl Engine {
     fn plan(&self, job: &Job, schedule: Option<&RetrySchedule>, options: Option<&TryOptions>) -> RetryPlan {
         let default = RetrySchedule::default();
         let schedule = schedule.unwrap_or(&default);
-        let overridden = options.and_then(|options| options.retry(schedule));
+        let overridden = options.and_then(|options| delivery::override_retry(options, schedule));
         let schedule = overridden.as_ref().unwrap_or(schedule);
         schedule.plan(self.now(), job.received, job.retry, rand::random())
     }

@@ -277,7 +277,7 @@ impl Session {
             ip: &self.connection.remote_ip,
             hostname: &self.server.hostname,
             product: &self.server.product,
-            protocol: mail::received::Protocol::of(extended, utf8),
+            protocol: mail::received::Protocol::Smtp { esmtp: extended, tls: false, auth: false, utf8 },
             id: &self.transaction.id.to_string(),
             time: &time,
         };
@@ -288,7 +288,7 @@ impl Session {
     fn store(&mut self) {
         let Some(staging) = self.staging.as_mut() else { return };
         let content = self.machine.content();
-        let stored = if staging.is_file() {
+        let stored = if staging.len() + content.len() as u64 > self.daemon.journal_message_max {
             // Long messages go to disk as they come; the runtime moves other work off this thread.
             tokio::task::block_in_place(|| staging.write(content))
         } else {
@@ -315,8 +315,8 @@ impl Session {
     }
 
     /// Runs the eod hook (or its default) and commits; the reply may be sent once this returns.
-    async fn decide_message(&mut self, staging: Staging, summary: DataSummary) -> Result<(Reply, bool), CommitError> {
-        let message = MailMessage::new(staging.content()?);
+    async fn decide_message(&mut self, mut staging: Staging, summary: DataSummary) -> Result<(Reply, bool), CommitError> {
+        let message = MailMessage::new(staging.content());
         let subject = message.subject().ok().flatten().unwrap_or_default();
         let (decision, queued) = match &self.server.hooks.eod {
             None => (Decision::plain(Verdict::Accept), self.default_recipients(&message)?),
@@ -426,7 +426,7 @@ impl Session {
     /// Closes the connection, gives the place back and runs the disconnect hook.
     async fn finish(mut self: Box<Session>, place: Place) {
         self.staging = None;
-        close(&self.stream, self.machine.has_input()).await;
+        close(&self.stream, !self.goodbye.by_remote).await;
         drop(place);
         debug!(self.connection.id, "disconnect of {}", self.connection.remote_ip);
         if let Some(script) = self.server.hooks.disconnect.clone() {

@@ -1,0 +1,200 @@
+//! The hooks as scripts see them: which functions end them, which variables they have, and the options of
+//! those functions as plain values. The daemon runs hooks with these tables and the linter compiles against
+//! them, so both agree on every name.
+
+pub mod options;
+
+use hsl::{Args, Error, FunctionDef, Host, NativeCx, Outcome, Place, Registry, Value};
+use options::{BounceOptions, QueueOptions, ReplyOptions, TryOptions, Verdict};
+use std::sync::Arc;
+
+/// The hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the hooks")]
+pub enum Hook {
+    Connect,
+    Helo,
+    MailFrom,
+    RcptTo,
+    Eod,
+    Disconnect,
+    PreDelivery,
+    PostDelivery,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Hook; 8] = [
+        Hook::Connect,
+        Hook::Helo,
+        Hook::MailFrom,
+        Hook::RcptTo,
+        Hook::Eod,
+        Hook::Disconnect,
+        Hook::PreDelivery,
+        Hook::PostDelivery,
+    ];
+
+    /// The name in configuration, folders and counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::Connect => "connect",
+            Hook::Helo => "helo",
+            Hook::MailFrom => "mailfrom",
+            Hook::RcptTo => "rcptto",
+            Hook::Eod => "eod",
+            Hook::Disconnect => "disconnect",
+            Hook::PreDelivery => "predelivery",
+            Hook::PostDelivery => "postdelivery",
+        }
+    }
+
+    /// The hook of a name.
+    pub fn from_name(name: &str) -> Option<Hook> {
+        Hook::ALL.into_iter().find(|hook| hook.name() == name)
+    }
+
+    /// Variables that a script of this hook has, with whether they are read-only.
+    pub fn variables(self) -> &'static [(&'static str, bool)] {
+        match self {
+            Hook::PreDelivery => &[("arguments", true), ("message", true), ("context", false)],
+            Hook::PostDelivery => &[("arguments", true), ("message", true), ("context", true)],
+            _ => &[("arguments", true), ("connection", true), ("transaction", true), ("context", false)],
+        }
+    }
+}
+
+/// What the daemon gives to an execution of a hook.
+pub struct HookHost {
+    /// Gets the output of `echo`.
+    pub log: Box<dyn FnMut(&[u8]) + Send>,
+    /// Metadata of the entry, for the delivery hooks.
+    pub metadata: Vec<(String, Vec<u8>)>,
+    /// `SetMetaData` was called.
+    pub metadata_changed: bool,
+}
+
+impl HookHost {
+    /// With a sink for `echo` and no metadata.
+    pub fn new(log: Box<dyn FnMut(&[u8]) + Send>) -> HookHost {
+        HookHost { log, metadata: Vec::new(), metadata_changed: false }
+    }
+}
+
+impl Host for HookHost {
+    fn echo(&mut self, text: &[u8], _place: &Place) {
+        (self.log)(text);
+    }
+}
+
+/// The functions of a hook over the library.
+pub fn registry(hook: Hook, library: &Arc<Registry>) -> Arc<Registry> {
+    let mut registry = Registry::child(library);
+    match hook {
+        Hook::Connect | Hook::Helo | Hook::MailFrom | Hook::RcptTo | Hook::Eod => add_verdicts(&mut registry, hook),
+        Hook::Disconnect => registry.add_function(FunctionDef::full(
+            "Pass()",
+            "Ends the script.",
+            |_, _| Ok(Outcome::End(Vec::new())),
+        )),
+        Hook::PreDelivery => {
+            registry.add_function(ending(
+                "Try(options?: array)",
+                "Goes on to DNS and the active queue; options override the transport for this attempt.",
+                |value| TryOptions::read(value).map(drop),
+            ));
+            add_delivery(&mut registry);
+            registry.add_function(ending(
+                "Delete(options?: array)",
+                "Skips the attempt; post-delivery runs with action DELETE.",
+                |value| options::read_reason(value).map(drop),
+            ));
+        }
+        Hook::PostDelivery => {
+            add_delivery(&mut registry);
+            registry.add_function(FunctionDef::full(
+                "Delete()",
+                "Removes the entry without a report.",
+                |_, _| Ok(Outcome::End(Vec::new())),
+            ));
+            registry.add_function(FunctionDef::full(
+                "Default()",
+                "Takes the pending action.",
+                |_, _| Ok(Outcome::End(Vec::new())),
+            ));
+        }
+    }
+    Arc::new(registry)
+}
+
+/// `Accept`, `Reject` and `Defer`. Their options are checked at the call, so that a mistake is a script error
+/// at its place.
+fn add_verdicts(registry: &mut Registry, hook: Hook) {
+    registry.add_function(FunctionDef::full(
+        "Accept(options?: array)",
+        "Accepts, with options of the hook such as reason and reply_codes.",
+        move |_, mut args| {
+            ReplyOptions::read(hook, Verdict::Accept, &Value::None, args.get(0))?;
+            Ok(Outcome::End(vec![args.take(0)]))
+        },
+    ));
+    for (signature, doc, verdict) in [
+        ("Reject(reason?: string or array, options?: array)", "Refuses for good (5xx).", Verdict::Reject),
+        ("Defer(reason?: string or array, options?: array)", "Refuses for now (4xx).", Verdict::Defer),
+    ] {
+        registry.add_function(FunctionDef::full(signature, doc, move |_, mut args| {
+            ReplyOptions::read(hook, verdict, args.get(0), args.get(1))?;
+            Ok(Outcome::End(vec![args.take(0), args.take(1)]))
+        }));
+    }
+}
+
+fn add_delivery(registry: &mut Registry) {
+    registry.add_function(ending(
+        "Queue(options?: array)",
+        "Queues the entry again; options are delay, hold, reason, increment_retry, reset_retry and more.",
+        |value| QueueOptions::read(value).map(drop),
+    ));
+    registry.add_function(ending(
+        "Bounce(options?: array)",
+        "Ends the entry with a report of failure to the sender.",
+        |value| BounceOptions::read(value).map(drop),
+    ));
+    registry.add_function(FunctionDef::pure(
+        "SetMetaData(metadata: array)",
+        "Replaces the entry's metadata; keys and values are strings.",
+        set_metadata,
+    ));
+    registry.add_function(FunctionDef::pure(
+        "GetMetaData()",
+        "The entry's metadata.",
+        |cx, _| {
+            let mut array = hsl::Array::new();
+            if let Some(host) = cx.host::<HookHost>() {
+                for (key, value) in &host.metadata {
+                    array.insert_str(key, value.as_slice());
+                }
+            }
+            Ok(Value::from(array))
+        },
+    ));
+}
+
+fn set_metadata(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let metadata = options::read_metadata("metadata", args.get(0))?;
+    let Some(host) = cx.host::<HookHost>() else { return Err(Error::exception("SetMetaData() has no entry here")) };
+    host.metadata = metadata;
+    host.metadata_changed = true;
+    Ok(Value::None)
+}
+
+fn ending(
+    signature: &'static str,
+    doc: &'static str,
+    check: impl Fn(&Value) -> Result<(), Error> + Send + Sync + 'static,
+) -> FunctionDef {
+    FunctionDef::full(signature, doc, move |_, mut args| {
+        check(args.get(0))?;
+        Ok(Outcome::End(vec![args.take(0)]))
+    })
+}

@@ -1,0 +1,317 @@
+//! The hooks of the queue: pre-delivery before each attempt, post-delivery after it.
+
+use crate::delivery::result::{Attempt, ConnectionInfo, Ending};
+use crate::generation::Generation;
+use crate::hooks::ContextValue;
+use crate::hooks::connection::address_array;
+use crate::hooks::script::{End, Script};
+use crate::queueing::engine::Engine;
+use crate::queueing::job::Job;
+use crate::queueing::settle::Verdict;
+use crate::transport::Transport;
+use crate::{clock, error, warning};
+use config::app::{Protocol, TlsMode};
+use hsl::{Array, Value};
+pub use hsl_std::hooks::options::{BounceOptions, QueueOptions, TryOptions};
+use hsl_std::hooks::options::read_reason;
+use queue::{RetryInterval, RetrySchedule};
+use spool::record::{EntryUpdate, Pair};
+use spool::Durability;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a pre-delivery hook ended.
+#[derive(Debug)]
+pub enum PreDecision {
+    /// Go on, perhaps with overrides.
+    Try(Option<Box<TryOptions>>),
+    /// Queue again without an attempt.
+    Queue(Box<QueueOptions>),
+    /// Post-delivery with action BOUNCE.
+    Bounce(Box<BounceOptions>),
+    /// Post-delivery with action DELETE, and the reason.
+    Delete(Option<String>),
+}
+
+/// How a post-delivery hook ended.
+#[derive(Debug)]
+pub enum PostDecision {
+    /// The pending action.
+    Default,
+    /// Queue again.
+    Queue(Box<QueueOptions>),
+    /// Report and remove.
+    Bounce(Box<BounceOptions>),
+    /// Remove.
+    Delete,
+}
+
+/// Runs the pre-delivery hook. A script error puts the entry off for 300 s without counting (Q22).
+pub async fn predelivery(
+    script: &Script,
+    engine: &Engine,
+    generation: &Generation,
+    job: &Job,
+    context: &mut ContextValue,
+) -> PreDecision {
+    let mut arguments = Array::new();
+    arguments.insert_str("retry", f64::from(job.retry));
+    let end = run(script, engine, generation, job, arguments, context).await;
+    let (function, args) = match end {
+        End::Implicit => return PreDecision::Try(None),
+        End::Function(function, args) => (function, args),
+        End::Error => {
+            let reason = Some("script error in predelivery".to_owned());
+            let options =
+                QueueOptions { delay_s: Some(300.0), increment_retry: false, reason, ..QueueOptions::default() };
+            return PreDecision::Queue(Box::new(options));
+        }
+    };
+    let value = args.into_iter().next().unwrap_or_default();
+    let read = match function.as_str() {
+        "Try" => TryOptions::read(&value).map(|options| {
+            for name in options.iter().flat_map(|options| &options.unknown) {
+                warning!(job, "Try(): option '{name}' is unknown and has no effect");
+            }
+            PreDecision::Try(options.map(Box::new))
+        }),
+        "Queue" => QueueOptions::read(&value).map(|options| PreDecision::Queue(Box::new(options))),
+        "Bounce" => BounceOptions::read(&value).map(|options| PreDecision::Bounce(Box::new(options))),
+        _ => read_reason(&value).map(PreDecision::Delete),
+    };
+    // The functions have checked their options already.
+    read.unwrap_or_else(|failure| {
+        error!(job, "options of {function}(): {failure}");
+        PreDecision::Try(None)
+    })
+}
+
+/// Runs the post-delivery hook; errors and an implicit end take the default action.
+pub async fn postdelivery(
+    script: &Script,
+    engine: &Arc<Engine>,
+    generation: &Arc<Generation>,
+    job: &Job,
+    verdict: &Verdict<'_>,
+    mut context: ContextValue,
+) -> PostDecision {
+    let arguments = post_arguments(job, verdict);
+    let end = run(script, engine, generation, job, arguments, &mut context).await;
+    let End::Function(function, args) = end else { return PostDecision::Default };
+    let delivered = verdict.action.is_none();
+    if delivered && function != "Default" {
+        error!(job, "{function}() after a successful delivery has no effect");
+        return PostDecision::Default;
+    }
+    let value = args.into_iter().next().unwrap_or_default();
+    let read = match function.as_str() {
+        "Queue" => QueueOptions::read(&value).map(|options| PostDecision::Queue(Box::new(options))),
+        "Bounce" => BounceOptions::read(&value).map(|options| PostDecision::Bounce(Box::new(options))),
+        "Delete" => Ok(PostDecision::Delete),
+        _ => Ok(PostDecision::Default),
+    };
+    read.unwrap_or_else(|failure| {
+        error!(job, "options of {function}(): {failure}");
+        PostDecision::Default
+    })
+}
+
+async fn run(
+    script: &Script,
+    engine: &Engine,
+    generation: &Generation,
+    job: &Job,
+    arguments: Array,
+    context: &mut ContextValue,
+) -> End {
+    let variables = vec![
+        ("arguments", Value::from(arguments)),
+        ("message", Value::from(message_array(engine, generation, job))),
+    ];
+    let metadata = job.metadata.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
+    let finished = script.run(job.to_string(), variables, context, metadata).await;
+    if let Some(metadata) = finished.metadata {
+        let pairs = metadata.iter().map(|(key, value)| Pair::new(key.clone(), value.clone())).collect::<Vec<_>>();
+        let cleared = if pairs.is_empty() { vec![EntryUpdate::METADATA] } else { Vec::new() };
+        let update = EntryUpdate { queue_id: job.queue_id, metadata: pairs, cleared, ..EntryUpdate::default() };
+        engine.append(job, update, Durability::Synced).await;
+        engine.set_metadata(job.key, metadata);
+    }
+    finished.end
+}
+
+fn message_array(engine: &Engine, _generation: &Generation, job: &Job) -> Array {
+    let mut id = Array::new();
+    id.insert_str("transaction", job.id.to_string());
+    id.insert_str("queue", job.queue_id as f64);
+    let mut array = Array::new();
+    array.insert_str("id", id);
+    array.insert_str("ts", clock::to_s(job.received));
+    array.insert_str("serverid", job.server_id.as_str());
+    array.insert_str("sender", job.sender.to_lower());
+    array.insert_str("senderaddress", address_array(&job.sender));
+    array.insert_str("recipient", job.recipient.to_lower());
+    array.insert_str("recipientaddress", address_array(&job.recipient));
+    array.insert_str("transportid", job.transport_id.as_str());
+    array.insert_str("jobid", job.job_id.as_str());
+    array.insert_str("tenantid", job.tenant_id.as_str());
+    array.insert_str("priority", f64::from(job.priority));
+    array.insert_str("size", job.size as f64);
+    array.insert_str("hqfpath", engine.spool.path(job.id).display().to_string());
+    if let Some(dsn) = &job.dsn {
+        let mut of_dsn = Array::new();
+        of_dsn.insert_str("envid", dsn.envid.as_str());
+        of_dsn.insert_str("ret", dsn.ret.as_str());
+        let notify = dsn.notify.split(',').filter(|word| !word.is_empty()).map(Value::from);
+        of_dsn.insert_str("notify", notify.collect::<Array>());
+        of_dsn.insert_str("orcpt", dsn.orcpt.as_str());
+        array.insert_str("dsn", of_dsn);
+    }
+    array
+}
+
+fn post_arguments(job: &Job, verdict: &Verdict<'_>) -> Array {
+    let mut arguments = Array::new();
+    arguments.insert_str("retry", f64::from(job.retry));
+    arguments.insert_str("expired", verdict.expired);
+    if let Some(action) = verdict.action {
+        arguments.insert_str("action", action.name());
+    }
+    arguments.insert_str("grouping", job.grouping.as_str());
+    if let Some(attempt) = verdict.attempt {
+        arguments.insert_str("attempt", attempt_array(attempt));
+        if verdict.action.is_some() {
+            let (a, b, c) = attempt.ending.status();
+            let mut dsn = Array::new();
+            dsn.insert_str("action", if verdict.action.is_some_and(|action| action.name() == "QUEUE") { "delayed" } else { "failed" });
+            dsn.insert_str("status", [a, b, c].into_iter().map(|n| Value::from(f64::from(n))).collect::<Array>());
+            let (kind, code) = match &attempt.ending {
+                Ending::Reply(_, reply) => ("smtp", reply.to_string()),
+                Ending::Error(error) => ("x-error", error.message.clone()),
+            };
+            dsn.insert_str("diagnostictype", kind);
+            dsn.insert_str("diagnosticcode", code);
+            arguments.insert_str("dsn", dsn);
+        }
+    }
+    arguments
+}
+
+fn attempt_array(attempt: &Attempt) -> Array {
+    let mut array = Array::new();
+    match &attempt.ending {
+        Ending::Reply(state, reply) => {
+            let mut result = Array::new();
+            result.insert_str("code", f64::from(reply.code));
+            if let Some(code) = reply.enhanced {
+                let numbers = [code.0, code.1, code.2].into_iter().map(|n| Value::from(f64::from(n)));
+                result.insert_str("enhanced", numbers.collect::<Array>());
+            }
+            result.insert_str("reason", reply.text_lines().into_iter().map(Value::from).collect::<Array>());
+            result.insert_str("state", state.name());
+            array.insert_str("result", result);
+        }
+        Ending::Error(error) => {
+            let mut of_error = Array::new();
+            of_error.insert_str("temporary", error.temporary);
+            of_error.insert_str("message", error.message.as_str());
+            of_error.insert_str("type", error.kind.name());
+            if let Some(dns) = error.dns {
+                of_error.insert_str("dns", dns);
+            }
+            array.insert_str("error", of_error);
+        }
+    }
+    if let Some(info) = &attempt.connection {
+        array.insert_str("connection", connection_array(info));
+    }
+    array.insert_str("duration", attempt.duration_s);
+    array
+}
+
+fn connection_array(info: &ConnectionInfo) -> Array {
+    let mut array = Array::new();
+    array.insert_str("id", info.id.as_str());
+    array.insert_str("transactions", f64::from(info.transactions));
+    if let Some(ip) = info.local_ip {
+        array.insert_str("localip", ip.to_string());
+    }
+    if let Some(id) = &info.local_id {
+        array.insert_str("localipid", id.as_str());
+    }
+    array.insert_str("helo", info.helo.as_str());
+    if let Some(ip) = info.remote_ip {
+        array.insert_str("remoteip", ip.to_string());
+    }
+    array.insert_str("remotemx", info.remote_mx.as_str());
+    if !info.greeting.is_empty() {
+        array.insert_str("remotegreet", info.greeting.iter().map(|line| Value::from(line.as_str())).collect::<Array>());
+    }
+    let mut tls = Array::new();
+    tls.insert_str("started", info.tls.is_some());
+    if let Some(facts) = &info.tls {
+        tls.insert_str("protocol", facts.protocol.as_str());
+        tls.insert_str("cipher", facts.cipher.as_str());
+        tls.insert_str("keysize", f64::from(facts.keysize_bits));
+    }
+    array.insert_str("tls", tls);
+    array
+}
+
+/// The transport of an attempt with the overrides of `Try`, or none where nothing of it changes.
+pub fn override_transport(options: &TryOptions, base: &Transport, generation: &Generation) -> Option<Arc<Transport>> {
+    let mut transport = base.clone();
+    if let Some(port) = options.port {
+        transport.port = port;
+    }
+    if let Some(ids) = &options.source_ids {
+        transport.sources = ids.iter().filter_map(|id| generation.sources.get(id)).cloned().collect();
+    }
+    if let Some(random) = options.source_random {
+        transport.sources_random = random;
+    }
+    match options.tls.as_deref() {
+        Some("disabled") => transport.tls = TlsMode::Disabled,
+        Some("optional") => transport.tls = TlsMode::Optional,
+        Some("require") => transport.tls = TlsMode::Require,
+        Some("require_verify") => transport.tls = TlsMode::RequireVerify,
+        _ => {}
+    }
+    match options.protocol.as_deref() {
+        Some("lmtp") => transport.protocol = Protocol::Lmtp,
+        Some("smtp") => transport.protocol = Protocol::Smtp,
+        _ => {}
+    }
+    if let Some(pipelining) = options.pipelining {
+        transport.pipelining = pipelining;
+    }
+    if let Some(seconds) = options.connect_timeout_s {
+        transport.connect_timeout = seconds_to_duration(seconds);
+    }
+    for (state, seconds) in &options.timeouts_s {
+        transport.set_timeout(state, seconds_to_duration(*seconds));
+    }
+    Some(Arc::new(transport))
+}
+
+/// The retry schedule with the overrides of `Try`, or none where nothing of it changes.
+pub fn override_retry(options: &TryOptions, base: &RetrySchedule) -> Option<RetrySchedule> {
+    if options.retry_count.is_none() && options.retry_intervals_s.is_none() {
+        return None;
+    }
+    let mut schedule = base.clone();
+    if let Some(count) = options.retry_count {
+        schedule.count = count;
+    }
+    if let Some(intervals) = &options.retry_intervals_s {
+        schedule.intervals = intervals
+            .iter()
+            .map(|seconds| RetryInterval { interval: seconds_to_duration(*seconds), notify: false })
+            .collect();
+    }
+    Some(schedule)
+}
+
+fn seconds_to_duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}

@@ -1,0 +1,17 @@
+//! The hooks of the daemon: compiling and running scripts, building their variables, reading what they decided.
+
+pub mod connection;
+pub mod decision;
+pub mod delivery;
+pub mod script;
+
+/// The `$context` of a connection or an attempt between two of its hooks.
+#[derive(Default)]
+pub struct ContextValue(Option<hsl::Value>);
+
+impl ContextValue {
+    /// True while no script has set it.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+}

@@ -1,0 +1,285 @@
+//! Compiled scripts and how they run: a short slice on the calling thread, the rest on the script pool, waits
+//! without any thread.
+
+use crate::hooks::ContextValue;
+use crate::hooks::decision::Phase;
+use crate::{debug, error, warning};
+use config::app::App;
+use hsl::{Compiler as HslCompiler, Limits, LoadError, Loader, Program, Registry, Shared, Step, Value, Vm};
+use hsl_std::hooks::{Hook, HookHost};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+
+/// Jumps and calls that a script may use up on the caller's thread. Most hooks end within it and so cost no
+/// change of thread; one that does not moves to the pool, where it delays no connection.
+const FIRST_SLICE: u32 = 2_000;
+
+/// Jumps and calls between two looks at the clock on the pool.
+const POOL_SLICE: u32 = 1_000_000;
+
+/// Counters of one hook of one server, as `process-stats` shows them.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "the names are the documented counters")]
+pub struct ScriptCounters {
+    pub pending: AtomicU64,
+    pub running: AtomicU64,
+    pub finished: AtomicU64,
+    pub errors: AtomicU64,
+    pub suspended: AtomicU64,
+}
+
+/// A compiled hook.
+pub struct Script {
+    hook: Hook,
+    id: String,
+    program: Arc<Program>,
+    shared: Arc<Shared>,
+    limits: Limits,
+    counters: Arc<ScriptCounters>,
+    pool: Arc<Semaphore>,
+    /// The class of `$arguments["mail"]`.
+    pub mail_class: Arc<hsl::NativeClass>,
+}
+
+/// How an execution ended.
+pub enum End {
+    /// At its last line, or with `return`.
+    Implicit,
+    /// With a terminating function and its arguments.
+    Function(String, Vec<Value>),
+    /// With an error, which has been logged.
+    Error,
+}
+
+/// What is left of an execution.
+pub struct Finished {
+    /// How it ended.
+    pub end: End,
+    /// Metadata, where the script set it.
+    pub metadata: Option<Vec<(String, Vec<u8>)>>,
+}
+
+/// Compiles the scripts of one configuration; they share library, files and limits.
+pub struct Compiler {
+    registries: HashMap<Hook, Arc<Registry>>,
+    loader: Arc<dyn Loader>,
+    shared: Arc<Shared>,
+    limits: Limits,
+    pool: Arc<Semaphore>,
+    mail_class: Arc<hsl::NativeClass>,
+}
+
+impl Compiler {
+    /// For the files and limits of a running configuration.
+    pub fn new(app: &App, rootpath: Option<PathBuf>, shared: Arc<Shared>) -> Result<Compiler, String> {
+        let library = hsl_std::library();
+        let registries = Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
+        let limits = app.scripting.limits;
+        let threads = std::thread::available_parallelism().map_or(2, usize::from) * 2;
+        Ok(Compiler {
+            registries,
+            loader: Arc::new(Files::new(app, rootpath)?),
+            shared,
+            limits: Limits {
+                timeout: limits.timeout.map(config::Duration::to_std),
+                memory_bytes: usize::try_from(limits.memory.0).unwrap_or(usize::MAX),
+                depth: limits.depth as usize,
+            },
+            pool: Arc::new(Semaphore::new(threads)),
+            mail_class: hsl_std::mailmessage::eod_class(),
+        })
+    }
+
+    /// Compiles a hook of a phase; errors are complete lines for the operator.
+    pub fn phase_hook(
+        &self,
+        phase: Phase,
+        id: &str,
+        source: &str,
+        counters: Arc<ScriptCounters>,
+    ) -> Result<Script, Vec<String>> {
+        let hook = match phase {
+            Phase::Connect => Hook::Connect,
+            Phase::Helo => Hook::Helo,
+            Phase::MailFrom => Hook::MailFrom,
+            Phase::RcptTo => Hook::RcptTo,
+            Phase::Eod => Hook::Eod,
+            Phase::Disconnect => Hook::Disconnect,
+        };
+        self.compile(hook, &format!("{}/{id}.hsl", hook.name()), id, source, counters)
+    }
+
+    /// Compiles `predelivery` or `postdelivery`.
+    pub fn queue_hook(&self, name: &str, source: &str, counters: Arc<ScriptCounters>) -> Result<Script, Vec<String>> {
+        let hook = if name == "predelivery" { Hook::PreDelivery } else { Hook::PostDelivery };
+        self.compile(hook, &format!("queue/{name}.hsl"), name, source, counters)
+    }
+
+    fn compile(
+        &self,
+        hook: Hook,
+        path: &str,
+        id: &str,
+        source: &str,
+        counters: Arc<ScriptCounters>,
+    ) -> Result<Script, Vec<String>> {
+        let registry = self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
+        let mut compiler = HslCompiler::new(registry.clone()).loader(self.loader.clone());
+        for (name, readonly) in hook.variables() {
+            compiler = compiler.context_variable(name, *readonly);
+        }
+        let compiled = compiler.compile(path, source.as_bytes());
+        let compiled = compiled.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        for text in &compiled.warnings {
+            warning!("", "{text}");
+        }
+        Ok(Script {
+            hook,
+            id: id.to_owned(),
+            program: compiled.program,
+            shared: self.shared.clone(),
+            limits: self.limits.clone(),
+            counters,
+            pool: self.pool.clone(),
+            mail_class: self.mail_class.clone(),
+        })
+    }
+}
+
+/// The virtual files of the configuration and the files below the script root.
+struct Files {
+    files: HashMap<String, Arc<[u8]>>,
+    rootpath: Option<PathBuf>,
+}
+
+impl Files {
+    fn new(app: &App, rootpath: Option<PathBuf>) -> Result<Files, String> {
+        let mut files = HashMap::new();
+        for (index, file) in app.scripting.files.iter().enumerate() {
+            let bytes: Vec<u8> = if file.binary {
+                use base64::Engine;
+                let decoded = base64::engine::general_purpose::STANDARD.decode(file.data.trim());
+                decoded.map_err(|error| format!("/scripting/files/{index}/data: {error}"))?
+            } else {
+                file.data.clone().into_bytes()
+            };
+            files.insert(file.id.clone(), bytes.into());
+        }
+        Ok(Files { files, rootpath })
+    }
+}
+
+impl Loader for Files {
+    fn load(&self, path: &str) -> Result<Arc<[u8]>, LoadError> {
+        if let Some(below) = path.strip_prefix("file://") {
+            let root = self.rootpath.as_ref();
+            let root = root.ok_or_else(|| LoadError::Refused("file:// needs scripting.rootpath".to_owned()))?;
+            return hsl_std::files::read_below(root, below);
+        }
+        self.files.get(path).cloned().ok_or(LoadError::NotFound)
+    }
+}
+
+impl Script {
+    /// Runs to the end. `id` names connection or transaction in the log; `context` is `$context` before and
+    /// after.
+    pub async fn run(
+        &self,
+        id: String,
+        variables: Vec<(&'static str, Value)>,
+        context: &mut ContextValue,
+        metadata: Vec<(String, Vec<u8>)>,
+    ) -> Finished {
+        let tag = id.clone();
+        let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
+        host.metadata = metadata;
+        let mut vm = Vm::new(self.program.clone(), self.shared.clone(), self.limits.clone(), Box::new(host));
+        for (name, value) in variables {
+            vm.set_variable(name, value);
+        }
+        if let Some(value) = context.0.take() {
+            vm.set_variable("context", value);
+        }
+        let counters = &*self.counters;
+        let mut step = {
+            let _running = Gauge::new(&counters.running);
+            vm.run(FIRST_SLICE)
+        };
+        let end = loop {
+            match step {
+                Step::Done(_) => break End::Implicit,
+                Step::Ended { function, args } => break End::Function(function.into_owned(), args),
+                Step::Failed(failure) => {
+                    counters.errors.fetch_add(1, Ordering::Relaxed);
+                    error!(id, "script error in {} {}: {failure}", self.hook.name(), self.id);
+                    break End::Error;
+                }
+                Step::Pending(future) => {
+                    let result = {
+                        let _suspended = Gauge::new(&counters.suspended);
+                        future.await
+                    };
+                    vm.resume(result);
+                    let _running = Gauge::new(&counters.running);
+                    step = vm.run(FIRST_SLICE);
+                }
+                Step::OutOfFuel => match self.continue_on_pool(vm).await {
+                    Some((back, next)) => {
+                        vm = back;
+                        step = next;
+                    }
+                    None => {
+                        counters.errors.fetch_add(1, Ordering::Relaxed);
+                        error!(id, "script pool failed in {} {}", self.hook.name(), self.id);
+                        return Finished { end: End::Error, metadata: None };
+                    }
+                },
+            }
+        };
+        counters.finished.fetch_add(1, Ordering::Relaxed);
+        context.0 = vm.variable("context");
+        let metadata = vm.host::<HookHost>().filter(|host| host.metadata_changed).map(|host| std::mem::take(&mut host.metadata));
+        Finished { end, metadata }
+    }
+
+    /// Runs on until the script waits or ends. At most the pool's number of scripts run so at once; between two
+    /// slices another script may take the place.
+    async fn continue_on_pool(&self, mut vm: Vm) -> Option<(Vm, Step)> {
+        loop {
+            let waiting = Gauge::new(&self.counters.pending);
+            let permit = self.pool.clone().acquire_owned().await.ok()?;
+            drop(waiting);
+            let _running = Gauge::new(&self.counters.running);
+            let (back, step) = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                let step = vm.run(POOL_SLICE);
+                (vm, step)
+            })
+            .await
+            .ok()?;
+            vm = back;
+            if !matches!(step, Step::OutOfFuel) {
+                return Some((vm, step));
+            }
+        }
+    }
+}
+
+/// Counts one while it lives.
+struct Gauge<'a>(&'a AtomicU64);
+
+impl<'a> Gauge<'a> {
+    fn new(counter: &'a AtomicU64) -> Gauge<'a> {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Gauge(counter)
+    }
+}
+
+impl Drop for Gauge<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
