@@ -76,12 +76,13 @@ fn write_message(message: &DynamicMessage, style: Style, in_list: bool, depth: u
     let descriptor = message.descriptor();
     let mut fields: Vec<FieldDescriptor> = descriptor.fields().collect();
     fields.sort_by_key(FieldDescriptor::number);
-    let lone_enum =
-        in_list && fields.iter().filter(|field| matches!(field.kind(), Kind::Enum(_))).count() == 1;
+    let of_one_enum = fields.iter().filter(|field| matches!(field.kind(), Kind::Enum(_))).count() == 1;
+    // The enum that the item is about has number 1: states, not the way a text is compared.
+    let lone_enum = |field: &FieldDescriptor| {
+        in_list && of_one_enum && field.number() == 1 && matches!(field.kind(), Kind::Enum(_))
+    };
     fields.retain(|field| {
-        message.has_field(field)
-            || (lone_enum && matches!(field.kind(), Kind::Enum(_)))
-            || (style == Style::Reply && shows_default(field))
+        message.has_field(field) || lone_enum(field) || (style == Style::Reply && shows_default(field))
     });
     write_items('{', '}', fields.iter(), depth, out, |field, out| {
         write_text(field.name(), out);
