@@ -156,11 +156,14 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize) {
 /// What a round has written and must still sync.
 struct Round<'a> {
     shared: &'a Arc<Shared>,
-    appended: Vec<(Arc<dyn DiskFile>, PathBuf, Option<Completer<()>>)>,
+    appended: Vec<Appended>,
     publish: Vec<Publish>,
     /// Directories with removed names, and who waits for that.
     directories: Vec<(PathBuf, Completer<()>)>,
 }
+
+/// A frame that is written: the file, its path, and who waits for the sync.
+type Appended = (Arc<dyn DiskFile>, PathBuf, Option<Completer<()>>);
 
 /// A complete file under construction.
 struct Publish {
