@@ -1,0 +1,799 @@
+//! [`Array`]: the ordered map and list of the language, copy on write.
+//!
+//! Two forms, switched when needed: a dense list for keys 0..n-1 in order, and an insertion-ordered hash map for
+//! everything else. Small maps are searched without an index.
+
+use crate::mem;
+use crate::number::{SAFE_INTEGER_MAX, canonical_integer};
+use crate::string::Str;
+use crate::value::Value;
+use hashbrown::HashTable;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::LazyLock;
+use triomphe::Arc;
+
+/// Maps up to this many entries are searched linearly.
+const LINEAR_MAX: usize = 8;
+/// Fixed part of an array in the memory account, bytes.
+const ARRAY_COST: usize = 96;
+
+/// Seeded once per process, so that keys chosen by a client cannot aim at one bucket.
+static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::fast::RandomState::default);
+
+/// A key after conversion (language section 4.5).
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// An integer key.
+    Int(i64),
+    /// A string that is no integer, or any other value, matched by strict equality.
+    Val(Value),
+}
+
+/// The value given as key cannot be one: not a number or infinite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadKey;
+
+impl Key {
+    /// Converts a value to a key.
+    ///
+    /// # Errors
+    /// [`BadKey`] for nan and infinities.
+    #[inline]
+    pub fn from_value(value: &Value) -> Result<Key, BadKey> {
+        match value {
+            Value::Number(n) => {
+                let n = n.trunc();
+                if n.abs() <= SAFE_INTEGER_MAX as f64 {
+                    Ok(Key::Int(n as i64))
+                } else if n.is_finite() {
+                    // Outside the exact integers the double itself is the key.
+                    Ok(Key::Val(Value::Number(n)))
+                } else {
+                    Err(BadKey)
+                }
+            }
+            Value::Str(s) => Ok(Key::of_str(s)),
+            Value::Bool(b) => Ok(Key::Int(i64::from(*b))),
+            other => Ok(Key::Val(other.clone())),
+        }
+    }
+
+    /// Converts a string to a key.
+    #[inline]
+    pub fn of_str(text: &Str) -> Key {
+        match canonical_integer(text.as_bytes()) {
+            Some(n) => Key::Int(n),
+            None => Key::Val(Value::Str(text.clone())),
+        }
+    }
+
+    /// The key as a value of the language.
+    #[inline]
+    pub fn to_value(&self) -> Value {
+        match self {
+            Key::Int(n) => Value::Number(*n as f64),
+            Key::Val(v) => v.clone(),
+        }
+    }
+
+    /// The integer, if this is an integer key.
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Key::Int(n) => Some(*n),
+            Key::Val(_) => None,
+        }
+    }
+
+    #[inline]
+    fn same(&self, other: &Key) -> bool {
+        match (self, other) {
+            (Key::Int(a), Key::Int(b)) => a == b,
+            (Key::Val(Value::Str(a)), Key::Val(Value::Str(b))) => a == b,
+            (Key::Val(a), Key::Val(b)) => a.strict_eq(b),
+            _ => false,
+        }
+    }
+
+    fn hash(&self) -> u32 {
+        let mut h = HASHER.build_hasher();
+        match self {
+            Key::Int(n) => h.write_i64(*n),
+            Key::Val(Value::Str(s)) => return hash_str(s.as_bytes()),
+            Key::Val(Value::Array(a)) => h.write_usize(a.len()),
+            Key::Val(Value::Number(n)) => h.write_u64(n.to_bits()),
+            Key::Val(other) => h.write_u8(other.type_name().as_bytes().first().copied().unwrap_or(0)),
+        }
+        h.finish() as u32
+    }
+}
+
+#[inline]
+fn hash_str(text: &[u8]) -> u32 {
+    let mut h = HASHER.build_hasher();
+    h.write(text);
+    h.finish() as u32
+}
+
+impl From<i64> for Key {
+    fn from(n: i64) -> Key {
+        Key::Int(n)
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Key {
+        Key::of_str(&Str::from(text))
+    }
+}
+
+#[derive(Clone)]
+struct Entry {
+    key: Key,
+    /// `Value::Undef` marks a removed entry.
+    value: Value,
+    hash: u32,
+}
+
+#[derive(Clone)]
+struct Map {
+    entries: Vec<Entry>,
+    live: usize,
+    index: HashTable<u32>,
+    indexed: bool,
+    next: i64,
+    next_stale: bool,
+}
+
+#[derive(Clone)]
+enum Repr {
+    List(Vec<Value>),
+    Map(Box<Map>),
+}
+
+struct ArrayData {
+    repr: Repr,
+    charged: usize,
+}
+
+impl Clone for ArrayData {
+    fn clone(&self) -> ArrayData {
+        ArrayData::new(self.repr.clone())
+    }
+}
+
+impl ArrayData {
+    fn new(repr: Repr) -> ArrayData {
+        let mut data = ArrayData { repr, charged: 0 };
+        data.recharge();
+        data
+    }
+
+    #[inline]
+    fn recharge(&mut self) {
+        let now = ARRAY_COST
+            + match &self.repr {
+                Repr::List(list) => list.capacity() * size_of::<Value>(),
+                Repr::Map(map) => map.entries.capacity() * size_of::<Entry>() + map.index.capacity() * 5,
+            };
+        if now != self.charged {
+            mem::charge(now.wrapping_sub(self.charged));
+            self.charged = now;
+        }
+    }
+}
+
+impl Drop for ArrayData {
+    fn drop(&mut self) {
+        mem::release(self.charged);
+        match &mut self.repr {
+            Repr::List(list) => {
+                if !list.is_empty() {
+                    mem::drop_bounded(std::mem::take(list));
+                }
+            }
+            Repr::Map(map) => {
+                let entries = std::mem::take(&mut map.entries);
+                mem::drop_bounded(entries.into_iter().flat_map(|e| {
+                    let key = match e.key {
+                        Key::Val(v) if v.is_heap() => v,
+                        _ => Value::None,
+                    };
+                    [key, e.value]
+                }));
+            }
+        }
+    }
+}
+
+/// An ordered map from keys to values with value semantics. Cloning shares; the first write to a shared array copies.
+#[derive(Clone)]
+pub struct Array(Arc<ArrayData>);
+
+impl Array {
+    /// An empty array.
+    pub fn new() -> Array {
+        Array::from_list(Vec::new())
+    }
+
+    /// An empty array with room for `n` list items.
+    pub fn with_capacity(n: usize) -> Array {
+        Array::from_list(Vec::with_capacity(n))
+    }
+
+    /// A list with keys 0..n-1.
+    pub fn from_list(values: Vec<Value>) -> Array {
+        Array(Arc::new(ArrayData::new(Repr::List(values))))
+    }
+
+    /// Number of elements.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match &self.0.repr {
+            Repr::List(list) => list.len(),
+            Repr::Map(map) => map.live,
+        }
+    }
+
+    /// True without elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values when the keys are 0..n-1 in order and the array is in its dense form.
+    #[inline]
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match &self.0.repr {
+            Repr::List(list) => Some(list),
+            Repr::Map(_) => None,
+        }
+    }
+
+    /// True when the keys are exactly 0..n-1 in order, whatever the form.
+    pub fn is_list(&self) -> bool {
+        match &self.0.repr {
+            Repr::List(_) => true,
+            Repr::Map(_) => self.iter().enumerate().all(|(i, (k, _))| k.as_int() == Some(i as i64)),
+        }
+    }
+
+    /// The value at `key`.
+    #[inline]
+    pub fn get(&self, key: &Key) -> Option<&Value> {
+        match &self.0.repr {
+            Repr::List(list) => match key {
+                Key::Int(n) => usize::try_from(*n).ok().and_then(|i| list.get(i)),
+                Key::Val(_) => None,
+            },
+            Repr::Map(map) => map.find(key).map(|i| &map.entries[i].value),
+        }
+    }
+
+    /// The value at an integer key.
+    #[inline]
+    pub fn get_int(&self, key: i64) -> Option<&Value> {
+        self.get(&Key::Int(key))
+    }
+
+    /// The value at a string key (converted: `"1"` is the integer key 1).
+    #[inline]
+    pub fn get_str(&self, key: &str) -> Option<&Value> {
+        self.get_bytes(key.as_bytes())
+    }
+
+    /// The value at a byte-string key.
+    #[inline]
+    pub fn get_bytes(&self, key: &[u8]) -> Option<&Value> {
+        match canonical_integer(key) {
+            Some(n) => self.get_int(n),
+            None => match &self.0.repr {
+                Repr::List(_) => None,
+                Repr::Map(map) => map.find_bytes(key).map(|i| &map.entries[i].value),
+            },
+        }
+    }
+
+    /// The value at the key a value converts to; keys that cannot be are absent.
+    #[inline]
+    pub fn get_value(&self, key: &Value) -> Option<&Value> {
+        match key {
+            Value::Str(s) => self.get_bytes(s.as_bytes()),
+            _ => self.get(&Key::from_value(key).ok()?),
+        }
+    }
+
+    /// Creates or overwrites; an overwritten element keeps its position. Returns the old value.
+    pub fn insert(&mut self, key: Key, value: Value) -> Option<Value> {
+        let data = Arc::make_mut(&mut self.0);
+        if let Repr::List(list) = &mut data.repr {
+            if let Key::Int(n) = key {
+                if let Some(slot) = usize::try_from(n).ok().and_then(|i| list.get_mut(i)) {
+                    return Some(std::mem::replace(slot, value));
+                }
+                if n == list.len() as i64 {
+                    list.push(value);
+                    data.recharge();
+                    return None;
+                }
+            }
+            data.repr = Repr::Map(Box::new(Map::from_list(std::mem::take(list))));
+        }
+        let old = match &mut data.repr {
+            Repr::Map(map) => map.insert(key, value),
+            Repr::List(_) => None,
+        };
+        data.recharge();
+        old
+    }
+
+    /// [`insert`](Array::insert) at a string key.
+    pub fn insert_str(&mut self, key: &str, value: impl Into<Value>) {
+        self.insert(Key::from(key), value.into());
+    }
+
+    /// Appends at the next index: 0, or the highest integer key + 1. Returns false when that index would leave the
+    /// exact integers.
+    #[inline]
+    pub fn push(&mut self, value: impl Into<Value>) -> bool {
+        let data = Arc::make_mut(&mut self.0);
+        match &mut data.repr {
+            Repr::List(list) => {
+                let before = list.capacity();
+                list.push(value.into());
+                if list.capacity() != before {
+                    data.recharge();
+                }
+                true
+            }
+            Repr::Map(map) => {
+                let next = map.next_index();
+                if next > SAFE_INTEGER_MAX {
+                    return false;
+                }
+                map.insert(Key::Int(next), value.into());
+                data.recharge();
+                true
+            }
+        }
+    }
+
+    /// The element at `key` for changing, created by `none` when missing.
+    #[inline]
+    pub fn entry(&mut self, key: Key) -> &mut Value {
+        let dense = match (&self.0.repr, &key) {
+            (Repr::List(list), Key::Int(n)) => usize::try_from(*n).ok().filter(|i| *i < list.len()),
+            _ => None,
+        };
+        if let Some(i) = dense {
+            match &mut Arc::make_mut(&mut self.0).repr {
+                Repr::List(list) => return &mut list[i],
+                Repr::Map(_) => unreachable!("the form was checked above"),
+            }
+        }
+        if self.get(&key).is_none() {
+            self.insert(key.clone(), Value::None);
+        }
+        match &mut Arc::make_mut(&mut self.0).repr {
+            Repr::List(list) => {
+                // A list holds only integer keys below its length, and the key was just inserted.
+                let i = key.as_int().unwrap_or(0) as usize;
+                &mut list[i]
+            }
+            Repr::Map(map) => {
+                let i = map.find(&key).unwrap_or(0);
+                &mut map.entries[i].value
+            }
+        }
+    }
+
+    /// The element at `key` for changing, if there is one.
+    #[inline]
+    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Value> {
+        match &mut Arc::make_mut(&mut self.0).repr {
+            Repr::List(list) => match key {
+                Key::Int(n) => usize::try_from(*n).ok().and_then(|i| list.get_mut(i)),
+                Key::Val(_) => None,
+            },
+            Repr::Map(map) => match map.find(key) {
+                Some(i) => Some(&mut map.entries[i].value),
+                None => None,
+            },
+        }
+    }
+
+    /// Removes an element; other keys stay. Returns its value.
+    pub fn remove(&mut self, key: &Key) -> Option<Value> {
+        self.get(key)?;
+        let data = Arc::make_mut(&mut self.0);
+        if let Repr::List(list) = &mut data.repr {
+            if key.as_int() == Some(list.len() as i64 - 1) {
+                return list.pop();
+            }
+            data.repr = Repr::Map(Box::new(Map::from_list(std::mem::take(list))));
+        }
+        let old = match &mut data.repr {
+            Repr::Map(map) => map.remove(key),
+            Repr::List(_) => None,
+        };
+        data.recharge();
+        old
+    }
+
+    /// Elements in insertion order.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { array: self, at: 0 }
+    }
+
+    /// Values in insertion order.
+    pub fn values(&self) -> impl Iterator<Item = &Value> {
+        self.iter().map(|(_, v)| v)
+    }
+
+    /// Keys in insertion order.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.iter().map(|(k, _)| k)
+    }
+
+    /// The element at an iteration position, and the position after it. Positions start at 0 and stay valid while the
+    /// array is not changed.
+    #[inline]
+    pub(crate) fn at_position(&self, mut at: usize) -> Option<(KeyRef<'_>, &Value, usize)> {
+        match &self.0.repr {
+            Repr::List(list) => list.get(at).map(|v| (KeyRef::Int(at as i64), v, at + 1)),
+            Repr::Map(map) => loop {
+                let entry = map.entries.get(at)?;
+                at += 1;
+                if !matches!(entry.value, Value::Undef) {
+                    return Some((KeyRef::Key(&entry.key), &entry.value, at));
+                }
+            },
+        }
+    }
+
+    /// Takes the values out in order, moving them when this is the only owner.
+    pub fn into_values(mut self) -> Vec<Value> {
+        match Arc::get_mut(&mut self.0) {
+            Some(data) => match &mut data.repr {
+                Repr::List(list) => std::mem::take(list),
+                Repr::Map(map) => std::mem::take(&mut map.entries)
+                    .into_iter()
+                    .map(|e| e.value)
+                    .filter(|v| !matches!(v, Value::Undef))
+                    .collect(),
+            },
+            None => self.values().cloned().collect(),
+        }
+    }
+
+    /// True when both share one block, so equality is certain.
+    pub(crate) fn same_block(&self, other: &Array) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Values for changing, in order.
+    pub(crate) fn list_mut(&mut self) -> Option<&mut Vec<Value>> {
+        match &mut Arc::make_mut(&mut self.0).repr {
+            Repr::List(list) => Some(list),
+            Repr::Map(_) => None,
+        }
+    }
+
+    /// `a + b` (language section 7.4): integer keys of `other` are appended, others overwrite or append.
+    pub fn merge(&mut self, other: &Array) {
+        for (key, value) in other.iter() {
+            match key {
+                Key::Int(_) => {
+                    self.push(value.clone());
+                }
+                key => {
+                    self.insert(key, value.clone());
+                }
+            }
+        }
+    }
+}
+
+/// A borrowed key of an element.
+pub(crate) enum KeyRef<'a> {
+    Int(i64),
+    Key(&'a Key),
+}
+
+impl KeyRef<'_> {
+    #[inline]
+    pub(crate) fn to_value(&self) -> Value {
+        match self {
+            KeyRef::Int(n) => Value::Number(*n as f64),
+            KeyRef::Key(k) => k.to_value(),
+        }
+    }
+
+    pub(crate) fn to_key(&self) -> Key {
+        match self {
+            KeyRef::Int(n) => Key::Int(*n),
+            KeyRef::Key(k) => (*k).clone(),
+        }
+    }
+}
+
+/// Iterator over the elements of an [`Array`].
+pub struct Iter<'a> {
+    array: &'a Array,
+    at: usize,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (Key, &'a Value);
+
+    fn next(&mut self) -> Option<(Key, &'a Value)> {
+        let (key, value, next) = self.array.at_position(self.at)?;
+        self.at = next;
+        Some((key.to_key(), value))
+    }
+}
+
+impl<'a> IntoIterator for &'a Array {
+    type Item = (Key, &'a Value);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+impl FromIterator<Value> for Array {
+    fn from_iter<T: IntoIterator<Item = Value>>(values: T) -> Array {
+        Array::from_list(values.into_iter().collect())
+    }
+}
+
+impl<K: Into<Key>> FromIterator<(K, Value)> for Array {
+    fn from_iter<T: IntoIterator<Item = (K, Value)>>(pairs: T) -> Array {
+        let mut array = Array::new();
+        for (key, value) in pairs {
+            array.insert(key.into(), value);
+        }
+        array
+    }
+}
+
+impl Default for Array {
+    fn default() -> Array {
+        Array::new()
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl Map {
+    fn from_list(list: Vec<Value>) -> Map {
+        let mut map = Map {
+            entries: Vec::with_capacity(list.len() + 1),
+            live: list.len(),
+            index: HashTable::new(),
+            indexed: false,
+            next: list.len() as i64,
+            next_stale: false,
+        };
+        for (i, value) in list.into_iter().enumerate() {
+            let key = Key::Int(i as i64);
+            let hash = 0;
+            map.entries.push(Entry { key, value, hash });
+        }
+        if map.entries.len() > LINEAR_MAX {
+            map.build_index();
+        }
+        map
+    }
+
+    fn build_index(&mut self) {
+        self.index = HashTable::with_capacity(self.entries.len() + 1);
+        self.indexed = true;
+        for (i, entry) in self.entries.iter_mut().enumerate() {
+            entry.hash = entry.key.hash();
+            self.index.insert_unique(spread(entry.hash), i as u32, |_| 0);
+        }
+    }
+
+    #[inline]
+    fn find(&self, key: &Key) -> Option<usize> {
+        if let Key::Val(Value::Str(s)) = key {
+            return self.find_bytes(s.as_bytes());
+        }
+        if !self.indexed {
+            return self
+                .entries
+                .iter()
+                .position(|e| !matches!(e.value, Value::Undef) && e.key.same(key));
+        }
+        let hash = key.hash();
+        self.index
+            .find(spread(hash), |i| {
+                let e = &self.entries[*i as usize];
+                e.hash == hash && e.key.same(key)
+            })
+            .map(|i| *i as usize)
+    }
+
+    #[inline]
+    fn find_bytes(&self, key: &[u8]) -> Option<usize> {
+        let same = |e: &Entry| matches!(&e.key, Key::Val(Value::Str(s)) if s.as_bytes() == key);
+        if !self.indexed {
+            return self.entries.iter().position(|e| same(e) && !matches!(e.value, Value::Undef));
+        }
+        let hash = hash_str(key);
+        self.index
+            .find(spread(hash), |i| {
+                let e = &self.entries[*i as usize];
+                e.hash == hash && same(e)
+            })
+            .map(|i| *i as usize)
+    }
+
+    fn insert(&mut self, key: Key, value: Value) -> Option<Value> {
+        if let Some(i) = self.find(&key) {
+            return Some(std::mem::replace(&mut self.entries[i].value, value));
+        }
+        if let Key::Int(n) = key
+            && !self.next_stale
+            && n >= self.next
+        {
+            self.next = n + 1;
+        }
+        let hash = if self.indexed { key.hash() } else { 0 };
+        let at = self.entries.len() as u32;
+        self.entries.push(Entry { key, value, hash });
+        self.live += 1;
+        if self.indexed {
+            let entries = &self.entries;
+            self.index.insert_unique(spread(hash), at, |i| spread(entries[*i as usize].hash));
+        } else if self.entries.len() > LINEAR_MAX {
+            self.compact();
+            if self.entries.len() > LINEAR_MAX {
+                self.build_index();
+            }
+        }
+        None
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Value> {
+        let i = self.find(key)?;
+        let hash = self.entries[i].hash;
+        if self.indexed
+            && let Ok(slot) = self.index.find_entry(spread(hash), |n| *n as usize == i)
+        {
+            slot.remove();
+        }
+        if key.as_int().is_some_and(|n| n + 1 >= self.next) {
+            self.next_stale = true;
+        }
+        self.live -= 1;
+        let last = i + 1 == self.entries.len();
+        let old = if last {
+            self.entries.pop().map(|e| e.value)
+        } else {
+            self.entries[i].key = Key::Int(0);
+            Some(std::mem::replace(&mut self.entries[i].value, Value::Undef))
+        };
+        while self.entries.last().is_some_and(|e| matches!(e.value, Value::Undef)) {
+            self.entries.pop();
+        }
+        if self.entries.len() > 32 && self.live * 2 < self.entries.len() {
+            self.compact();
+        }
+        old
+    }
+
+    /// Drops the holes that removals left. Amortised O(1) per removal.
+    fn compact(&mut self) {
+        if self.live == self.entries.len() {
+            return;
+        }
+        self.entries.retain(|e| !matches!(e.value, Value::Undef));
+        if self.indexed {
+            self.build_index();
+        }
+    }
+
+    fn next_index(&mut self) -> i64 {
+        if self.next_stale {
+            let max = self
+                .entries
+                .iter()
+                .filter(|e| !matches!(e.value, Value::Undef))
+                .filter_map(|e| e.key.as_int())
+                .max();
+            self.next = max.map_or(0, |n| n + 1).max(0);
+            self.next_stale = false;
+        }
+        self.next
+    }
+}
+
+/// The table wants the entropy in the upper bits, too.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn next_index_follows_the_highest_key() {
+        let mut a = Array::from_list(vec![1.into(), 2.into(), 3.into()]);
+        a.remove(&Key::Int(2));
+        a.push(9);
+        assert_eq!(a.keys().filter_map(|k| k.as_int()).collect::<Vec<_>>(), [0, 1, 2]);
+        let mut b = Array::new();
+        b.insert(Key::Int(-5), Value::None);
+        b.push(1);
+        assert!(b.get_int(0).is_some());
+        b.insert(Key::Int(10), Value::None);
+        b.remove(&Key::Int(10));
+        b.push(1);
+        assert!(b.get_int(1).is_some());
+    }
+
+    #[test]
+    fn deep_values_are_dropped_without_native_stack() {
+        let mut a = Array::new();
+        for _ in 0..1_000_000 {
+            a = Array::from_list(vec![Value::Array(a)]);
+        }
+        let b = a.clone();
+        assert!(Value::Array(a.clone()).strict_eq(&Value::Array(b)));
+        drop(a);
+    }
+
+    proptest! {
+        /// The array behaves like an association list.
+        #[test]
+        fn matches_a_model(ops in proptest::collection::vec((0u8..4, -3i64..40, 0i64..100), 0..200)) {
+            let before = mem::used();
+            {
+                let mut a = Array::new();
+                let mut model: Vec<(String, i64)> = Vec::new();
+                for (op, k, v) in ops {
+                    let name = if k % 2 == 0 { k.to_string() } else { format!("s{k}") };
+                    match op {
+                        0 | 1 => {
+                            a.insert(Key::from(name.as_str()), v.into());
+                            match model.iter_mut().find(|e| e.0 == name) {
+                                Some(e) => e.1 = v,
+                                None => model.push((name, v)),
+                            }
+                        }
+                        2 => {
+                            let had = a.remove(&Key::from(name.as_str())).is_some();
+                            let at = model.iter().position(|e| e.0 == name);
+                            prop_assert_eq!(had, at.is_some());
+                            if let Some(at) = at {
+                                model.remove(at);
+                            }
+                        }
+                        _ => {
+                            let next = model.iter().filter_map(|e| e.0.parse::<i64>().ok()).max().map_or(0, |n| (n + 1).max(0));
+                            a.push(v);
+                            model.push((next.to_string(), v));
+                        }
+                    }
+                    let shared = a.clone();
+                    prop_assert_eq!(shared.len(), model.len());
+                }
+                let got: Vec<(String, i64)> = a
+                    .iter()
+                    .map(|(k, v)| (k.to_value().to_string_lossy(), v.as_number().unwrap_or(-1.0) as i64))
+                    .collect();
+                prop_assert_eq!(got, model);
+            }
+            prop_assert_eq!(mem::used(), before);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Calls: named functions, classes, methods, function values, `cache`.
+
+use super::generate::{Gen, Generator, Symbol};
+use crate::ast::{Arg, Element, Expr, ExprKind, Name};
+use crate::diag::Span;
+use crate::program::{CacheCallee, CacheSite, Op, Reg};
+use crate::registry::arity_message;
+use crate::string::Str;
+
+/// Calls with more arguments pass them as an array.
+const DIRECT_ARGS_MAX: usize = 60;
+
+const CACHE_OPTIONS: &[&str] = &[
+    "ttl", "ttl_override", "ttl_function", "update_function", "argv_filter", "force", "size", "namespace", "per_message",
+    "lru",
+];
+
+impl Generator<'_> {
+    fn check_arity(&mut self, symbol: &Symbol, args: &[Arg], span: Span) -> Gen<()> {
+        if args.iter().any(|a| a.spread) {
+            return Ok(());
+        }
+        let result = match symbol {
+            Symbol::Function(index) => {
+                // A function whose body is being compiled keeps its signature in its place.
+                let p = &self.program.protos[*index as usize];
+                let max = if p.variadic { None } else { Some(usize::from(p.params)) };
+                arity_message(&p.name, usize::from(p.required), max, args.len())
+            }
+            Symbol::Class(index) => {
+                let class = &self.program.classes[*index as usize];
+                match class.constructor {
+                    None => arity_message(&class.name, 0, Some(0), args.len()),
+                    Some(c) => {
+                        let p = &self.program.protos[c as usize];
+                        let max = if p.variadic { None } else { Some(usize::from(p.params)) };
+                        arity_message(&class.name, usize::from(p.required), max, args.len())
+                    }
+                }
+            }
+            Symbol::Native(def) => def.check_arity(args.len()),
+            Symbol::NativeClass(class) => match &class.constructor {
+                Some(def) => def.check_arity(args.len()),
+                None => Err(format!("Class '{}' cannot be created by scripts", class.name)),
+            },
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(message) => self.stop(span, message),
+        }
+    }
+
+    /// Evaluates arguments into registers in a row, beginning at `first`.
+    fn arguments(&mut self, args: &[Arg], first: Reg, span: Span) -> Gen<()> {
+        debug_assert!(args.len() <= DIRECT_ARGS_MAX, "longer lists go through an array");
+        for (i, arg) in args.iter().enumerate() {
+            let reg = first + i as Reg;
+            self.into(&arg.value, reg)?;
+        }
+        let _ = span;
+        Ok(())
+    }
+
+    fn array_call(args: &[Arg]) -> bool {
+        args.len() > DIRECT_ARGS_MAX || args.iter().any(|a| a.spread)
+    }
+
+    /// Evaluates arguments into one array.
+    fn argument_array(&mut self, args: &[Arg], array: Reg, span: Span) -> Gen<()> {
+        self.emit(Op::NewArray { dst: array, capacity: args.len().min(4096) as u16 }, span);
+        for arg in args {
+            let mark = self.mark();
+            let src = self.operand(&arg.value)?;
+            if arg.spread {
+                self.emit(Op::Spread { array, src, values_only: true }, arg.value.span);
+            } else {
+                self.emit(Op::Push { array, src }, arg.value.span);
+            }
+            self.release_to(mark);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn call(&mut self, callee: &Expr, args: &[Arg], dst: Reg, span: Span) -> Gen<()> {
+        match &*callee.kind {
+            ExprKind::Name { builtin, name } => {
+                let Some(symbol) = self.lookup(name, *builtin) else {
+                    return self.unknown_function(name, callee.span);
+                };
+                self.call_symbol(&symbol, name, args, dst, span)
+            }
+            ExprKind::StaticName { class, name } => {
+                let symbol = self.static_symbol(class, name, callee.span)?;
+                self.call_symbol(&symbol, name, args, dst, span)
+            }
+            ExprKind::Prop { base, name } => {
+                let k = self.name_const(name);
+                let array = Self::array_call(args);
+                let start = self.temps(if array { 2 } else { 1 + args.len() as u16 }, span)?;
+                self.into(base, start)?;
+                if array {
+                    self.argument_array(args, start + 1, span)?;
+                    self.emit(Op::CallMethodSpread { dst, start, k }, callee.span);
+                } else {
+                    self.arguments(args, start + 1, span)?;
+                    self.emit(Op::CallMethod { dst, start, argc: args.len() as u8, k }, callee.span);
+                }
+                Ok(())
+            }
+            _ => {
+                let array = Self::array_call(args);
+                let start = self.temps(if array { 2 } else { 1 + args.len() as u16 }, span)?;
+                self.into(callee, start)?;
+                if array {
+                    self.argument_array(args, start + 1, span)?;
+                    self.emit(Op::CallSpread { dst, start }, span);
+                } else {
+                    self.arguments(args, start + 1, span)?;
+                    self.emit(Op::CallValue { dst, start, argc: args.len() as u8 }, span);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn call_symbol(&mut self, symbol: &Symbol, name: &Name, args: &[Arg], dst: Reg, span: Span) -> Gen<()> {
+        self.check_arity(symbol, args, span)?;
+        if Self::array_call(args) {
+            let start = self.temps(2, span)?;
+            self.symbol_value(Some(symbol.clone()), name, start, span)?;
+            self.argument_array(args, start + 1, span)?;
+            self.emit(Op::CallSpread { dst, start }, span);
+            return Ok(());
+        }
+        let argc = args.len() as u8;
+        // An instance goes before the arguments of its constructor.
+        let receiver = u16::from(matches!(symbol, Symbol::Class(_)));
+        let start = self.temps((receiver + u16::from(argc)).max(1), span)?;
+        self.arguments(args, start + receiver as Reg, span)?;
+        let op = match symbol {
+            Symbol::Function(proto) => Op::Call { dst, start, argc, proto: *proto },
+            Symbol::Class(class) => Op::New { dst, start, argc, class: *class },
+            Symbol::Native(def) => Op::CallNative { dst, start, argc, native: self.native(def) },
+            Symbol::NativeClass(class) => Op::NewNative { dst, start, argc, class: self.native_class(class) },
+        };
+        self.emit(op, span);
+        Ok(())
+    }
+
+    /// The function behind `Cls::name`.
+    fn static_symbol(&mut self, class: &Name, name: &Name, span: Span) -> Gen<Symbol> {
+        let index = if **class == *"static" {
+            match self.function().proto.class {
+                Some(index) => index,
+                None => return self.stop(span, "'static' is only available inside a class"),
+            }
+        } else {
+            if let Some(exports) = self.namespace(class) {
+                return match exports.symbols.get(name).cloned() {
+                    Some(symbol) => Ok(symbol),
+                    None => self.stop(span, format!("Namespace '{class}' has no function or class '{name}'")),
+                };
+            }
+            match self.lookup(class, false) {
+                Some(Symbol::Class(index)) => index,
+                Some(Symbol::NativeClass(native)) => {
+                    return match native.statics.get(&**name) {
+                        Some(def) => Ok(Symbol::Native(def.clone())),
+                        None => self.stop(span, format!("Class '{class}' has no static function '{name}'")),
+                    };
+                }
+                _ => return self.stop(span, format!("Unknown class '{class}'")),
+            }
+        };
+        let def = self.program.classes[index as usize].clone();
+        match def.static_methods.get(name.as_bytes()) {
+            Some(m) if m.private && self.function().proto.class != Some(index) => {
+                self.stop(span, format!("Cannot access private member '{name}' of class '{}'", def.name))
+            }
+            Some(m) => Ok(Symbol::Function(m.proto)),
+            None => self.stop(span, format!("Class '{}' has no static function '{name}'", def.name)),
+        }
+    }
+
+    pub(crate) fn static_value(&mut self, class: &Name, name: &Name, dst: Reg, span: Span) -> Gen<()> {
+        let symbol = self.static_symbol(class, name, span)?;
+        self.symbol_value(Some(symbol), name, dst, span)
+    }
+
+    pub(crate) fn cache(&mut self, options: &Expr, target: &Expr, args: &[Arg], dst: Reg, span: Span) -> Gen<()> {
+        if let ExprKind::Array(elements) = &*options.kind {
+            for element in elements {
+                let Element::Pair(key, _) = element else { continue };
+                if let Some(key_value) = self.folded(key) {
+                    let text = key_value.to_string_lossy();
+                    if !CACHE_OPTIONS.contains(&&*text) {
+                        let near = crate::diag::suggest(&text, CACHE_OPTIONS.iter().copied());
+                        let hint = near.map_or(String::new(), |n| format!("; did you mean '{n}'?"));
+                        return self.stop(key.span, format!("Unknown cache option '{text}'{hint}"));
+                    }
+                }
+            }
+        }
+        let (symbol, identity) = match &*target.kind {
+            ExprKind::Name { builtin, name } => match self.lookup(name, *builtin) {
+                Some(symbol) => (symbol, name.to_string()),
+                None => return self.unknown_function(name, target.span),
+            },
+            ExprKind::StaticName { class, name } => {
+                (self.static_symbol(class, name, target.span)?, format!("{class}::{name}"))
+            }
+            _ => return self.stop(target.span, "Expected a function name after the cache options"),
+        };
+        self.check_arity(&symbol, args, target.span)?;
+        let (callee, identity) = match &symbol {
+            Symbol::Function(proto) => {
+                let path = self.module_path.clone();
+                (CacheCallee::Proto(*proto), format!("{path}\0{identity}"))
+            }
+            Symbol::Native(def) => (CacheCallee::Native(self.native(def)), format!("\0{identity}")),
+            _ => return self.stop(target.span, "A class cannot be cached"),
+        };
+        let spread = Self::array_call(args);
+        let site = self.program.sites.len() as u32;
+        self.program.sites.push(CacheSite { callee, identity: Str::from(identity), spread });
+        let start = self.temps(if spread { 2 } else { 1 + args.len() as u16 }, span)?;
+        self.into(options, start)?;
+        if spread {
+            self.argument_array(args, start + 1, span)?;
+        } else {
+            self.arguments(args, start + 1, span)?;
+        }
+        self.emit(Op::Cache { dst, start, argc: if spread { 1 } else { args.len() as u8 }, site }, target.span);
+        Ok(())
+    }
+}

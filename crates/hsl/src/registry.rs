@@ -1,0 +1,601 @@
+//! The native library as the language sees it: one table of functions and classes.
+//!
+//! Registries form layers. A child answers from its own table first and then from its parent, so that each hook can
+//! have its own functions over one shared library.
+
+use crate::array::Array;
+use crate::error::Error;
+use crate::number::parse_number;
+use crate::object::{Function, Object};
+use crate::shared::Shared;
+use crate::string::Str;
+use crate::value::Value;
+use crate::vm::{Host, Limits, NativeCx};
+use smallvec::SmallVec;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A set of types that a parameter accepts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Types(u16);
+
+impl Types {
+    /// Any value.
+    pub const ANY: Types = Types(0xff);
+    /// `none`.
+    pub const NONE: Types = Types(1);
+    /// Booleans.
+    pub const BOOLEAN: Types = Types(2);
+    /// Numbers.
+    pub const NUMBER: Types = Types(4);
+    /// Strings.
+    pub const STRING: Types = Types(8);
+    /// Arrays.
+    pub const ARRAY: Types = Types(16);
+    /// Functions.
+    pub const FUNCTION: Types = Types(32);
+    /// Objects.
+    pub const OBJECT: Types = Types(64);
+    /// Resources.
+    pub const RESOURCE: Types = Types(128);
+
+    const NAMES: [(Types, &'static str); 8] = [
+        (Types::NONE, "none"),
+        (Types::BOOLEAN, "boolean"),
+        (Types::NUMBER, "number"),
+        (Types::STRING, "string"),
+        (Types::ARRAY, "array"),
+        (Types::FUNCTION, "function"),
+        (Types::OBJECT, "object"),
+        (Types::RESOURCE, "resource"),
+    ];
+
+    /// Both sets together.
+    pub const fn or(self, other: Types) -> Types {
+        Types(self.0 | other.0)
+    }
+
+    fn contains(self, other: Types) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The set of one value's type.
+    pub fn of(value: &Value) -> Types {
+        match value {
+            Value::Undef | Value::None => Types::NONE,
+            Value::Bool(_) => Types::BOOLEAN,
+            Value::Number(_) => Types::NUMBER,
+            Value::Str(_) => Types::STRING,
+            Value::Array(_) => Types::ARRAY,
+            Value::Function(_) => Types::FUNCTION,
+            Value::Object(_) => Types::OBJECT,
+            Value::Resource(_) => Types::RESOURCE,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Types> {
+        let mut set = Types(0);
+        for word in text.split(" or ") {
+            let word = word.trim();
+            let one = match word {
+                "any" => Types::ANY,
+                _ => match Types::NAMES.iter().find(|(_, n)| *n == word) {
+                    Some((t, _)) => *t,
+                    // A capitalised name is a class.
+                    None if word.starts_with(|c: char| c.is_ascii_uppercase()) => Types::OBJECT.or(Types::RESOURCE),
+                    None => return None,
+                },
+            };
+            set = set.or(one);
+        }
+        Some(set)
+    }
+
+    /// Converts a value to one of the types if it is a scalar that can be (library section 0.2). False when it cannot.
+    pub fn coerce(self, value: &mut Value) -> bool {
+        if self.contains(Types::of(value)) {
+            return true;
+        }
+        let scalar = matches!(value, Value::Bool(_) | Value::Number(_) | Value::Str(_));
+        if !scalar {
+            return false;
+        }
+        if self.contains(Types::STRING) {
+            *value = Value::Str(value.to_str());
+            return true;
+        }
+        if self.contains(Types::NUMBER) {
+            let number = match value {
+                Value::Bool(b) => Some(f64::from(u8::from(*b))),
+                Value::Str(s) => parse_number(s.as_bytes()),
+                _ => None,
+            };
+            if let Some(n) = number {
+                *value = Value::Number(n);
+                return true;
+            }
+        }
+        if self.contains(Types::BOOLEAN) {
+            *value = Value::Bool(value.truthy());
+            return true;
+        }
+        false
+    }
+}
+
+impl fmt::Display for Types {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Types::ANY {
+            return f.write_str("any");
+        }
+        let names: Vec<&str> = Types::NAMES.iter().filter(|(t, _)| self.contains(*t)).map(|(_, n)| *n).collect();
+        f.write_str(&names.join(" or "))
+    }
+}
+
+/// A parameter of a native function.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Name, without dollar.
+    pub name: Cow<'static, str>,
+    /// What it accepts.
+    pub types: Types,
+    /// May be left out.
+    pub optional: bool,
+}
+
+/// A future that a native function waits for.
+pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
+
+/// Arguments of a callback.
+pub type CallArgs = SmallVec<[Value; 2]>;
+
+/// How a native function goes on.
+pub enum Outcome {
+    /// Finished.
+    Value(Value),
+    /// The execution is suspended until the host has the result.
+    Pending(BoxFuture),
+    /// The execution ends here (`Accept()` and the like). Not catchable.
+    End(Vec<Value>),
+    /// A script function is called and the continuation gets its result.
+    Call(Box<NativeCall>),
+}
+
+impl From<Value> for Outcome {
+    fn from(value: Value) -> Outcome {
+        Outcome::Value(value)
+    }
+}
+
+/// A callback into a script.
+pub struct NativeCall {
+    /// What to call.
+    pub function: Value,
+    /// With what.
+    pub args: CallArgs,
+    /// Gets the result.
+    pub then: Box<dyn Continuation>,
+}
+
+/// The rest of a native function behind a callback or a wait.
+pub trait Continuation: Send {
+    /// Goes on with the result.
+    ///
+    /// # Errors
+    /// As the native function itself.
+    fn resume(&mut self, cx: &mut NativeCx<'_>, result: Value) -> Result<Next, Error>;
+}
+
+/// What a continuation wants next.
+pub enum Next {
+    /// The native function is finished.
+    Value(Value),
+    /// Calls the same function again.
+    Again(CallArgs),
+    /// Calls another function.
+    Call(Value, CallArgs),
+    /// Waits; the result comes back to the continuation.
+    Pending(BoxFuture),
+}
+
+impl<F: FnMut(&mut NativeCx<'_>, Value) -> Result<Next, Error> + Send> Continuation for F {
+    fn resume(&mut self, cx: &mut NativeCx<'_>, result: Value) -> Result<Next, Error> {
+        self(cx, result)
+    }
+}
+
+/// The arguments of a native call, already checked and converted to the declared types.
+pub struct Args<'a>(pub(crate) &'a mut [Value]);
+
+impl Args<'_> {
+    /// Number of arguments given.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True without arguments.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The argument; `none` when left out.
+    pub fn get(&self, i: usize) -> &Value {
+        self.0.get(i).unwrap_or(&Value::None)
+    }
+
+    /// The argument unless it was left out or is `none`.
+    pub fn given(&self, i: usize) -> Option<&Value> {
+        self.0.get(i).filter(|v| !v.is_none())
+    }
+
+    /// Moves the argument out.
+    pub fn take(&mut self, i: usize) -> Value {
+        self.0.get_mut(i).map_or(Value::None, std::mem::take)
+    }
+
+    /// The bytes of a string argument; empty for other types.
+    pub fn bytes(&self, i: usize) -> &[u8] {
+        self.get(i).as_str_bytes().unwrap_or_default()
+    }
+
+    /// The number of a number argument; 0 for other types.
+    pub fn number(&self, i: usize) -> f64 {
+        self.get(i).as_number().unwrap_or(0.0)
+    }
+
+    /// A number used as count, length or offset: truncated toward zero.
+    ///
+    /// # Errors
+    /// nan and infinities.
+    pub fn integer(&self, i: usize) -> Result<i64, Error> {
+        let n = self.number(i);
+        if n.is_finite() {
+            // `as` saturates, which is right for counts.
+            Ok(n as i64)
+        } else {
+            Err(Error::exception("Expected a finite number"))
+        }
+    }
+
+    /// [`integer`](Args::integer) with a default for a missing argument.
+    ///
+    /// # Errors
+    /// nan and infinities.
+    pub fn integer_or(&self, i: usize, default: i64) -> Result<i64, Error> {
+        if self.given(i).is_some() { self.integer(i) } else { Ok(default) }
+    }
+
+    /// Truthiness of an argument, with a default for a missing one.
+    pub fn flag(&self, i: usize, default: bool) -> bool {
+        self.given(i).map_or(default, Value::truthy)
+    }
+
+    /// The array of an array argument; empty for other types.
+    pub fn array(&self, i: usize) -> Array {
+        self.get(i).as_array().cloned().unwrap_or_default()
+    }
+
+    /// A string argument.
+    pub fn string(&self, i: usize) -> Str {
+        match self.get(i) {
+            Value::Str(s) => s.clone(),
+            other => other.to_str(),
+        }
+    }
+
+    /// All arguments.
+    pub fn as_slice(&self) -> &[Value] {
+        self.0
+    }
+}
+
+type PureFn = fn(&mut NativeCx<'_>, Args<'_>) -> Result<Value, Error>;
+type FullFn = dyn Fn(&mut NativeCx<'_>, Args<'_>) -> Result<Outcome, Error> + Send + Sync;
+
+/// The code of a native function.
+#[derive(Clone)]
+pub enum NativeFn {
+    /// Runs to completion.
+    Pure(PureFn),
+    /// May suspend, call back or end the execution.
+    Full(Arc<FullFn>),
+}
+
+/// A native function: name, parameters, documentation and code in one entry.
+pub struct FunctionDef {
+    /// Name in scripts.
+    pub name: Cow<'static, str>,
+    /// Parameters; optional ones last.
+    pub params: Vec<Param>,
+    /// Type of further arguments, if any are accepted.
+    pub variadic: Option<Types>,
+    /// The signature as documented.
+    pub signature: Cow<'static, str>,
+    /// One paragraph for editors.
+    pub doc: Cow<'static, str>,
+    /// The code.
+    pub code: NativeFn,
+}
+
+impl fmt::Debug for FunctionDef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.signature)
+    }
+}
+
+impl FunctionDef {
+    /// A function that runs to completion. `signature` reads
+    /// `name(a: string, b: string or array, c?: number, ...rest: any)`.
+    ///
+    /// # Panics
+    /// On a malformed signature, which is a mistake in the table of the caller and shows on its first use.
+    pub fn pure(signature: &'static str, doc: &'static str, code: PureFn) -> FunctionDef {
+        FunctionDef::with_code(signature, doc, NativeFn::Pure(code))
+    }
+
+    /// A function that may suspend, call back or end the execution.
+    ///
+    /// # Panics
+    /// As [`pure`](FunctionDef::pure).
+    pub fn full<F>(signature: &'static str, doc: &'static str, code: F) -> FunctionDef
+    where
+        F: Fn(&mut NativeCx<'_>, Args<'_>) -> Result<Outcome, Error> + Send + Sync + 'static,
+    {
+        FunctionDef::with_code(signature, doc, NativeFn::Full(Arc::new(code)))
+    }
+
+    fn with_code(signature: &'static str, doc: &'static str, code: NativeFn) -> FunctionDef {
+        match FunctionDef::parse(signature) {
+            Some((name, params, variadic)) => FunctionDef {
+                name: Cow::Borrowed(name),
+                params,
+                variadic,
+                signature: Cow::Borrowed(signature),
+                doc: Cow::Borrowed(doc),
+                code,
+            },
+            None => panic!("malformed signature: {signature}"),
+        }
+    }
+
+    /// A function whose name and parameters are only known at run time (plugins).
+    pub fn dynamic<F>(name: String, params: Vec<Param>, variadic: Option<Types>, doc: String, code: F) -> FunctionDef
+    where
+        F: Fn(&mut NativeCx<'_>, Args<'_>) -> Result<Outcome, Error> + Send + Sync + 'static,
+    {
+        let list: Vec<String> = params.iter().map(|p| format!("{}: {}", p.name, p.types)).collect();
+        let signature = format!("{name}({})", list.join(", "));
+        FunctionDef {
+            name: Cow::Owned(name),
+            params,
+            variadic,
+            signature: Cow::Owned(signature),
+            doc: Cow::Owned(doc),
+            code: NativeFn::Full(Arc::new(code)),
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn parse(signature: &'static str) -> Option<(&'static str, Vec<Param>, Option<Types>)> {
+        let (name, rest) = signature.split_once('(')?;
+        let list = rest.strip_suffix(')')?;
+        let mut params = Vec::new();
+        let mut variadic = None;
+        for part in list.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let (name, types) = part.split_once(':')?;
+            let types = Types::parse(types.trim())?;
+            if name.starts_with("...") {
+                variadic = Some(types);
+                continue;
+            }
+            let optional = name.ends_with('?');
+            params.push(Param { name: Cow::Borrowed(name.trim_end_matches('?')), types, optional });
+        }
+        Some((name.trim(), params, variadic))
+    }
+
+    /// Arguments that must be given.
+    pub fn required(&self) -> usize {
+        self.params.iter().filter(|p| !p.optional).count()
+    }
+
+    /// The arity message, if `argc` arguments do not fit.
+    pub(crate) fn check_arity(&self, argc: usize) -> Result<(), String> {
+        let max = if self.variadic.is_some() { None } else { Some(self.params.len()) };
+        arity_message(&self.name, self.required(), max, argc)
+    }
+
+    /// Checks types and converts scalars.
+    pub(crate) fn check_types(&self, args: &mut [Value]) -> Result<(), Error> {
+        for (i, value) in args.iter_mut().enumerate() {
+            let (types, name, optional) = match (self.params.get(i), self.variadic) {
+                (Some(p), _) => (p.types, &*p.name, p.optional),
+                (None, Some(types)) => (types, "...", false),
+                (None, None) => continue,
+            };
+            if types.contains(Types::of(value)) || (optional && value.is_none()) || types.coerce(value) {
+                continue;
+            }
+            return Err(Error::exception(format!(
+                "Function '{}' expects argument {} (${name}) to be {types}, {} given",
+                self.name,
+                i + 1,
+                value.type_name()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// `Function 'f' expects 2 arguments, 1 given` and its kin (section 11).
+pub(crate) fn arity_message(name: &str, min: usize, max: Option<usize>, given: usize) -> Result<(), String> {
+    let bound = match max {
+        Some(max) if given > max => (if min == max { "" } else { "at most " }, max),
+        _ if given < min => (if max == Some(min) { "" } else { "at least " }, min),
+        _ => return Ok(()),
+    };
+    let plural = if bound.1 == 1 { "" } else { "s" };
+    let name = if name.is_empty() { "Anonymous function".to_owned() } else { format!("Function '{name}'") };
+    Err(format!("{name} expects {}{} argument{plural}, {given} given", bound.0, bound.1))
+}
+
+type MethodFn = dyn Fn(&mut NativeCx<'_>, &Arc<Object>, Args<'_>) -> Result<Outcome, Error> + Send + Sync;
+
+/// A method of a native class.
+pub struct NativeMethod {
+    /// Name in scripts.
+    pub name: Cow<'static, str>,
+    /// Parameters and documentation; its code is not used.
+    pub def: FunctionDef,
+    /// The code.
+    pub code: Arc<MethodFn>,
+}
+
+/// A class of the library.
+pub struct NativeClass {
+    /// Name in scripts.
+    pub name: Cow<'static, str>,
+    /// Creates an instance; `None` for classes that only the library creates.
+    pub constructor: Option<Arc<FunctionDef>>,
+    pub(crate) methods: Vec<NativeMethod>,
+    pub(crate) statics: BTreeMap<Cow<'static, str>, Arc<FunctionDef>>,
+}
+
+impl fmt::Debug for NativeClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl NativeClass {
+    /// A class without constructor, methods or static functions.
+    pub fn new(name: &'static str) -> NativeClass {
+        NativeClass { name: Cow::Borrowed(name), constructor: None, methods: Vec::new(), statics: BTreeMap::new() }
+    }
+
+    /// Sets the constructor, a function that returns the instance.
+    #[must_use]
+    pub fn constructor(mut self, def: FunctionDef) -> NativeClass {
+        self.constructor = Some(Arc::new(def));
+        self
+    }
+
+    /// Adds a method.
+    ///
+    /// # Panics
+    /// As [`FunctionDef::pure`].
+    #[must_use]
+    pub fn method<F>(mut self, signature: &'static str, doc: &'static str, code: F) -> NativeClass
+    where
+        F: Fn(&mut NativeCx<'_>, &Arc<Object>, Args<'_>) -> Result<Outcome, Error> + Send + Sync + 'static,
+    {
+        let def = FunctionDef::pure(signature, doc, |_, _| Ok(Value::None));
+        self.methods.push(NativeMethod { name: def.name.clone(), def, code: Arc::new(code) });
+        self
+    }
+
+    /// Adds a static function.
+    #[must_use]
+    pub fn function(mut self, def: FunctionDef) -> NativeClass {
+        self.statics.insert(def.name.clone(), Arc::new(def));
+        self
+    }
+
+    pub(crate) fn find(&self, name: &[u8]) -> Option<u32> {
+        self.methods.iter().position(|m| m.name.as_bytes() == name).map(|i| i as u32)
+    }
+}
+
+/// The functions and classes that a script may use.
+#[derive(Default)]
+pub struct Registry {
+    parent: Option<Arc<Registry>>,
+    functions: BTreeMap<Cow<'static, str>, Arc<FunctionDef>>,
+    classes: BTreeMap<Cow<'static, str>, Arc<NativeClass>>,
+}
+
+impl Registry {
+    /// A table with the classes of the language itself (`Exception`).
+    pub fn new() -> Registry {
+        let mut registry = Registry::default();
+        registry.add_class(crate::vm::builtin::exception_class());
+        registry
+    }
+
+    /// A layer over `parent`; its entries win.
+    pub fn child(parent: &Arc<Registry>) -> Registry {
+        Registry { parent: Some(Arc::clone(parent)), ..Registry::default() }
+    }
+
+    /// Adds or replaces a function.
+    pub fn add_function(&mut self, def: FunctionDef) {
+        self.functions.insert(def.name.clone(), Arc::new(def));
+    }
+
+    /// Adds a function under a second name.
+    pub fn add_alias(&mut self, alias: &'static str, name: &str) {
+        if let Some(def) = self.function(name).cloned() {
+            self.functions.insert(Cow::Borrowed(alias), def);
+        }
+    }
+
+    /// Adds or replaces a class.
+    pub fn add_class(&mut self, class: impl Into<Arc<NativeClass>>) {
+        let class = class.into();
+        self.classes.insert(class.name.clone(), class);
+    }
+
+    /// Looks a function up.
+    pub fn function(&self, name: &str) -> Option<&Arc<FunctionDef>> {
+        self.functions.get(name).or_else(|| self.parent.as_ref()?.function(name))
+    }
+
+    /// Looks a class up.
+    pub fn class(&self, name: &str) -> Option<&Arc<NativeClass>> {
+        self.classes.get(name).or_else(|| self.parent.as_ref()?.class(name))
+    }
+
+    /// Names of all functions and classes, for suggestions and editors.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.functions.keys().chain(self.classes.keys()).map(|n| &**n).collect();
+        if let Some(parent) = &self.parent {
+            names.extend(parent.names());
+        }
+        names
+    }
+}
+
+/// Calls a native function outside a machine, for tests and host code. Callbacks and waiting are not available.
+///
+/// # Errors
+/// Those of the function, or [`Error::Fatal`] when it wants to suspend or call back.
+pub fn call_native(
+    def: &FunctionDef,
+    args: &mut [Value],
+    host: &mut dyn Host,
+    shared: &Arc<Shared>,
+) -> Result<Value, Error> {
+    def.check_arity(args.len()).map_err(Error::exception)?;
+    def.check_types(args)?;
+    let limits = Limits::default();
+    let mut cx = NativeCx::detached(host, shared, &limits);
+    match &def.code {
+        NativeFn::Pure(f) => f(&mut cx, Args(args)),
+        NativeFn::Full(f) => match f(&mut cx, Args(args))? {
+            Outcome::Value(v) => Ok(v),
+            _ => Err(Error::fatal(format!("{}() needs a running script", def.name))),
+        },
+    }
+}
+
+/// A function value for a native function.
+impl From<Arc<FunctionDef>> for Value {
+    fn from(def: Arc<FunctionDef>) -> Value {
+        Value::Function(Arc::new(Function::native(def)))
+    }
+}

@@ -1,0 +1,363 @@
+//! [`Shared`]: state of the process that executions have in common: the function cache and the shared memory with its
+//! barriers (language sections 13 and 14). Waiting never blocks a thread; it yields a future.
+
+use crate::error::Error;
+use crate::object::ObjectKind;
+use crate::registry::BoxFuture;
+use crate::string::Str;
+use crate::value::Value;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+/// Monotonic seconds since some fixed moment.
+pub type Clock = Arc<dyn Fn() -> f64 + Send + Sync>;
+
+/// State shared by the executions of a process. Lock order: none, no two of its locks are held at once.
+pub struct Shared {
+    clock: Clock,
+    cache: Mutex<HashMap<(Str, Str), Bucket>>,
+    memory: Mutex<Memory>,
+    executions: AtomicU64,
+}
+
+#[derive(Default)]
+struct Bucket {
+    size: usize,
+    entries: HashMap<Str, Entry>,
+    /// Entry keys by last use.
+    uses: BTreeMap<u64, Str>,
+    clock: u64,
+    flights: HashMap<Str, Arc<Flight>>,
+    hits: u64,
+    misses: u64,
+}
+
+struct Entry {
+    value: Value,
+    expires_s: f64,
+    used: u64,
+}
+
+/// Something that executions wait for.
+#[derive(Default)]
+struct Flight(Mutex<(bool, Vec<Waker>)>);
+
+impl Flight {
+    fn land(&self) {
+        let wakers = {
+            let mut state = self.0.lock();
+            state.0 = true;
+            std::mem::take(&mut state.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+struct Wait(Arc<Flight>);
+
+impl Future for Wait {
+    type Output = Result<Value, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.0.lock();
+        if state.0 {
+            return Poll::Ready(Ok(Value::None));
+        }
+        if !state.1.iter().any(|w| w.will_wake(cx.waker())) {
+            state.1.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    values: HashMap<Str, Value>,
+    locks: HashMap<Str, (u64, Arc<Flight>)>,
+}
+
+/// What a cache bucket holds, for `halonctl hsl cache list`.
+#[derive(Debug, Clone)]
+pub struct BucketInfo {
+    /// Namespace.
+    pub namespace: String,
+    /// Function, with its file for script functions.
+    pub function: String,
+    /// Entries now.
+    pub entries: usize,
+    /// Entries at most.
+    pub size: usize,
+    /// Lookups answered.
+    pub hits: u64,
+    /// Lookups that had to call.
+    pub misses: u64,
+}
+
+pub(crate) enum Lookup {
+    Hit(Value),
+    /// Not there: the caller computes it. The old value may be expired.
+    Miss { ticket: Option<Ticket>, old: Option<Value> },
+    /// Another execution computes it.
+    Wait(BoxFuture),
+}
+
+/// The right to fill one cache entry; others wait until it is stored or dropped.
+pub(crate) struct Ticket {
+    shared: Arc<Shared>,
+    bucket: (Str, Str),
+    key: Str,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let removed = self.shared.cache.lock().get_mut(&self.bucket).and_then(|b| b.flights.remove(&self.key));
+        drop(removed);
+        self.flight.land();
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared::new()
+    }
+}
+
+impl Shared {
+    /// Empty state on the monotonic clock of the system.
+    pub fn new() -> Shared {
+        let start = std::time::Instant::now();
+        Shared::with_clock(Arc::new(move || start.elapsed().as_secs_f64()))
+    }
+
+    /// Empty state on a given clock.
+    pub fn with_clock(clock: Clock) -> Shared {
+        Shared {
+            clock,
+            cache: Mutex::new(HashMap::new()),
+            memory: Mutex::new(Memory::default()),
+            executions: AtomicU64::new(1),
+        }
+    }
+
+    /// Seconds on the clock.
+    pub fn now(&self) -> f64 {
+        (self.clock)()
+    }
+
+    pub(crate) fn next_execution(&self) -> u64 {
+        self.executions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn lookup(
+        self: &Arc<Self>,
+        bucket: &(Str, Str),
+        key: &Str,
+        size: usize,
+        force: bool,
+        may_wait: bool,
+    ) -> Lookup {
+        let now = self.now();
+        let mut cache = self.cache.lock();
+        let b = cache.entry(bucket.clone()).or_insert_with(|| Bucket { size, ..Bucket::default() });
+        b.size = b.size.min(size);
+        b.clock += 1;
+        let clock = b.clock;
+        let mut old = None;
+        if let Some(entry) = b.entries.get_mut(key) {
+            if !force && entry.expires_s > now {
+                b.uses.remove(&entry.used);
+                entry.used = clock;
+                b.uses.insert(clock, key.clone());
+                b.hits += 1;
+                return Lookup::Hit(entry.value.clone());
+            }
+            old = Some(entry.value.clone());
+        }
+        if let Some(flight) = b.flights.get(key) {
+            if may_wait {
+                return Lookup::Wait(Box::pin(Wait(Arc::clone(flight))));
+            }
+            b.misses += 1;
+            return Lookup::Miss { ticket: None, old };
+        }
+        b.misses += 1;
+        let flight = Arc::new(Flight::default());
+        b.flights.insert(key.clone(), Arc::clone(&flight));
+        let ticket = Ticket { shared: Arc::clone(self), bucket: bucket.clone(), key: key.clone(), flight };
+        Lookup::Miss { ticket: Some(ticket), old }
+    }
+
+    pub(crate) fn store(&self, bucket: &(Str, Str), key: &Str, value: &Value, ttl_s: f64, lru: bool) {
+        if ttl_s.is_nan() || ttl_s <= 0.0 || !shareable(value) {
+            return;
+        }
+        let expires_s = self.now() + ttl_s;
+        // Values are dropped outside the lock.
+        let mut dropped = Vec::new();
+        {
+            let mut cache = self.cache.lock();
+            let Some(b) = cache.get_mut(bucket) else { return };
+            if b.size == 0 {
+                return;
+            }
+            b.clock += 1;
+            let clock = b.clock;
+            if let Some(entry) = b.entries.remove(key) {
+                b.uses.remove(&entry.used);
+                dropped.push(entry.value);
+            } else if b.entries.len() >= b.size && !lru {
+                return;
+            }
+            while b.entries.len() >= b.size {
+                let Some((_, oldest)) = b.uses.pop_first() else { break };
+                dropped.extend(b.entries.remove(&oldest).map(|e| e.value));
+            }
+            b.uses.insert(clock, key.clone());
+            b.entries.insert(key.clone(), Entry { value: value.clone(), expires_s, used: clock });
+        }
+    }
+
+    /// The cache buckets.
+    pub fn cache_list(&self) -> Vec<BucketInfo> {
+        let cache = self.cache.lock();
+        cache
+            .iter()
+            .map(|((namespace, function), b)| BucketInfo {
+                namespace: namespace.to_text().into_owned(),
+                function: function.to_text().replace('\0', ":"),
+                entries: b.entries.len(),
+                size: b.size,
+                hits: b.hits,
+                misses: b.misses,
+            })
+            .collect()
+    }
+
+    /// Empties the buckets of a namespace, or all; the number of entries removed.
+    pub fn cache_clear(&self, namespace: Option<&[u8]>) -> usize {
+        let mut dropped = Vec::new();
+        {
+            let mut cache = self.cache.lock();
+            for ((name, _), b) in cache.iter_mut() {
+                if namespace.is_none_or(|n| n == name.as_bytes()) {
+                    dropped.extend(b.entries.drain());
+                    b.uses.clear();
+                }
+            }
+            cache.retain(|(name, _), b| !b.flights.is_empty() || namespace.is_some_and(|n| n != name.as_bytes()));
+        }
+        dropped.len()
+    }
+
+    /// Runs `change` on the value of a shared-memory key while no other execution is inside a barrier of that name.
+    ///
+    /// # Errors
+    /// A future to wait for before trying again.
+    pub fn with_memory<R>(
+        &self,
+        key: &[u8],
+        execution: u64,
+        change: impl FnOnce(&mut Option<Value>) -> R,
+    ) -> Result<R, BoxFuture> {
+        let mut memory = self.memory.lock();
+        if let Some((owner, flight)) = memory.locks.get(key)
+            && *owner != execution
+        {
+            return Err(Box::pin(Wait(Arc::clone(flight))));
+        }
+        let mut slot = memory.values.remove(key);
+        let result = change(&mut slot);
+        if let Some(value) = slot {
+            memory.values.insert(Str::from_bytes(key), value);
+        }
+        Ok(result)
+    }
+
+    /// Enters the barrier of a name.
+    ///
+    /// # Errors
+    /// A future to wait for, or an exception when this execution is inside already.
+    pub fn enter(self: &Arc<Self>, name: &Str, execution: u64) -> Result<BarrierGuard, Result<BoxFuture, Error>> {
+        let mut memory = self.memory.lock();
+        if let Some((owner, flight)) = memory.locks.get(name) {
+            if *owner == execution {
+                return Err(Err(Error::exception(format!("Already inside barrier '{}'", name.to_text()))));
+            }
+            return Err(Ok(Box::pin(Wait(Arc::clone(flight)))));
+        }
+        let flight = Arc::new(Flight::default());
+        memory.locks.insert(name.clone(), (execution, Arc::clone(&flight)));
+        Ok(BarrierGuard { shared: Arc::clone(self), name: name.clone(), flight })
+    }
+}
+
+/// Keeps a barrier closed for others until dropped.
+pub struct BarrierGuard {
+    shared: Arc<Shared>,
+    name: Str,
+    flight: Arc<Flight>,
+}
+
+impl BarrierGuard {
+    /// The shared value of the name.
+    pub fn value(&self) -> Option<Value> {
+        self.shared.memory.lock().values.get(&self.name).cloned()
+    }
+
+    /// Replaces the shared value of the name; `None` removes it.
+    ///
+    /// # Errors
+    /// An exception for values that cannot leave their execution.
+    pub fn set(&self, value: Option<Value>) -> Result<(), Error> {
+        if value.as_ref().is_some_and(|v| !shareable(v)) {
+            return Err(Error::exception("Only plain data can be shared between executions"));
+        }
+        let old = {
+            let mut memory = self.shared.memory.lock();
+            match value {
+                Some(value) => memory.values.insert(self.name.clone(), value),
+                None => memory.values.remove(&self.name),
+            }
+        };
+        drop(old);
+        Ok(())
+    }
+}
+
+impl Drop for BarrierGuard {
+    fn drop(&mut self) {
+        self.shared.memory.lock().locks.remove(&self.name);
+        self.flight.land();
+    }
+}
+
+/// Whether a value may be seen by other executions: plain data and objects that lock themselves.
+pub fn shareable(value: &Value) -> bool {
+    let mut work = vec![value.clone()];
+    while let Some(v) = work.pop() {
+        match &v {
+            Value::Array(a) => {
+                for (k, v) in a.iter() {
+                    work.push(v.clone());
+                    if let crate::array::Key::Val(k) = k {
+                        work.push(k);
+                    }
+                }
+            }
+            Value::Function(_) => return false,
+            Value::Object(o) => match &o.0 {
+                ObjectKind::Native { data, .. } if data.shareable() => {}
+                _ => return false,
+            },
+            Value::Resource(r) if !r.shareable() => return false,
+            _ => {}
+        }
+    }
+    true
+}

@@ -1,0 +1,41 @@
+//! Classes that belong to the language itself: `Exception` and `Regex`.
+
+use crate::error::Error;
+use crate::object::{Exception, Object};
+use crate::registry::{FunctionDef, NativeClass, Outcome};
+use crate::value::Value;
+use std::sync::{Arc, LazyLock};
+
+/// Class of compiled patterns.
+pub(crate) static REGEX_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| Arc::new(NativeClass::new("Regex")));
+
+static EXCEPTION_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
+    let this = |o: &Arc<Object>| -> Result<(Value, Option<crate::diag::Place>), Error> {
+        o.data::<Exception>()
+            .map(|e| (Value::Str(e.message.clone()), e.place.clone()))
+            .ok_or_else(|| Error::exception("Not an Exception"))
+    };
+    let class = NativeClass::new("Exception")
+        .constructor(FunctionDef::pure("Exception(message: string)", "Creates an exception.", |_, args| {
+            Ok(Object::native(&EXCEPTION_CLASS, Exception { message: args.string(0), place: None }))
+        }))
+        .method("message()", "What happened.", move |_, o, _| Ok(Outcome::Value(this(o)?.0)))
+        .method("toString()", "Place and message.", |_, o, _| {
+            let mut out = Vec::new();
+            o.write_string(&mut out);
+            Ok(Outcome::Value(out.into()))
+        })
+        .method("file()", "File of the failure.", move |_, o, _| {
+            Ok(Outcome::Value(this(o)?.1.map(|p| p.file_or_entry().to_owned()).into()))
+        })
+        .method("line()", "Line of the failure.", move |_, o, _| Ok(Outcome::Value(this(o)?.1.map(|p| p.line).into())))
+        .method("column()", "Column of the failure.", move |_, o, _| {
+            Ok(Outcome::Value(this(o)?.1.map(|p| p.column).into()))
+        });
+    Arc::new(class)
+});
+
+/// The class of runtime errors.
+pub(crate) fn exception_class() -> Arc<NativeClass> {
+    Arc::clone(&EXCEPTION_CLASS)
+}

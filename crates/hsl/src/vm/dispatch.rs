@@ -1,0 +1,1169 @@
+//! The dispatch loop.
+
+use super::access::{self, Inside};
+use super::frames::{
+    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct, continue_native,
+    push_call, raise, resume_generator, return_value, yield_value,
+};
+use super::{Machine, Step, Waiting, cache};
+use crate::array::Array;
+use crate::ast::BinaryOp;
+use crate::error::Error;
+use crate::number::write_number;
+use crate::object::{Function, FunctionKind, Object, ObjectKind};
+use crate::ops;
+use crate::program::{Op, Path, Program, Proto, Reg, Root};
+use crate::string::Str;
+use crate::value::Value;
+use std::sync::Arc;
+
+type Regs = [Value; WINDOW];
+
+/// Runs until the execution stops or `fuel` jumps and calls are used up.
+pub(crate) fn run(m: &mut Machine, stack: &mut Vec<Value>, fuel: u32) -> Step {
+    let mut fuel = fuel;
+    let mut flow = match start(m, stack) {
+        Ok(flow) => flow,
+        Err(e) => raise(m, stack, e),
+    };
+    loop {
+        match flow {
+            Flow::Continue => {}
+            Flow::Done(value) => return Step::Done(value),
+            Flow::End(function, args) => {
+                super::frames::unwind_all(m, stack);
+                return Step::Ended { function, args };
+            }
+            Flow::Wait(future) => return Step::Pending(future),
+            Flow::Fail(error) => return Step::Failed(error),
+        }
+        if matches!(m.frames.last(), Some(Frame::Native(_))) {
+            let result = match m.resumed.take() {
+                Some(Ok(value)) => continue_native(m, stack, value),
+                Some(Err(e)) => Err(e),
+                None => Err(Error::fatal("A native function was left without a result")),
+            };
+            flow = result.unwrap_or_else(|e| raise(m, stack, e));
+            continue;
+        }
+        if m.frames.is_empty() {
+            return Step::Done(Value::None);
+        }
+        if fuel == 0 {
+            return Step::OutOfFuel;
+        }
+        flow = match frames(m, stack, &mut fuel) {
+            Ok(flow) => flow,
+            Err(e) => raise(m, stack, e),
+        };
+    }
+}
+
+/// Applies the result that the machine waited for.
+fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
+    let waiting = std::mem::replace(&mut m.waiting, Waiting::No);
+    if waiting == Waiting::No {
+        return Ok(Flow::Continue);
+    }
+    let value = match m.resumed.take() {
+        Some(result) => result?,
+        None => Value::None,
+    };
+    match waiting {
+        Waiting::No => {}
+        Waiting::Retry => {
+            if let Some(Frame::Script(f)) = m.frames.last_mut() {
+                f.pc -= 1;
+            }
+        }
+        Waiting::Deliver(dst) => {
+            if let Some(Frame::Script(f)) = m.frames.last() {
+                stack[f.base as usize + usize::from(dst)] = value;
+            }
+        }
+        Waiting::Continuation => return continue_native(m, stack, value),
+    }
+    Ok(Flow::Continue)
+}
+
+fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
+    // Every push reserves a whole window.
+    stack.get_mut(base..).and_then(|s| s.first_chunk_mut()).ok_or_else(|| Error::fatal("Register window is missing"))
+}
+
+#[cold]
+fn undefined(proto: &Proto, reg: Reg) -> Error {
+    match proto.names.get(usize::from(reg)) {
+        Some(name) => Error::exception(format!("Undefined variable ${name}")),
+        None => Error::exception("Value is missing"),
+    }
+}
+
+/// Reads a register: temporaries are moved out, variables are copied.
+#[inline(always)]
+fn fetch(regs: &mut Regs, src: Reg, proto: &Proto) -> Result<Value, Error> {
+    if usize::from(src) >= proto.names.len() {
+        return Ok(std::mem::replace(&mut regs[usize::from(src)], Value::Undef));
+    }
+    match &regs[usize::from(src)] {
+        Value::Number(n) => Ok(Value::Number(*n)),
+        Value::Undef => Err(undefined(proto, src)),
+        other => Ok(other.clone()),
+    }
+}
+
+#[inline(always)]
+fn defined<'r>(regs: &'r Regs, reg: Reg, proto: &Proto) -> Result<&'r Value, Error> {
+    match &regs[usize::from(reg)] {
+        Value::Undef => Err(undefined(proto, reg)),
+        v => Ok(v),
+    }
+}
+
+#[inline(always)]
+fn set_number(regs: &mut Regs, dst: Reg, n: f64) {
+    match &mut regs[usize::from(dst)] {
+        Value::Number(slot) => *slot = n,
+        slot => *slot = Value::Number(n),
+    }
+}
+
+/// A binary operation off the fast path; in place when the target is the left operand.
+#[inline(never)]
+fn binary_slow(regs: &mut Regs, op: BinaryOp, dst: Reg, a: Reg, b: Reg, proto: &Proto) -> Result<(), Error> {
+    defined(regs, a, proto)?;
+    defined(regs, b, proto)?;
+    if dst == a && a != b {
+        let mut left = std::mem::take(&mut regs[usize::from(a)]);
+        let result = ops::assign(op, &mut left, &regs[usize::from(b)]);
+        regs[usize::from(a)] = left;
+        return result;
+    }
+    regs[usize::from(dst)] = ops::binary(op, &regs[usize::from(a)], &regs[usize::from(b)])?;
+    Ok(())
+}
+
+#[inline(never)]
+fn int_slow(regs: &mut Regs, op: BinaryOp, dst: Reg, a: Reg, n: i32, proto: &Proto) -> Result<(), Error> {
+    defined(regs, a, proto)?;
+    let right = Value::Number(f64::from(n));
+    if dst == a {
+        return ops::assign(op, &mut regs[usize::from(a)], &right);
+    }
+    regs[usize::from(dst)] = ops::binary(op, &regs[usize::from(a)], &right)?;
+    Ok(())
+}
+
+#[inline(never)]
+fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<Value, Error> {
+    let parts = &mut regs[usize::from(start)..usize::from(start) + usize::from(count)];
+    let total: usize = parts.iter().map(|p| if let Value::Str(s) = p { s.len() } else { 16 }).sum();
+    ops::check_length(total)?;
+    if !interpolated && let Some(i) = parts.iter().position(Value::is_none) {
+        let other = if i == 0 { parts.get(1) } else { parts.first() };
+        let other = other.map_or("none", Value::type_name);
+        let (a, b) = if i == 0 { ("none", other) } else { (other, "none") };
+        return Err(Error::exception(format!("Unsupported operand types for .: {a} and {b}")));
+    }
+    if total <= 14 {
+        let mut out = Str::new();
+        for p in parts.iter_mut() {
+            match std::mem::replace(p, Value::Undef) {
+                Value::Str(s) => out.push_bytes(s.as_bytes()),
+                other => out.push_bytes(other.to_str().as_bytes()),
+            }
+        }
+        return Ok(Value::Str(out));
+    }
+    let mut out = Vec::with_capacity(total);
+    for p in parts.iter_mut() {
+        match std::mem::replace(p, Value::Undef) {
+            Value::Str(s) => out.extend_from_slice(s.as_bytes()),
+            Value::Number(n) => write_number(&mut out, n),
+            other => other.write_string(&mut out),
+        }
+    }
+    Ok(Value::Str(Str::from_vec(out)))
+}
+
+#[inline(never)]
+fn append(regs: &mut Regs, a: Reg, b: Reg, proto: &Proto) -> Result<(), Error> {
+    defined(regs, a, proto)?;
+    defined(regs, b, proto)?;
+    if a == b {
+        let copy = regs[usize::from(b)].clone();
+        return ops::append_assign(&mut regs[usize::from(a)], &copy);
+    }
+    let mut left = std::mem::take(&mut regs[usize::from(a)]);
+    let result = match (&mut left, &regs[usize::from(b)]) {
+        (Value::Str(s), Value::Str(t)) if s.len() + t.len() < 1 << 16 => {
+            s.push_bytes(t.as_bytes());
+            Ok(())
+        }
+        (left, right) => ops::append_assign(left, right),
+    };
+    regs[usize::from(a)] = left;
+    result
+}
+
+fn compare(regs: &Regs, a: Reg, b: Reg, proto: &Proto, test: fn(&Value, &Value) -> bool) -> Result<bool, Error> {
+    Ok(test(defined(regs, a, proto)?, defined(regs, b, proto)?))
+}
+
+fn run_path(
+    m: &mut Machine,
+    slot: usize,
+    regs: &mut Regs,
+    path: &Path,
+    src: Value,
+    inside: Inside<'_>,
+) -> Result<Value, Error> {
+    for step in &path.steps {
+        if let crate::program::Step::Index(r) = step
+            && matches!(regs[usize::from(*r)], Value::Undef)
+        {
+            return Err(Error::exception("Undefined variable used as key"));
+        }
+    }
+    match path.root {
+        Root::Reg(r) => {
+            let mut root = std::mem::replace(&mut regs[usize::from(r)], Value::Undef);
+            let result = access::path(&mut root, path, regs, src, inside);
+            regs[usize::from(r)] = root;
+            result
+        }
+        Root::Global(g) => {
+            let state = &mut m.programs[slot];
+            check_augmented(&state.globals[g as usize], path, || state.program.global_names[g as usize].to_string())?;
+            access::path(&mut state.globals[g as usize], path, regs, src, inside)
+        }
+        Root::Static(s) => access::path(&mut m.programs[slot].statics[s as usize], path, regs, src, inside),
+        Root::Cell(c) => {
+            let Some(Frame::Script(f)) = m.frames.last() else { return Err(Error::fatal("Cell is missing")) };
+            let cell = Arc::clone(&f.cells[usize::from(c)]);
+            let mut root = std::mem::replace(&mut *cell.0.lock(), Value::Undef);
+            let result = check_augmented(&root, path, || {
+                m.programs[slot].program.protos[f.proto as usize].cell_names[usize::from(c)].to_string()
+            })
+            .and_then(|()| access::path(&mut root, path, regs, src, inside));
+            *cell.0.lock() = root;
+            result
+        }
+    }
+}
+
+/// Changing a variable that does not exist.
+fn check_augmented(root: &Value, path: &Path, name: impl Fn() -> String) -> Result<(), Error> {
+    if path.steps.is_empty()
+        && matches!(root, Value::Undef)
+        && matches!(path.op, crate::program::PathOp::Augment(_) | crate::program::PathOp::Increment { .. })
+    {
+        return Err(Error::exception(format!("Undefined variable ${}", name())));
+    }
+    Ok(())
+}
+
+enum Stop {
+    Flow(Flow),
+    Error(Error),
+}
+
+/// Runs script frames until control has to go elsewhere.
+fn frames(m: &mut Machine, stack: &mut Vec<Value>, fuel: &mut u32) -> Result<Flow, Error> {
+    let programs: Vec<Arc<Program>> = m.programs.iter().map(|s| Arc::clone(&s.program)).collect();
+    loop {
+        let Some(Frame::Script(f)) = m.frames.last() else { return Ok(Flow::Continue) };
+        let slot = f.program as usize;
+        let Some(program) = programs.get(slot) else { return Ok(Flow::Continue) };
+        let proto = &program.protos[f.proto as usize];
+        let base = f.base as usize;
+        let mut pc = f.pc as usize;
+        let stop = segment(m, stack, fuel, slot, program, proto, base, &mut pc);
+        match stop {
+            Ok(Stop::Flow(Flow::Continue)) => {
+                if *fuel == 0 {
+                    return Ok(Flow::Continue);
+                }
+            }
+            Ok(Stop::Flow(flow)) => return Ok(flow),
+            Ok(Stop::Error(e)) | Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Runs one script frame until it calls, returns, waits, fails or is out of fuel. The position is saved in the frame
+/// before anything that looks at it.
+#[allow(clippy::too_many_arguments, clippy::too_many_lines)]
+fn segment(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    fuel: &mut u32,
+    slot: usize,
+    program: &Arc<Program>,
+    proto: &Proto,
+    base: usize,
+    pc_out: &mut usize,
+) -> Result<Stop, Error> {
+    let code = &proto.code[..];
+    let mut pc = *pc_out;
+    let mut regs = window(stack, base)?;
+    macro_rules! r {
+        ($i:expr) => {
+            regs[usize::from($i)]
+        };
+    }
+    macro_rules! save {
+        () => {
+            if let Some(Frame::Script(f)) = m.frames.last_mut() {
+                f.pc = pc as u32;
+            }
+        };
+    }
+    macro_rules! fail {
+        ($e:expr) => {{
+            save!();
+            return Ok(Stop::Error($e));
+        }};
+    }
+    macro_rules! check {
+        ($e:expr) => {
+            match $e {
+                Ok(v) => v,
+                Err(e) => fail!(e),
+            }
+        };
+    }
+    macro_rules! jump {
+        ($to:expr) => {{
+            pc = $to as usize;
+            *fuel -= 1;
+            if *fuel == 0 {
+                save!();
+                return Ok(Stop::Flow(Flow::Continue));
+            }
+        }};
+    }
+    /// Ends the segment after a call or return.
+    macro_rules! leave {
+        ($e:expr) => {{
+            save!();
+            *fuel = fuel.saturating_sub(1);
+            return match $e {
+                Ok(flow) => Ok(Stop::Flow(flow)),
+                Err(e) => Ok(Stop::Error(e)),
+            };
+        }};
+    }
+    let inside = || -> Inside<'_> { proto.class.map(|c| &program.classes[c as usize]) };
+    loop {
+        let Some(op) = code.get(pc) else { fail!(Error::fatal("Code ends without a return")) };
+        pc += 1;
+        match *op {
+            Op::Const { dst, k } => r!(dst) = proto.consts[k as usize].clone(),
+            Op::Int { dst, n } => set_number(regs, dst, f64::from(n)),
+            Op::Bool { dst, b } => r!(dst) = Value::Bool(b),
+            Op::None { dst } => r!(dst) = Value::None,
+            Op::Move { dst, src } => {
+                if let Value::Number(n) = r!(src) {
+                    set_number(regs, dst, n);
+                } else {
+                    let v = check!(fetch(regs, src, proto));
+                    r!(dst) = v;
+                }
+            }
+            Op::MoveQuiet { dst, src } => r!(dst) = r!(src).clone(),
+            Op::LoadCell { dst, quiet, cell } => {
+                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
+                let value = f.cells[usize::from(cell)].0.lock().clone();
+                if !quiet && matches!(value, Value::Undef) {
+                    fail!(Error::exception(format!("Undefined variable ${}", proto.cell_names[usize::from(cell)])));
+                }
+                r!(dst) = value;
+            }
+            Op::StoreCell { src, cell } => {
+                let value = check!(fetch(regs, src, proto));
+                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
+                let old = std::mem::replace(&mut *f.cells[usize::from(cell)].0.lock(), value);
+                drop(old);
+            }
+            Op::LoadGlobal { dst, quiet, slot: g } => {
+                let value = m.programs[slot].globals[g as usize].clone();
+                if !quiet && matches!(value, Value::Undef) {
+                    fail!(Error::exception(format!("Undefined variable ${}", program.global_names[g as usize])));
+                }
+                r!(dst) = value;
+            }
+            Op::StoreGlobal { src, slot: g } => {
+                let value = check!(fetch(regs, src, proto));
+                m.programs[slot].globals[g as usize] = value;
+            }
+            Op::LoadStatic { dst, slot: s } => r!(dst) = m.programs[slot].statics[s as usize].clone(),
+            Op::StoreStatic { src, slot: s } => {
+                let value = check!(fetch(regs, src, proto));
+                m.programs[slot].statics[s as usize] = value;
+            }
+            Op::ClearReg { dst, reg } => {
+                let old = std::mem::replace(&mut r!(reg), Value::Undef);
+                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+            }
+            Op::ClearCell { dst, cell } => {
+                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
+                let old = std::mem::replace(&mut *f.cells[usize::from(cell)].0.lock(), Value::Undef);
+                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+            }
+            Op::ClearGlobal { dst, slot: g } => {
+                let old = std::mem::replace(&mut m.programs[slot].globals[g as usize], Value::Undef);
+                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+            }
+            Op::IssetReg { dst, reg } => r!(dst) = Value::Bool(!matches!(r!(reg), Value::Undef)),
+            Op::IssetCell { dst, cell } => {
+                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
+                let set = !matches!(&*f.cells[usize::from(cell)].0.lock(), Value::Undef);
+                r!(dst) = Value::Bool(set);
+            }
+            Op::IssetGlobal { dst, slot: g } => {
+                r!(dst) = Value::Bool(!matches!(m.programs[slot].globals[g as usize], Value::Undef));
+            }
+
+            Op::Add { dst, a, b } => match (&r!(a), &r!(b)) {
+                (Value::Number(x), Value::Number(y)) => {
+                    let n = x + y;
+                    set_number(regs, dst, n);
+                }
+                _ => check!(binary_slow(regs, BinaryOp::Add, dst, a, b, proto)),
+            },
+            Op::Sub { dst, a, b } => match (&r!(a), &r!(b)) {
+                (Value::Number(x), Value::Number(y)) => {
+                    let n = x - y;
+                    set_number(regs, dst, n);
+                }
+                _ => check!(binary_slow(regs, BinaryOp::Sub, dst, a, b, proto)),
+            },
+            Op::Mul { dst, a, b } => match (&r!(a), &r!(b)) {
+                (Value::Number(x), Value::Number(y)) => {
+                    let n = x * y;
+                    set_number(regs, dst, n);
+                }
+                _ => check!(binary_slow(regs, BinaryOp::Mul, dst, a, b, proto)),
+            },
+            Op::AddInt { dst, a, n } => match r!(a) {
+                Value::Number(x) => set_number(regs, dst, x + f64::from(n)),
+                _ => check!(int_slow(regs, BinaryOp::Add, dst, a, n, proto)),
+            },
+            Op::MulInt { dst, a, n } => match r!(a) {
+                Value::Number(x) => set_number(regs, dst, x * f64::from(n)),
+                _ => check!(int_slow(regs, BinaryOp::Mul, dst, a, n, proto)),
+            },
+            Op::RemInt { dst, a, n } => match r!(a) {
+                Value::Number(x) => {
+                    // Whole numbers take the integer instruction; the compiler never emits n = 0.
+                    let whole = x as i64;
+                    let n = if whole as f64 == x && whole > 0 {
+                        (whole % i64::from(n)) as f64
+                    } else {
+                        x % f64::from(n)
+                    };
+                    set_number(regs, dst, n);
+                }
+                _ => check!(int_slow(regs, BinaryOp::Rem, dst, a, n, proto)),
+            },
+            Op::Binary { op, dst, a, b } => check!(binary_slow(regs, op, dst, a, b, proto)),
+            Op::Append { a, b } => check!(append(regs, a, b, proto)),
+            Op::Negate { dst, a } => {
+                let v = check!(defined(regs, a, proto).and_then(ops::negate));
+                r!(dst) = v;
+            }
+            Op::Plus { dst, a } => {
+                let v = check!(defined(regs, a, proto).and_then(ops::plus));
+                r!(dst) = v;
+            }
+            Op::BitNot { dst, a } => {
+                let v = check!(defined(regs, a, proto).and_then(ops::bit_not));
+                r!(dst) = v;
+            }
+            Op::Not { dst, a } => {
+                let b = !check!(defined(regs, a, proto)).truthy();
+                r!(dst) = Value::Bool(b);
+            }
+            Op::Truth { dst, a } => {
+                let b = check!(defined(regs, a, proto)).truthy();
+                r!(dst) = Value::Bool(b);
+            }
+            Op::Increment { reg, n } => match &mut r!(reg) {
+                Value::Number(x) => *x += f64::from(n),
+                Value::Undef => fail!(undefined(proto, reg)),
+                other => fail!(Error::exception(format!("Cannot increment {}", other.type_name()))),
+            },
+            Op::CheckNumber { reg } => match &r!(reg) {
+                Value::Number(_) => {}
+                Value::Undef => fail!(undefined(proto, reg)),
+                other => fail!(Error::exception(format!("Cannot increment {}", other.type_name()))),
+            },
+            Op::Concat { dst, start, count, interpolated } => {
+                let v = check!(concat(regs, start, count, interpolated));
+                r!(dst) = v;
+            }
+            Op::MatchRegex { dst, a, negate, regex } => {
+                let subject = check!(defined(regs, a, proto));
+                let found = check!(ops::matches(&program.regexes[regex as usize], subject));
+                r!(dst) = Value::Bool(found != negate);
+            }
+
+            Op::Jump { to } => jump!(to),
+            Op::JumpIf { a, to } => {
+                if check!(defined(regs, a, proto)).truthy() {
+                    jump!(to);
+                }
+            }
+            Op::JumpIfNot { a, to } => {
+                if !check!(defined(regs, a, proto)).truthy() {
+                    jump!(to);
+                }
+            }
+            Op::JumpIfNone { a, to } => {
+                if r!(a).is_none() {
+                    jump!(to);
+                }
+            }
+            Op::JumpIfDefined { a, to } => {
+                if !matches!(r!(a), Value::Undef) {
+                    jump!(to);
+                }
+            }
+            Op::JumpLt { a, b, when, to } => {
+                let less = match (&r!(a), &r!(b)) {
+                    (Value::Number(x), Value::Number(y)) => x < y,
+                    _ => check!(compare(regs, a, b, proto, ops::less)),
+                };
+                if less == when {
+                    jump!(to);
+                }
+            }
+            Op::JumpLe { a, b, when, to } => {
+                let less = match (&r!(a), &r!(b)) {
+                    (Value::Number(x), Value::Number(y)) => x <= y,
+                    _ => check!(compare(regs, a, b, proto, ops::less_or_equal)),
+                };
+                if less == when {
+                    jump!(to);
+                }
+            }
+            Op::JumpEq { a, b, when, to } => {
+                let equal = match (&r!(a), &r!(b)) {
+                    (Value::Number(x), Value::Number(y)) => x == y,
+                    _ => check!(compare(regs, a, b, proto, Value::loose_eq)),
+                };
+                if equal == when {
+                    jump!(to);
+                }
+            }
+            Op::JumpNe { a, b, when, to } => {
+                let equal = match (&r!(a), &r!(b)) {
+                    (Value::Number(x), Value::Number(y)) => x == y,
+                    _ => check!(compare(regs, a, b, proto, Value::loose_eq)),
+                };
+                if equal != when {
+                    jump!(to);
+                }
+            }
+            Op::JumpLtConst { a, k, to } => {
+                if check!(compare_const(regs, a, k, proto, true)) {
+                    jump!(to);
+                }
+            }
+            Op::JumpNotLtConst { a, k, to } => {
+                if !check!(compare_const(regs, a, k, proto, true)) {
+                    jump!(to);
+                }
+            }
+            Op::JumpLeConst { a, k, to } => {
+                if check!(compare_const(regs, a, k, proto, false)) {
+                    jump!(to);
+                }
+            }
+            Op::JumpNotLeConst { a, k, to } => {
+                if !check!(compare_const(regs, a, k, proto, false)) {
+                    jump!(to);
+                }
+            }
+            Op::Switch { a, table } => {
+                let t = &proto.tables[table as usize];
+                let to = match check!(defined(regs, a, proto)) {
+                    Value::Number(n) if !t.numbers.is_empty() => {
+                        t.numbers.get(&(n + 0.0).to_bits()).copied().unwrap_or(t.default)
+                    }
+                    Value::Str(s) if !t.strings.is_empty() => t.strings.get(s).copied().unwrap_or(t.default),
+                    _ => t.slow,
+                };
+                jump!(to);
+            }
+
+            Op::NewArray { dst, capacity } => r!(dst) = Value::Array(Array::with_capacity(usize::from(capacity))),
+            Op::Push { array, src } => {
+                let value = check!(fetch(regs, src, proto));
+                if let Value::Array(list) = &mut r!(array)
+                    && !list.push(value)
+                {
+                    fail!(Error::exception("Array has no further index"));
+                }
+            }
+            Op::PushPair { array, key, src } => {
+                let value = check!(fetch(regs, src, proto));
+                let key = check!(defined(regs, key, proto).and_then(ops::key));
+                if let Value::Array(list) = &mut r!(array) {
+                    list.insert(key, value);
+                }
+            }
+            Op::Spread { array, src, values_only } => {
+                let value = check!(defined(regs, src, proto)).clone();
+                match value {
+                    Value::Array(items) => {
+                        if let Value::Array(list) = &mut r!(array) {
+                            if values_only {
+                                for v in items.values() {
+                                    list.push(v.clone());
+                                }
+                            } else {
+                                list.merge(&items);
+                            }
+                        }
+                    }
+                    Value::Object(object) => match &object.0 {
+                        ObjectKind::Generator(_) => {
+                            save!();
+                            let top = base + usize::from(proto.registers);
+                            let mode = Mode::Spread { array, values_only };
+                            match resume_generator(m, stack, &object, top, 0, mode) {
+                                Ok(Resumed::Running) => return Ok(Stop::Flow(Flow::Continue)),
+                                Ok(Resumed::Done(_)) => regs = window(stack, base)?,
+                                Err(e) => return Ok(Stop::Error(e)),
+                            }
+                        }
+                        ObjectKind::Native { data, .. } if data.iterable() => {
+                            while let Some((_, v)) = check!(data.next()) {
+                                if let Value::Array(list) = &mut r!(array) {
+                                    list.push(v);
+                                }
+                            }
+                        }
+                        _ => fail!(Error::exception("Spread needs an array or iterator, object given")),
+                    },
+                    other => {
+                        fail!(Error::exception(format!("Spread needs an array or iterator, {} given", other.type_name())))
+                    }
+                }
+            }
+            Op::Index { dst, base: b, key } => {
+                let v = match (&r!(b), &r!(key)) {
+                    (Value::Array(array), Value::Number(n)) => match array.as_list() {
+                        Some(list) => {
+                            let i = *n as usize;
+                            match list.get(i) {
+                                Some(v) if i as f64 == *n => v.clone(),
+                                _ => check!(ops::index(&r!(b), &r!(key))),
+                            }
+                        }
+                        None => check!(ops::index(&r!(b), &r!(key))),
+                    },
+                    (Value::Undef, _) => fail!(undefined(proto, b)),
+                    (_, Value::Undef) => fail!(undefined(proto, key)),
+                    (object, key) => check!(access::index(object, key, inside())),
+                };
+                r!(dst) = v;
+            }
+            Op::IndexConst { dst, base: b, k } => {
+                let key = &proto.consts[k as usize];
+                let object = check!(defined(regs, b, proto));
+                let v = check!(access::index(object, key, inside()));
+                r!(dst) = v;
+            }
+            Op::IndexQuiet { dst, base: b, key } => {
+                let v = access::index_quiet(&r!(b), &r!(key), inside());
+                r!(dst) = v;
+            }
+            Op::IssetIndex { dst, base: b, key } => {
+                let set = access::has_index(&r!(b), &r!(key), inside());
+                r!(dst) = Value::Bool(set);
+            }
+            Op::Slice { dst, start } => {
+                let s = usize::from(start);
+                let v = check!(defined(regs, start, proto).and_then(|v| {
+                    ops::slice(v, Some(&regs[s + 1]), Some(&regs[s + 2]), Some(&regs[s + 3]))
+                }));
+                r!(start) = Value::Undef;
+                r!(dst) = v;
+            }
+            Op::SetIndex { base: b, key, src } => {
+                let value = check!(fetch(regs, src, proto));
+                let fast = match (&r!(b), &r!(key)) {
+                    (Value::Array(array), Value::Number(n)) => {
+                        let i = *n as usize;
+                        if i as f64 == *n && i < array.as_list().map_or(0, <[Value]>::len) { Some(i) } else { None }
+                    }
+                    _ => None,
+                };
+                if let Some(i) = fast {
+                    if let Value::Array(array) = &mut r!(b)
+                        && let Some(list) = array.list_mut()
+                    {
+                        list[i] = value;
+                    }
+                } else {
+                    check!(set_index(regs, b, key, value, inside(), proto));
+                }
+            }
+            Op::PushVar { base: b, src } => {
+                let value = check!(fetch(regs, src, proto));
+                match &mut r!(b) {
+                    Value::Array(array) => {
+                        if !array.push(value) {
+                            fail!(Error::exception("Array has no further index"));
+                        }
+                    }
+                    slot @ (Value::Undef | Value::None | Value::Bool(_) | Value::Number(_)) => {
+                        *slot = Value::Array(Array::from_list(vec![value]));
+                    }
+                    other => {
+                        fail!(Error::exception(format!("Cannot use subscript on {} for writing", other.type_name())))
+                    }
+                }
+            }
+            Op::GetProp { dst, base: b, quiet, k } => {
+                let name = &proto.consts[k as usize];
+                let v = match &r!(b) {
+                    Value::Object(object) => match access::property(object, name, inside()) {
+                        Err(_) if quiet => Value::None,
+                        result => check!(result),
+                    },
+                    _ if quiet => Value::None,
+                    Value::Undef => fail!(undefined(proto, b)),
+                    other => fail!(no_member(other)),
+                };
+                r!(dst) = v;
+            }
+            Op::IssetProp { dst, base: b, k } => {
+                let set = match &r!(b) {
+                    Value::Object(o) => access::has_property(o, &proto.consts[k as usize], inside()),
+                    _ => false,
+                };
+                r!(dst) = Value::Bool(set);
+            }
+            Op::SetProp { base: b, src, k } => {
+                let value = check!(fetch(regs, src, proto));
+                match &r!(b) {
+                    Value::Object(object) => {
+                        check!(access::set_property(object, &proto.consts[k as usize], value, inside()));
+                    }
+                    Value::Undef => fail!(undefined(proto, b)),
+                    other => fail!(no_member(other)),
+                }
+            }
+            Op::Path { dst, src, path } => {
+                let path = &proto.paths[path as usize];
+                let uses = matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
+                let value = if uses { check!(fetch(regs, src, proto)) } else { Value::None };
+                save!();
+                let v = check!(run_path(m, slot, regs, path, value, inside()));
+                r!(dst) = v;
+            }
+            Op::Element { dst, base: b, n } => {
+                let v = match &r!(b) {
+                    Value::Array(array) => match array.as_list() {
+                        Some(list) => list.get(n as usize).cloned(),
+                        None => array.values().nth(n as usize).cloned(),
+                    },
+                    _ => None,
+                };
+                r!(dst) = v.unwrap_or(Value::Undef);
+            }
+            Op::ElementKey { dst, base: b, key } => {
+                let key = check!(defined(regs, key, proto));
+                let v = match &r!(b) {
+                    Value::Array(array) => array.get_value(key).cloned(),
+                    _ => None,
+                };
+                r!(dst) = v.unwrap_or(Value::Undef);
+            }
+            Op::Rest { dst, base: b, n } => {
+                let list = match &r!(b) {
+                    Value::Array(array) => array.values().skip(n as usize).cloned().collect(),
+                    _ => Vec::new(),
+                };
+                r!(dst) = Value::Array(Array::from_list(list));
+            }
+
+            Op::Call { dst, start, argc, proto: index } => {
+                let callee = &program.protos[index as usize];
+                let at = base + usize::from(start);
+                leave!(
+                    push_call(m, stack, slot as u16, callee, index, at, usize::from(argc), &[], dst, Mode::Value)
+                        .map(|()| Flow::Continue)
+                );
+            }
+            Op::CallNative { dst, start, argc, native } => {
+                save!();
+                let def = &program.natives[native as usize];
+                match call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst) {
+                    Ok(Flow::Continue) if matches!(m.frames.last(), Some(Frame::Script(f)) if f.pc as usize == pc && f.base as usize == base) => {
+                        regs = window(stack, base)?;
+                    }
+                    Ok(flow) => return Ok(Stop::Flow(flow)),
+                    Err(e) => return Ok(Stop::Error(e)),
+                }
+            }
+            Op::CallValue { dst, start, argc } => {
+                let callee = std::mem::replace(&mut r!(start), Value::Undef);
+                leave!(call_value(m, stack, &callee, base + usize::from(start), usize::from(argc), dst));
+            }
+            Op::CallSpread { dst, start } => {
+                let callee = std::mem::replace(&mut r!(start), Value::Undef);
+                let args = match std::mem::replace(&mut r!(start + 1), Value::Undef) {
+                    Value::Array(list) => list.into_values(),
+                    _ => Vec::new(),
+                };
+                save!();
+                let at = base + usize::from(start);
+                let argc = check!(place_args(stack, at + 1, args));
+                leave!(call_value(m, stack, &callee, at, argc, dst));
+            }
+            Op::CallMethod { dst, start, argc, k } => {
+                save!();
+                leave!(call_method(m, stack, program, slot, proto, base + usize::from(start), usize::from(argc), k, dst));
+            }
+            Op::CallMethodSpread { dst, start, k } => {
+                let args = match std::mem::replace(&mut r!(start + 1), Value::Undef) {
+                    Value::Array(list) => list.into_values(),
+                    _ => Vec::new(),
+                };
+                save!();
+                let at = base + usize::from(start);
+                let argc = check!(place_args(stack, at + 1, args));
+                leave!(call_method(m, stack, program, slot, proto, at, argc, k, dst));
+            }
+            Op::New { dst, start, argc, class } => {
+                let at = base + usize::from(start);
+                leave!(
+                    construct(m, stack, program, slot as u16, class, at, usize::from(argc), dst).map(|()| Flow::Continue)
+                );
+            }
+            Op::NewNative { dst, start, argc, class } => {
+                save!();
+                let class = &program.native_classes[class as usize];
+                let Some(def) = &class.constructor else {
+                    fail!(Error::exception(format!("Class '{}' cannot be created by scripts", class.name)))
+                };
+                leave!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
+            }
+            Op::MakeFunction { dst, proto: index } => {
+                r!(dst) = function(FunctionKind::Script {
+                    program: Arc::clone(program),
+                    proto: index,
+                    captures: Box::default(),
+                    this: None,
+                    closure: false,
+                });
+            }
+            Op::MakeClosure { dst, closure } => {
+                let def = &proto.closures[closure as usize];
+                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
+                let captures = def.captures.iter().map(|c| Arc::clone(&f.cells[usize::from(*c)])).collect();
+                r!(dst) = function(FunctionKind::Script {
+                    program: Arc::clone(program),
+                    proto: def.proto,
+                    captures,
+                    this: None,
+                    closure: true,
+                });
+            }
+            Op::MakeClass { dst, class } => {
+                r!(dst) = function(FunctionKind::Class { program: Arc::clone(program), class });
+            }
+            Op::MakeNative { dst, native } => {
+                r!(dst) = function(FunctionKind::Native(Arc::clone(&program.natives[native as usize])));
+            }
+            Op::MakeNativeClass { dst, class } => {
+                r!(dst) = function(FunctionKind::NativeClass(Arc::clone(&program.native_classes[class as usize])));
+            }
+            Op::Return { src } => {
+                if matches!(r!(src), Value::Undef) {
+                    fail!(undefined(proto, src));
+                }
+                let value = std::mem::replace(&mut r!(src), Value::Undef);
+                leave!(return_value(m, stack, value));
+            }
+            Op::ReturnNone => leave!(return_value(m, stack, Value::None)),
+            Op::Yield { src } => {
+                let value = check!(fetch(regs, src, proto));
+                save!();
+                match yield_value(m, stack, value) {
+                    Ok(flow) => {
+                        *fuel = fuel.saturating_sub(1);
+                        return Ok(Stop::Flow(flow));
+                    }
+                    Err(e) => return Ok(Stop::Error(e)),
+                }
+            }
+
+            Op::PushTry { dst, to } => {
+                if let Some(Frame::Script(f)) = m.frames.last_mut() {
+                    f.handlers.push(Handler::Catch { pc: to, dst });
+                }
+            }
+            Op::PopTry => {
+                if let Some(Frame::Script(f)) = m.frames.last_mut() {
+                    f.handlers.pop();
+                }
+            }
+            Op::Throw { src } => {
+                let value = check!(fetch(regs, src, proto));
+                fail!(Error::Thrown(value));
+            }
+            Op::MatchFail { src } => {
+                let shown = r!(src).to_string_lossy();
+                fail!(Error::exception(format!("Unhandled match value: {shown}")));
+            }
+
+            Op::IterInit { iter, src } => {
+                let value = check!(fetch(regs, src, proto));
+                let fine = match &value {
+                    Value::Array(_) => true,
+                    Value::Object(o) => match &o.0 {
+                        ObjectKind::Generator(_) => true,
+                        ObjectKind::Native { data, .. } => data.iterable(),
+                        ObjectKind::Script { .. } => false,
+                    },
+                    _ => false,
+                };
+                if !fine {
+                    fail!(Error::exception(format!("foreach needs an array or iterator, {} given", value.type_name())));
+                }
+                r!(iter) = value;
+                r!(iter + 1) = Value::Number(0.0);
+            }
+            Op::IterNext { iter, dst, to } | Op::IterNextPair { iter, dst, to } => {
+                let pair = matches!(op, Op::IterNextPair { .. });
+                *fuel -= 1;
+                if *fuel == 0 {
+                    // This instruction runs again with new fuel.
+                    pc -= 1;
+                    save!();
+                    return Ok(Stop::Flow(Flow::Continue));
+                }
+                let at = r!(iter + 1).to_number() as usize;
+                let step = match &r!(iter) {
+                    Value::Array(array) => array
+                        .at_position(at)
+                        .map(|(key, v, next)| (if pair { key.to_value() } else { Value::None }, v.clone(), next)),
+                    Value::Object(object) => {
+                        let object = Arc::clone(object);
+                        match &object.0 {
+                            ObjectKind::Native { data, .. } => check!(data.next()).map(|(k, v)| (k, v, at + 1)),
+                            _ => {
+                                save!();
+                                let top = base + usize::from(proto.registers);
+                                match resume_generator(m, stack, &object, top, dst, Mode::Foreach { iter, pair, to }) {
+                                    Ok(Resumed::Running) => return Ok(Stop::Flow(Flow::Continue)),
+                                    Ok(Resumed::Done(_)) => {
+                                        regs = window(stack, base)?;
+                                        None
+                                    }
+                                    Err(e) => return Ok(Stop::Error(e)),
+                                }
+                            }
+                        }
+                    }
+                    _ => None,
+                };
+                match step {
+                    Some((key, value, next)) => {
+                        set_number(regs, iter + 1, next as f64);
+                        if pair {
+                            r!(dst + 1) = key;
+                        }
+                        r!(dst) = value;
+                    }
+                    None => {
+                        r!(iter) = Value::Undef;
+                        pc = to as usize;
+                    }
+                }
+            }
+
+            Op::BarrierEnter { dst, name } => {
+                let name = check!(defined(regs, name, proto)).to_str();
+                match m.shared.enter(&name, m.execution) {
+                    Ok(guard) => {
+                        r!(dst) = guard.value().unwrap_or(Value::Undef);
+                        m.barriers += 1;
+                        if let Some(Frame::Script(f)) = m.frames.last_mut() {
+                            f.handlers.push(Handler::Barrier(guard));
+                        }
+                    }
+                    Err(Err(e)) => fail!(e),
+                    Err(Ok(future)) => {
+                        save!();
+                        m.waiting = Waiting::Retry;
+                        return Ok(Stop::Flow(Flow::Wait(future)));
+                    }
+                }
+            }
+            Op::BarrierExit { src, write } => {
+                let Some(Frame::Script(f)) = m.frames.last_mut() else { fail!(Error::fatal("Frame is missing")) };
+                if let Some(Handler::Barrier(guard)) = f.handlers.pop() {
+                    m.barriers = m.barriers.saturating_sub(1);
+                    if write {
+                        let value = match &r!(src) {
+                            Value::Undef => None,
+                            v => Some(v.clone()),
+                        };
+                        check!(guard.set(value));
+                    }
+                }
+            }
+            Op::Cache { dst, start, argc, site } => {
+                save!();
+                leave!(cache::run(m, stack, program, site, base + usize::from(start), usize::from(argc), dst));
+            }
+            Op::Echo { src } => {
+                let text = check!(defined(regs, src, proto)).to_str();
+                let span = proto.spans[pc - 1];
+                let place = program.sources.place(span);
+                m.host.echo(text.as_bytes(), &place);
+            }
+            Op::RunModule { module } => {
+                let state = &mut m.programs[slot];
+                if !std::mem::replace(&mut state.modules_run[module as usize], true) {
+                    let index = program.modules[module as usize];
+                    let main = &program.protos[index as usize];
+                    let top = base + usize::from(proto.registers);
+                    leave!(
+                        push_call(m, stack, slot as u16, main, index, top, 0, &[], 0, Mode::Discard)
+                            .map(|()| Flow::Continue)
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn function(kind: FunctionKind) -> Value {
+    Value::Function(Arc::new(Function(kind)))
+}
+
+fn no_member(v: &Value) -> Error {
+    Error::exception(format!("Cannot access a member of {}", v.type_name()))
+}
+
+#[inline(always)]
+fn compare_const(regs: &Regs, a: Reg, k: u16, proto: &Proto, strict: bool) -> Result<bool, Error> {
+    let right = &proto.consts[usize::from(k)];
+    match (&regs[usize::from(a)], right) {
+        (Value::Number(x), Value::Number(y)) => Ok(if strict { x < y } else { x <= y }),
+        (left, right) => {
+            if matches!(left, Value::Undef) {
+                return Err(undefined(proto, a));
+            }
+            Ok(if strict { ops::less(left, right) } else { ops::less_or_equal(left, right) })
+        }
+    }
+}
+
+#[inline(never)]
+fn set_index(
+    regs: &mut Regs,
+    base: Reg,
+    key: Reg,
+    value: Value,
+    inside: Inside<'_>,
+    proto: &Proto,
+) -> Result<(), Error> {
+    let mut root = std::mem::replace(&mut regs[usize::from(base)], Value::Undef);
+    let result = match &mut root {
+        Value::Object(object) => match defined(regs, key, proto) {
+            Ok(key) => access::set_property(object, key, value, inside),
+            Err(e) => Err(e),
+        },
+        Value::Array(array) => defined(regs, key, proto).and_then(ops::key).map(|key| {
+            array.insert(key, value);
+        }),
+        Value::Undef | Value::None | Value::Bool(_) | Value::Number(_) => {
+            defined(regs, key, proto).and_then(ops::key).map(|key| {
+                let mut array = Array::new();
+                array.insert(key, value);
+                root = Value::Array(array);
+            })
+        }
+        other => Err(Error::exception(format!("Cannot use subscript on {} for writing", other.type_name()))),
+    };
+    regs[usize::from(base)] = root;
+    result
+}
+
+/// Puts the arguments of a spread call into the registers behind the callee.
+fn place_args(stack: &mut Vec<Value>, at: usize, args: Vec<Value>) -> Result<usize, Error> {
+    let argc = args.len();
+    if argc > 1 << 20 {
+        return Err(Error::exception("Too many arguments"));
+    }
+    super::frames::reserve(stack, at + argc);
+    for (slot, value) in stack[at..].iter_mut().zip(args) {
+        *slot = value;
+    }
+    Ok(argc)
+}
+
+/// Calls a method of the object at `at`; the arguments follow it.
+#[allow(clippy::too_many_arguments)]
+fn call_method(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    program: &Arc<Program>,
+    slot: usize,
+    proto: &Proto,
+    at: usize,
+    argc: usize,
+    k: u32,
+    dst: Reg,
+) -> Result<Flow, Error> {
+    let name = &proto.consts[k as usize];
+    let object = match &stack[at] {
+        Value::Object(object) => Arc::clone(object),
+        other => return Err(no_member(other)),
+    };
+    let text = name.as_str_bytes().unwrap_or_default();
+    match &object.0 {
+        ObjectKind::Script { program: owner, class, .. } => {
+            let inside = proto.class.map(|c| &program.classes[c as usize]);
+            if let Some(method) = class.methods.get(text) {
+                if method.private && !inside.is_some_and(|c| Arc::ptr_eq(c, class)) {
+                    return Err(Error::exception(format!(
+                        "Cannot access private member '{}' of class '{}'",
+                        String::from_utf8_lossy(text),
+                        class.name
+                    )));
+                }
+                if Arc::ptr_eq(owner, program) {
+                    let callee = &program.protos[method.proto as usize];
+                    push_call(m, stack, slot as u16, callee, method.proto, at, argc, &[], dst, Mode::Value)?;
+                    return Ok(Flow::Continue);
+                }
+            }
+            let value = access::property(&object, name, inside)?;
+            if value.is_none() {
+                return Err(no_method(&object, text));
+            }
+            stack[at] = Value::Undef;
+            call_value(m, stack, &value, at, argc, dst)
+        }
+        ObjectKind::Native { class, .. } => match class.find(text) {
+            Some(method) => call_native_method(m, stack, &object, method, at + 1, argc, dst),
+            None => Err(no_method(&object, text)),
+        },
+        ObjectKind::Generator(_) if text == b"next" => call_native_method(m, stack, &object, 0, at + 1, argc, dst),
+        ObjectKind::Generator(_) => Err(no_method(&object, text)),
+    }
+}
+
+fn no_method(object: &Object, name: &[u8]) -> Error {
+    Error::exception(format!("Class '{}' has no function '{}'", object.class_name(), String::from_utf8_lossy(name)))
+}

@@ -1,0 +1,725 @@
+//! Frames: calls, returns, exceptions.
+
+use super::generator::{Generator, State};
+use super::{Machine, NativeCx, ProgramState, Waiting};
+use crate::array::{Array, Key};
+use crate::diag::{ScriptError, Severity, Span};
+use crate::error::Error;
+use crate::mem;
+use crate::object::{Cell, Exception, Function, FunctionKind, Object, ObjectKind};
+use crate::program::{Program, Proto, Reg};
+use crate::registry::{
+    Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message,
+};
+use crate::shared::BarrierGuard;
+use crate::string::Str;
+use crate::value::Value;
+use parking_lot::Mutex;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Registers that a window spans.
+pub(crate) const WINDOW: usize = 256;
+
+pub(crate) enum Frame {
+    Script(ScriptFrame),
+    Native(NativeFrame),
+}
+
+/// An active call of a script function.
+pub(crate) struct ScriptFrame {
+    /// Index into [`Machine::programs`].
+    pub(crate) program: u16,
+    pub(crate) proto: u32,
+    pub(crate) pc: u32,
+    /// First register of the window.
+    pub(crate) base: u32,
+    /// Register of the caller that gets the result.
+    pub(crate) dst: Reg,
+    pub(crate) mode: Mode,
+    pub(crate) cells: Vec<Arc<Cell>>,
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) generator: Option<Arc<Object>>,
+}
+
+/// What happens with the result of a call.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Mode {
+    Value,
+    /// A constructor: the instance in register 0 is the result.
+    Construct,
+    /// A module body: the result is dropped.
+    Discard,
+    /// A generator resumed by `foreach`: value to `dst`, key behind it when `pair`, end at `to`.
+    Foreach { iter: Reg, pair: bool, to: u32 },
+    /// A generator resumed by `next()`.
+    Next,
+    /// A generator spread into an array.
+    Spread { array: Reg, values_only: bool },
+}
+
+pub(crate) enum Handler {
+    Catch { pc: u32, dst: Reg },
+    Barrier(BarrierGuard),
+}
+
+/// A native function waiting for a callback or a future.
+pub(crate) struct NativeFrame {
+    pub(crate) then: Box<dyn Continuation>,
+    pub(crate) function: Value,
+    pub(crate) dst: Reg,
+    /// Registers from here on are free for the callback.
+    pub(crate) base: u32,
+}
+
+/// What the dispatch loop does next.
+pub(crate) enum Flow {
+    /// Goes on with the topmost frame.
+    Continue,
+    Done(Value),
+    End(Cow<'static, str>, Vec<Value>),
+    Wait(BoxFuture),
+    Fail(Box<ScriptError>),
+}
+
+pub(crate) fn push_entry(m: &mut Machine, stack: &mut Vec<Value>, proto: u32) {
+    reserve(stack, 0);
+    let program = Arc::clone(&m.programs[0].program);
+    let frame = new_frame(m, &program.protos[proto as usize], 0, proto, 0, 0, Mode::Value);
+    m.frames.push(Frame::Script(frame));
+}
+
+/// Makes room for a window at `base`.
+pub(crate) fn reserve(stack: &mut Vec<Value>, base: usize) {
+    let need = base + WINDOW;
+    if stack.len() < need {
+        stack.resize_with(need + need / 2, || Value::Undef);
+    }
+}
+
+fn new_frame(
+    m: &mut Machine,
+    proto: &Proto,
+    program: u16,
+    index: u32,
+    base: usize,
+    dst: Reg,
+    mode: Mode,
+) -> ScriptFrame {
+    let mut cells = Vec::new();
+    let own = proto.cell_names.len() - usize::from(proto.captures).min(proto.cell_names.len());
+    if own > 0 && proto.captures == 0 {
+        for _ in 0..own {
+            let cell = Cell::new(Value::Undef);
+            m.heap.cell(&cell);
+            cells.push(cell);
+        }
+    }
+    ScriptFrame {
+        program,
+        proto: index,
+        pc: 0,
+        base: base as u32,
+        dst,
+        mode,
+        cells,
+        handlers: Vec::new(),
+        generator: None,
+    }
+}
+
+fn arity_error(proto: &Proto, argc: usize) -> Error {
+    let max = if proto.variadic { None } else { Some(usize::from(proto.params)) };
+    match arity_message(&proto.name, usize::from(proto.required), max, argc) {
+        Err(message) => Error::exception(message),
+        Ok(()) => Error::fatal("Arity mismatch"),
+    }
+}
+
+/// Pushes a call of a script function. The arguments (behind the receiver of a method) begin at `base`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn push_call(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    program: u16,
+    proto: &Proto,
+    index: u32,
+    base: usize,
+    argc: usize,
+    captures: &[Arc<Cell>],
+    dst: Reg,
+    mode: Mode,
+) -> Result<(), Error> {
+    let params = usize::from(proto.params);
+    if argc < usize::from(proto.required) || (argc > params && !proto.variadic) {
+        return Err(arity_error(proto, argc));
+    }
+    if m.frames.len() >= m.limits.depth {
+        return Err(Error::exception("Recursion limit reached"));
+    }
+    reserve(stack, base);
+    let first = base + usize::from(proto.method);
+    if proto.variadic {
+        let rest: Vec<Value> = if argc > params {
+            stack[first + params..first + argc].iter_mut().map(std::mem::take).collect()
+        } else {
+            Vec::new()
+        };
+        for slot in stack.iter_mut().take(first + argc).skip(first + params) {
+            *slot = Value::Undef;
+        }
+        stack[first + params] = Value::Array(Array::from_list(rest));
+    }
+    let mut frame = new_frame(m, proto, program, index, base, dst, mode);
+    if !captures.is_empty() {
+        frame.cells = captures.to_vec();
+        for _ in captures.len()..proto.cell_names.len() {
+            let cell = Cell::new(Value::Undef);
+            m.heap.cell(&cell);
+            frame.cells.push(cell);
+        }
+    }
+    if proto.generator {
+        let registers: Vec<Value> = stack[base..base + usize::from(proto.registers)]
+            .iter_mut()
+            .map(|v| std::mem::replace(v, Value::Undef))
+            .collect();
+        let generator = Generator { state: State::Suspended(Box::new(frame), registers) };
+        let object = Arc::new(Object(ObjectKind::Generator(Mutex::new(generator))));
+        m.heap.object(&object);
+        // The value goes where the result of the call would go.
+        deliver_direct(m, stack, dst, Value::Object(object));
+        return Ok(());
+    }
+    m.frames.push(Frame::Script(frame));
+    Ok(())
+}
+
+/// Stores a result in the topmost script frame; continuations get theirs through [`deliver`].
+fn deliver_direct(m: &mut Machine, stack: &mut [Value], dst: Reg, value: Value) {
+    match m.frames.last() {
+        Some(Frame::Script(f)) => stack[f.base as usize + usize::from(dst)] = value,
+        _ => m.resumed = Some(Ok(value)),
+    }
+}
+
+/// The index of a program in this execution, adding it when a function value brought it from another one.
+fn program_index(m: &mut Machine, program: &Arc<Program>) -> Result<u16, Error> {
+    if let Some(i) = m.programs.iter().position(|s| Arc::ptr_eq(&s.program, program)) {
+        return Ok(i as u16);
+    }
+    if m.programs.len() >= 64 {
+        return Err(Error::exception("Functions of too many other scripts"));
+    }
+    m.programs.push(ProgramState::new(Arc::clone(program)));
+    Ok(m.programs.len() as u16 - 1)
+}
+
+/// Calls any value. The callee or an empty slot is at `start`, the arguments follow.
+pub(crate) fn call_value(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    callee: &Value,
+    start: usize,
+    argc: usize,
+    dst: Reg,
+) -> Result<Flow, Error> {
+    let Value::Function(function) = callee else {
+        if matches!(callee, Value::Undef) {
+            return Err(Error::exception("Value of type none is not callable"));
+        }
+        return Err(Error::exception(format!("Value of type {} is not callable", callee.type_name())));
+    };
+    call_function(m, stack, function, start, argc, dst)
+}
+
+fn call_function(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    function: &Arc<Function>,
+    start: usize,
+    argc: usize,
+    dst: Reg,
+) -> Result<Flow, Error> {
+    match &function.0 {
+        FunctionKind::Script { program, proto, captures, this, .. } => {
+            let slot = program_index(m, program)?;
+            let p = &program.protos[*proto as usize];
+            let base = match this {
+                Some(object) => {
+                    stack[start] = Value::Object(Arc::clone(object));
+                    start
+                }
+                None => start + 1,
+            };
+            push_call(m, stack, slot, p, *proto, base, argc, captures, dst, Mode::Value)?;
+            Ok(Flow::Continue)
+        }
+        FunctionKind::Class { program, class } => {
+            let slot = program_index(m, program)?;
+            construct(m, stack, program, slot, *class, start, argc, dst)?;
+            Ok(Flow::Continue)
+        }
+        FunctionKind::Native(def) => {
+            def.check_arity(argc).map_err(Error::exception)?;
+            call_native(m, stack, def, start + 1, argc, dst)
+        }
+        FunctionKind::NativeClass(class) => match &class.constructor {
+            Some(def) => {
+                def.check_arity(argc).map_err(Error::exception)?;
+                call_native(m, stack, def, start + 1, argc, dst)
+            }
+            None => Err(Error::exception(format!("Class '{}' cannot be created by scripts", class.name))),
+        },
+        FunctionKind::NativeMethod { object, method } => {
+            let object = Arc::clone(object);
+            call_native_method(m, stack, &object, *method, start + 1, argc, dst)
+        }
+    }
+}
+
+/// Creates an instance of a script class at `start` and calls its constructor on the arguments behind it.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn construct(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    program: &Arc<Program>,
+    slot: u16,
+    class: u32,
+    start: usize,
+    argc: usize,
+    dst: Reg,
+) -> Result<(), Error> {
+    let def = &program.classes[class as usize];
+    let props = Mutex::new(def.fields.clone());
+    let object = Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
+    m.heap.object(&object);
+    match def.constructor {
+        Some(c) => {
+            stack[start] = Value::Object(object);
+            push_call(m, stack, slot, &program.protos[c as usize], c, start, argc, &[], dst, Mode::Construct)
+        }
+        None => {
+            arity_message(&def.name, 0, Some(0), argc).map_err(Error::exception)?;
+            deliver_direct(m, stack, dst, Value::Object(object));
+            Ok(())
+        }
+    }
+}
+
+/// The program and span of the instruction that the topmost script frame executes.
+pub(crate) fn current_span(m: &Machine) -> Option<(usize, Span)> {
+    m.frames.iter().rev().find_map(|f| match f {
+        Frame::Script(f) => Some((f.program as usize, frame_span(&m.programs[f.program as usize].program, f))),
+        Frame::Native(_) => None,
+    })
+}
+
+fn frame_span(program: &Program, f: &ScriptFrame) -> Span {
+    let spans = &program.protos[f.proto as usize].spans;
+    spans.get((f.pc as usize).saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// Runs `f` with the context that native code sees.
+fn with_cx<R>(m: &mut Machine, f: impl FnOnce(&mut NativeCx<'_>) -> R) -> R {
+    let at = current_span(m);
+    let at = at.map(|(p, span)| (&*m.programs[p].program, span));
+    let mut cx = NativeCx {
+        host: &mut *m.host,
+        shared: &m.shared,
+        limits: &m.limits,
+        execution: m.execution,
+        started_s: m.started_s,
+        at,
+    };
+    f(&mut cx)
+}
+
+/// Calls a native function on the registers `at..at + argc`.
+pub(crate) fn call_native(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    def: &Arc<FunctionDef>,
+    at: usize,
+    argc: usize,
+    dst: Reg,
+) -> Result<Flow, Error> {
+    let args = &mut stack[at..at + argc];
+    def.check_types(args)?;
+    let outcome = match &def.code {
+        NativeFn::Pure(f) => with_cx(m, |cx| f(cx, Args(args))).map(Outcome::Value),
+        NativeFn::Full(f) => with_cx(m, |cx| f(cx, Args(args))),
+    }?;
+    outcome_flow(m, stack, outcome, at, dst, &def.name)
+}
+
+fn outcome_flow(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    outcome: Outcome,
+    at: usize,
+    dst: Reg,
+    name: &Cow<'static, str>,
+) -> Result<Flow, Error> {
+    match outcome {
+        Outcome::Value(value) => {
+            deliver_direct(m, stack, dst, value);
+            Ok(Flow::Continue)
+        }
+        Outcome::Pending(future) => {
+            m.waiting = match m.frames.last() {
+                Some(Frame::Script(_)) => Waiting::Deliver(dst),
+                _ => Waiting::Continuation,
+            };
+            Ok(Flow::Wait(future))
+        }
+        Outcome::End(args) => Ok(Flow::End(name.clone(), args)),
+        Outcome::Call(call) => {
+            if m.frames.len() >= m.limits.depth {
+                return Err(Error::exception("Recursion limit reached"));
+            }
+            let call = *call;
+            m.frames.push(Frame::Native(NativeFrame {
+                then: call.then,
+                function: call.function,
+                dst,
+                base: at as u32,
+            }));
+            start_callback(m, stack, call.args)
+        }
+    }
+}
+
+/// Calls the function of the native frame on top.
+fn start_callback(m: &mut Machine, stack: &mut Vec<Value>, args: crate::registry::CallArgs) -> Result<Flow, Error> {
+    let Some(Frame::Native(frame)) = m.frames.last() else { return Ok(Flow::Continue) };
+    let start = frame.base as usize;
+    let function = frame.function.clone();
+    reserve(stack, start + 1 + args.len());
+    let argc = args.len();
+    for (i, value) in args.into_iter().enumerate() {
+        stack[start + 1 + i] = value;
+    }
+    call_value(m, stack, &function, start, argc, 0)
+}
+
+/// Gives a result to the continuation on top until it needs a script frame, ends or waits.
+pub(crate) fn continue_native(m: &mut Machine, stack: &mut Vec<Value>, mut value: Value) -> Result<Flow, Error> {
+    loop {
+        let depth = m.frames.len();
+        let Some(Frame::Native(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
+        let next = with_cx(m, |cx| frame.then.resume(cx, value))?;
+        let flow = match next {
+            Next::Value(result) => {
+                let dst = frame.dst;
+                drop(frame);
+                match m.frames.last() {
+                    Some(Frame::Script(f)) => {
+                        stack[f.base as usize + usize::from(dst)] = result;
+                        return Ok(Flow::Continue);
+                    }
+                    Some(Frame::Native(_)) => {
+                        value = result;
+                        continue;
+                    }
+                    None => return Ok(Flow::Done(result)),
+                }
+            }
+            Next::Pending(future) => {
+                m.frames.push(Frame::Native(frame));
+                m.waiting = Waiting::Continuation;
+                return Ok(Flow::Wait(future));
+            }
+            Next::Again(args) => {
+                m.frames.push(Frame::Native(frame));
+                start_callback(m, stack, args)?
+            }
+            Next::Call(function, args) => {
+                frame.function = function;
+                m.frames.push(Frame::Native(frame));
+                start_callback(m, stack, args)?
+            }
+        };
+        match flow {
+            // A native callee delivered at once: its result is for this continuation again.
+            Flow::Continue if m.frames.len() == depth => match m.resumed.take() {
+                Some(Ok(v)) => value = v,
+                Some(Err(e)) => return Err(e),
+                None => return Ok(Flow::Continue),
+            },
+            other => return Ok(other),
+        }
+    }
+}
+
+/// Calls method `method` of a native object or generator.
+pub(crate) fn call_native_method(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    object: &Arc<Object>,
+    method: u32,
+    at: usize,
+    argc: usize,
+    dst: Reg,
+) -> Result<Flow, Error> {
+    match &object.0 {
+        ObjectKind::Native { class, .. } => {
+            let method = &class.methods[method as usize];
+            method.def.check_arity(argc).map_err(Error::exception)?;
+            let args = &mut stack[at..at + argc];
+            method.def.check_types(args)?;
+            let outcome = with_cx(m, |cx| (method.code)(cx, object, Args(args)))?;
+            let name = method.name.clone();
+            outcome_flow(m, stack, outcome, at, dst, &name)
+        }
+        ObjectKind::Generator(_) => {
+            arity_message("next", 0, Some(0), argc).map_err(Error::exception)?;
+            match resume_generator(m, stack, object, at, dst, Mode::Next)? {
+                Resumed::Running => {}
+                Resumed::Done(value) => deliver_direct(m, stack, dst, next_result(value, true)),
+            }
+            Ok(Flow::Continue)
+        }
+        ObjectKind::Script { .. } => Err(Error::exception("Not a native object")),
+    }
+}
+
+pub(crate) fn next_result(value: Value, done: bool) -> Value {
+    let mut array = Array::new();
+    array.insert(Key::from("value"), value);
+    array.insert(Key::from("done"), Value::Bool(done));
+    Value::Array(array)
+}
+
+pub(crate) enum Resumed {
+    Running,
+    Done(Value),
+}
+
+/// Pushes the frame of a suspended generator with its window at `base`.
+pub(crate) fn resume_generator(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    object: &Arc<Object>,
+    base: usize,
+    dst: Reg,
+    mode: Mode,
+) -> Result<Resumed, Error> {
+    let ObjectKind::Generator(lock) = &object.0 else {
+        return Err(Error::exception("foreach needs an array or iterator"));
+    };
+    if m.frames.len() >= m.limits.depth {
+        return Err(Error::exception("Recursion limit reached"));
+    }
+    let state = std::mem::replace(&mut lock.lock().state, State::Running);
+    match state {
+        State::Running => Err(Error::exception("Generator is already running")),
+        State::Done(value) => {
+            lock.lock().state = State::Done(value.clone());
+            Ok(Resumed::Done(value))
+        }
+        State::Suspended(mut frame, registers) => {
+            reserve(stack, base);
+            for (slot, value) in stack[base..].iter_mut().zip(registers) {
+                *slot = value;
+            }
+            frame.base = base as u32;
+            frame.dst = dst;
+            frame.mode = mode;
+            frame.generator = Some(Arc::clone(object));
+            m.frames.push(Frame::Script(*frame));
+            Ok(Resumed::Running)
+        }
+    }
+}
+
+/// Suspends the generator on top and hands its value to the consumer.
+pub(crate) fn yield_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value) -> Result<Flow, Error> {
+    let Some(Frame::Script(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
+    let base = frame.base as usize;
+    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    let registers: Vec<Value> =
+        stack[base..base + count].iter_mut().map(|v| std::mem::replace(v, Value::Undef)).collect();
+    let (dst, mode) = (frame.dst, frame.mode);
+    if let Some(object) = frame.generator.take()
+        && let ObjectKind::Generator(lock) = &object.0
+    {
+        lock.lock().state = State::Suspended(Box::new(frame), registers);
+    }
+    let value = match mode {
+        Mode::Next => next_result(value, false),
+        _ => value,
+    };
+    match m.frames.last_mut() {
+        Some(Frame::Script(f)) => {
+            let base = f.base as usize;
+            match mode {
+                Mode::Foreach { iter, pair, .. } => {
+                    let at = base + usize::from(iter) + 1;
+                    let n = stack[at].to_number();
+                    if pair {
+                        stack[base + usize::from(dst) + 1] = Value::Number(n);
+                    }
+                    stack[at] = Value::Number(n + 1.0);
+                    stack[base + usize::from(dst)] = value;
+                }
+                Mode::Spread { array, .. } => {
+                    if let Value::Array(list) = &mut stack[base + usize::from(array)] {
+                        list.push(value);
+                    }
+                    // The instruction asks for the next value.
+                    f.pc -= 1;
+                }
+                _ => stack[base + usize::from(dst)] = value,
+            }
+            Ok(Flow::Continue)
+        }
+        Some(Frame::Native(_)) => continue_native(m, stack, value),
+        None => Ok(Flow::Done(value)),
+    }
+}
+
+/// Ends the topmost script frame and hands its result on.
+pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value) -> Result<Flow, Error> {
+    let Some(Frame::Script(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
+    let base = frame.base as usize;
+    let value = match frame.mode {
+        Mode::Construct => std::mem::take(&mut stack[base]),
+        _ => value,
+    };
+    clear_window(m, stack, &frame);
+    // A barrier that was left by a return has been closed by its instruction; nothing else is left but tries.
+    frame.handlers.clear();
+    if let Some(object) = frame.generator.take()
+        && let ObjectKind::Generator(lock) = &object.0
+    {
+        lock.lock().state = State::Done(value.clone());
+    }
+    let value = match frame.mode {
+        Mode::Next => next_result(value, true),
+        _ => value,
+    };
+    match m.frames.last_mut() {
+        Some(Frame::Script(f)) => {
+            match frame.mode {
+                Mode::Discard => {}
+                Mode::Foreach { to, .. } => f.pc = to,
+                Mode::Spread { .. } => f.pc -= 1,
+                _ => stack[f.base as usize + usize::from(frame.dst)] = value,
+            }
+            Ok(Flow::Continue)
+        }
+        Some(Frame::Native(_)) => continue_native(m, stack, value),
+        None => Ok(Flow::Done(value)),
+    }
+}
+
+fn clear_window(m: &Machine, stack: &mut [Value], frame: &ScriptFrame) {
+    let base = frame.base as usize;
+    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    for slot in &mut stack[base..base + count] {
+        *slot = Value::Undef;
+    }
+}
+
+/// Drops all frames and registers.
+pub(crate) fn unwind_all(m: &mut Machine, stack: &mut Vec<Value>) {
+    while let Some(frame) = m.frames.pop() {
+        if let Frame::Script(f) = frame {
+            mem::drop_bounded(f.generator.map(Value::Object));
+        }
+    }
+    mem::drop_bounded(std::mem::take(stack));
+    m.barriers = 0;
+}
+
+/// Describes a failure at the current place.
+pub(crate) fn script_error(m: &Machine, error: &Error) -> ScriptError {
+    let (program, span) = current_span(m).unwrap_or((0, Span::default()));
+    let program = &m.programs[program].program;
+    let (message, value) = match error {
+        Error::Exception(text) | Error::Fatal(text) => (text.to_string(), None),
+        Error::Thrown(value) => (thrown_message(value), Some(value.clone())),
+    };
+    let mut diagnostic = program.sources.diagnostic(Severity::Error, span, message);
+    if let Error::Thrown(Value::Object(o)) = error
+        && let Some(Exception { place: Some(place), message }) = o.data::<Exception>()
+    {
+        // A runtime error that was caught and thrown again still points to its origin.
+        diagnostic.message = message.to_text().into_owned();
+        diagnostic.place = place.clone();
+        diagnostic.path = Vec::new();
+    }
+    ScriptError { diagnostic, value, stack: call_stack(m) }
+}
+
+fn thrown_message(value: &Value) -> String {
+    match value {
+        Value::Object(o) => match o.data::<Exception>() {
+            Some(e) if e.place.is_some() => e.message.to_text().into_owned(),
+            _ => format!("Uncaught {}", value.to_string_lossy()),
+        },
+        _ => format!("Uncaught {}", value.to_string_lossy()),
+    }
+}
+
+fn call_stack(m: &Machine) -> Vec<(String, crate::diag::Place)> {
+    let mut stack = Vec::new();
+    for frame in m.frames.iter().rev().take(64) {
+        if let Frame::Script(f) = frame {
+            let program = &m.programs[f.program as usize].program;
+            let name = &program.protos[f.proto as usize].name;
+            let name = if name.is_empty() { "(main)".to_owned() } else { name.to_string() };
+            stack.push((name, program.sources.place(frame_span(program, f))));
+        }
+    }
+    stack
+}
+
+/// Unwinds to the nearest handler, or fails the execution.
+pub(crate) fn raise(m: &mut Machine, stack: &mut Vec<Value>, error: Error) -> Flow {
+    let failure = script_error(m, &error);
+    let value = match error {
+        Error::Fatal(_) => {
+            unwind_all(m, stack);
+            return Flow::Fail(Box::new(failure));
+        }
+        Error::Thrown(value) => value,
+        Error::Exception(message) => {
+            let place = failure.diagnostic.place.clone();
+            let exception = Exception { message: Str::from(&*message), place: Some(place) };
+            Object::native(&super::builtin::exception_class(), exception)
+        }
+    };
+    loop {
+        match m.frames.last_mut() {
+            None => return Flow::Fail(Box::new(failure)),
+            Some(Frame::Native(_)) => {
+                m.frames.pop();
+            }
+            Some(Frame::Script(f)) => match f.handlers.pop() {
+                Some(Handler::Catch { pc, dst }) => {
+                    f.pc = pc;
+                    let at = f.base as usize + usize::from(dst);
+                    stack[at] = value;
+                    return Flow::Continue;
+                }
+                Some(Handler::Barrier(guard)) => {
+                    m.barriers = m.barriers.saturating_sub(1);
+                    drop(guard);
+                }
+                None => {
+                    if let Some(Frame::Script(mut frame)) = m.frames.pop() {
+                        clear_window(m, stack, &frame);
+                        if let Some(object) = frame.generator.take()
+                            && let ObjectKind::Generator(lock) = &object.0
+                        {
+                            let old = lock.lock().abandon();
+                            drop(old);
+                        }
+                    }
+                }
+            },
+        }
+    }
+}
