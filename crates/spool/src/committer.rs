@@ -62,8 +62,6 @@ pub(crate) enum Settle {
     Spilled { resident: Arc<Resident> },
     /// A message whose commit failed is released, in case it is on disk all the same.
     Dropped { resident: Arc<Resident> },
-    /// A message of the last run that is over or a file.
-    Replayed { segment: Arc<Segment>, completer: Completer<()> },
 }
 
 impl Submission {
@@ -112,6 +110,11 @@ struct QueueState {
 impl CommitQueue {
     pub(crate) fn push(&self, item: Submission) {
         let mut state = self.state.lock();
+        if state.stop {
+            drop(state);
+            // Dropped, it answers that the spool is closed.
+            return drop(item);
+        }
         let wake = item.sync && !state.urgent || state.items.is_empty();
         state.urgent |= item.sync;
         state.items.push(item);
@@ -126,7 +129,7 @@ impl CommitQueue {
         self.condvar.notify_one();
     }
 
-    /// Everything that waits; `None` when stopped and empty.
+    /// Everything that waits; `false` when stopped and empty.
     fn take(&self, into: &mut Vec<Submission>) -> bool {
         let mut state = self.state.lock();
         while state.items.is_empty() {
@@ -351,8 +354,12 @@ impl Committer {
 impl Shared {
     fn settle(&self, settle: Settle, result: Result<(), SpoolError>) {
         let release = |resident: &Resident| {
-            if let Some(place) = resident.place.get() {
-                place.segment.remove_live();
+            if let Some(place) = resident.place.get()
+                && place.segment.remove_live()
+                && self.segments_in_use.load(Ordering::Relaxed) > self.options.journal_segments
+            {
+                // Segments are short, and this one may be free now.
+                self.tick.wake();
             }
         };
         match (settle, result) {
@@ -418,12 +425,6 @@ impl Shared {
                 self.event(Event::Journal { error });
                 self.unreleased.lock().push(settle);
             }
-            (Settle::Replayed { segment, completer }, result) => {
-                if result.is_ok() {
-                    segment.remove_live();
-                }
-                completer.complete(result);
-            }
         }
     }
 
@@ -433,7 +434,7 @@ impl Shared {
             Settle::Finished { resident, .. }
             | Settle::Spilled { resident }
             | Settle::Dropped { resident } => resident.id,
-            Settle::Commit { .. } | Settle::Frame { .. } | Settle::Replayed { .. } => return,
+            Settle::Commit { .. } | Settle::Frame { .. } => return,
         };
         let sync = matches!(settle, Settle::Spilled { .. });
         self.commits.push(Submission::release(id, sync, settle));

@@ -110,7 +110,14 @@ struct QueueState {
 
 impl WorkQueue {
     pub(crate) fn push(&self, job: Job) {
-        self.state.lock().jobs.push_back(job);
+        let mut state = self.state.lock();
+        if state.stop {
+            drop(state);
+            // Dropped, it answers that the spool is closed.
+            return drop(job);
+        }
+        state.jobs.push_back(job);
+        drop(state);
         self.condvar.notify_one();
     }
 

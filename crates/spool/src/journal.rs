@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -57,19 +57,37 @@ pub(crate) struct Segment {
     live: AtomicUsize,
     /// Readers of messages in it.
     pins: AtomicUsize,
+    damaged: AtomicBool,
 }
 
 impl Segment {
     pub(crate) fn new(path: PathBuf, file: Arc<dyn DiskFile>, bytes: u64) -> Self {
-        Self { path, file, bytes, live: AtomicUsize::new(0), pins: AtomicUsize::new(0) }
+        Self {
+            path,
+            file,
+            bytes,
+            live: AtomicUsize::new(0),
+            pins: AtomicUsize::new(0),
+            damaged: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn add_live(&self) {
         self.live.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn remove_live(&self) {
-        self.live.fetch_sub(1, Ordering::AcqRel);
+    /// Whether that was the last one.
+    pub(crate) fn remove_live(&self) -> bool {
+        self.live.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Something in it could not be read: it is kept aside instead of being reused.
+    pub(crate) fn set_damaged(&self) {
+        self.damaged.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
     }
 
     /// Keeps the segment from being reused; taken only while a live message in it is held.

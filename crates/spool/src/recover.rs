@@ -10,13 +10,13 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
 use mail::EditList;
 use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
 use crate::{
     CorruptPolicy, Corruption, Event, SpoolError,
+    committer::Settle,
     disk::Open,
     hqf::{self, FLAG_8BIT, FLAG_NUL, FLAG_SMTPUTF8, Frames, Header},
     journal::{self, FreeFile, JournalMessage, Record, Segment},
@@ -93,9 +93,9 @@ pub(crate) type OnMessage = dyn Fn(Recovered) + Send + Sync;
 pub(crate) struct Replay {
     pub(crate) sequence_next: u64,
     /// Messages that live in the journal.
-    pub(crate) residents: Vec<(Arc<Resident>, Recovered)>,
+    pub(crate) residents: Vec<Recovered>,
     /// Messages that are over or a file, though no RELEASE says so.
-    pub(crate) over: Vec<(Uuid, Arc<Segment>)>,
+    pub(crate) over: Vec<Settle>,
 }
 
 struct Live {
@@ -208,6 +208,7 @@ impl Shared {
         if self.options.corrupt == CorruptPolicy::Fail {
             return Err(error);
         }
+        segment.set_damaged();
         self.event(Event::Corrupt { error, renamed: None });
         Ok(())
     }
@@ -218,42 +219,30 @@ impl Shared {
         // Their hold time was over when the last run ended.
         let since = now.checked_sub(self.options.journal_hold).unwrap_or(now);
         for (id, Live { message, segment }) in alive {
-            segment.add_live();
-            let path = self.path(&id);
-            let recovered = match Recovered::new(&message.header, &message.frames, Location::Journal, path) {
+            let frames = &message.frames;
+            let recovered = match Recovered::new(&message.header, frames, Location::Journal, self.path(&id)) {
                 Ok(recovered) => recovered,
                 Err(reason) => {
-                    // It keeps its segment from being reused, so that nothing is lost.
                     self.journal_damage(&segment, reason)?;
                     continue;
                 }
             };
-            // A file was written from the journal and holds at least what stands here.
-            if recovered.entries.is_empty() || self.is_good_file(&id)? {
-                out.over.push((id, segment));
-                continue;
+            segment.add_live();
+            let resident = resident(&message, segment);
+            if recovered.entries.is_empty() {
+                out.over.push(Settle::Dropped { resident });
+            } else if self.is_good_file(&id)? {
+                // It was written from the journal and holds at least what stands here. Until its RELEASE is durable
+                // nothing may change it, or a crash would bring this state back.
+                resident.inner.lock().phase = Phase::Spilling;
+                self.residents.insert(&resident);
+                out.over.push(Settle::Spilled { resident });
+            } else {
+                self.residents.insert(&resident);
+                self.note_fresh(id);
+                self.ages.lock().push_back((since, Arc::downgrade(&resident)));
+                out.residents.push(recovered);
             }
-            let place = OnceLock::new();
-            // Just created, so empty.
-            let _ = place.set(Place { segment, offset: message.offset });
-            let frames = message.frames.appended_frames();
-            let resident = Arc::new(Resident {
-                id,
-                header: message.header,
-                image_bytes: message.image_bytes,
-                place,
-                inner: Mutex::new(Inner {
-                    phase: Phase::Journal,
-                    memory: None,
-                    frames,
-                    pending: Vec::new(),
-                    waiters: Vec::new(),
-                }),
-            });
-            self.residents.insert(&resident);
-            self.note_fresh(id);
-            self.ages.lock().push_back((since, Arc::downgrade(&resident)));
-            out.residents.push((resident, recovered));
         }
         Ok(out)
     }
@@ -304,10 +293,21 @@ impl Shared {
     }
 }
 
-impl Frames {
-    fn appended_frames(&self) -> Vec<Bytes> {
-        self.appended.iter().map(|frame| frame.bytes()).collect()
-    }
+fn resident(message: &JournalMessage, segment: Arc<Segment>) -> Arc<Resident> {
+    let place = OnceLock::from(Place { segment, offset: message.offset });
+    Arc::new(Resident {
+        id: message.header.id,
+        header: message.header,
+        image_bytes: message.image_bytes,
+        place,
+        inner: Mutex::new(Inner {
+            phase: Phase::Journal,
+            memory: None,
+            frames: message.frames.appended.iter().map(|frame| frame.bytes()).collect(),
+            pending: Vec::new(),
+            waiters: Vec::new(),
+        }),
+    })
 }
 
 /// The scan of the files, shared by its threads.

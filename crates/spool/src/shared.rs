@@ -20,6 +20,7 @@ use crate::{
     files::{Job, WorkQueue},
     journal::SegmentTable,
     resident::{Inner, Op, Phase, Resident, Residents, spread},
+    ticket::Pending,
 };
 
 /// Everything the threads share.
@@ -194,6 +195,13 @@ impl Shared {
         for waiter in waiters {
             waiter.complete(if is_file { Ok(()) } else { Err(SpoolError::NotFound(resident.id)) });
         }
+    }
+
+    /// Waits for the message to be a file, whatever its phase.
+    pub(crate) fn wait_filed(resident: &Resident) -> Pending<()> {
+        let (pending, completer) = Pending::new();
+        resident.inner.lock().waiters.push(completer);
+        pending
     }
 
     /// Tells who waits for the message to be a file that it did not work this time.

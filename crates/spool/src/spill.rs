@@ -1,6 +1,7 @@
 //! The spill thread: writes out of the journal what has been there too long, and reuses segments.
 
 use std::{
+    path::Path,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -24,10 +25,10 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     loop {
         let due = shared.spill_due(Instant::now());
         shared.recycle();
+        shared.keep_spare();
         if space_checked.is_none_or(|at| at.elapsed() >= TICK) {
             shared.check_space();
             shared.retry();
-            shared.keep_spare();
             space_checked = Some(Instant::now());
         }
         let mut state = shared.tick.state.lock();
@@ -104,9 +105,16 @@ impl Shared {
         }
     }
 
-    /// Wipes the header of a segment and makes its file free for reuse, or removes it.
+    /// Wipes the header of a segment and makes its file free for reuse, or removes it. A damaged one is renamed: it is
+    /// never deleted.
     pub(crate) fn free(&self, segment: &Segment) -> Result<(), SpoolError> {
         let (path, file) = (&segment.path, &segment.file);
+        if segment.is_damaged() {
+            let mut aside = path.clone().into_os_string();
+            aside.push(".corrupt");
+            self.disk.rename(path, Path::new(&aside)).map_err(|e| SpoolError::io("rename", path, e))?;
+            return self.sync_dir(&self.journal_path());
+        }
         file.pwrite(0, &[0; 64]).map_err(|e| SpoolError::io("write", path, e))?;
         if self.options.fsync {
             file.fdatasync().map_err(|e| SpoolError::io("sync", path, e))?;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -22,7 +21,7 @@ use crate::{
     disk::{Disk, DiskFile, Open},
     files::{self, Job, Source, StoreJob},
     hqf::{self, FLAG_SMTPUTF8, Frames, HEADER_BYTES, Header},
-    record::{Done, EntryUpdate},
+    record::Done,
     recover::{DIRECTORIES, Location, Scan},
     resident::{Inner, Memory, Op, Phase, Resident, Residents},
     shared::{Counters, Shared, Tick},
@@ -38,17 +37,6 @@ pub enum Durability {
     Synced,
     /// On its way: answered at once; a crash may lose it. Failures are reported as events.
     Written,
-}
-
-/// Changes to make while loading a foreign file.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LoadOptions {
-    /// Store it under this id instead of its own.
-    pub id: Option<Uuid>,
-    /// New time of reception, Unix time.
-    pub received_s: Option<f64>,
-    /// Start with no attempts made.
-    pub reset_retry: bool,
 }
 
 /// Figures of a spool since it was opened.
@@ -82,7 +70,7 @@ pub struct Stats {
 ///
 /// Dropping it stops its threads and leaves the journal as it is; [`Spool::shutdown`] writes everything out first.
 pub struct Spool {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     scan: Arc<Scan>,
     threads: Mutex<Threads>,
     _lock: Box<dyn Send + Sync>,
@@ -141,20 +129,18 @@ impl Spool {
         let spool = Self { shared, scan, threads: Mutex::default(), _lock: lock };
         spool.start(replay.sequence_next)?;
         // Before anything can remove the files: a RELEASE that is lost would bring their messages back.
-        let released: Vec<Pending<()>> = replay
-            .over
-            .into_iter()
-            .map(|(id, segment)| {
-                let (pending, completer) = Pending::new();
-                let settle = Settle::Replayed { segment, completer };
-                spool.shared.commits.push(Submission::release(id, true, settle));
-                pending
-            })
-            .collect();
-        for pending in released {
-            pending.wait()?;
+        let mut released = Vec::new();
+        for settle in replay.over {
+            if let Settle::Spilled { resident } = &settle {
+                released.push(Shared::wait_filed(resident));
+            }
+            spool.shared.retry_release(settle);
         }
-        for (_, recovered) in replay.residents {
+        for pending in released {
+            // On a full disk it is tried again later; changes of the message wait until then.
+            let _ = pending.wait();
+        }
+        for recovered in replay.residents {
             on_message(recovered);
         }
         spool.start_scan()?;
@@ -227,24 +213,6 @@ impl Spool {
     /// Rewrites the file of a message without what is superseded; it becomes one if it is none.
     pub fn compact(&self, id: Uuid) -> Pending<PathBuf> {
         self.unload(id)
-    }
-
-    /// Copies a foreign `.hqf` file into the spool. Blocks.
-    ///
-    /// # Errors
-    /// A damaged or unreadable source, an id that is taken, a full disk.
-    pub fn load(&self, source: &Path, options: LoadOptions) -> Result<Recovered, SpoolError> {
-        let file =
-            self.shared.disk.open(source, Open::Read).map_err(|e| SpoolError::io("open", source, e))?;
-        self.load_from(&*file, source, options)
-    }
-
-    /// As [`Spool::load`], from the bytes of such a file.
-    ///
-    /// # Errors
-    /// As [`Spool::load`].
-    pub fn load_bytes(&self, bytes: Bytes, options: LoadOptions) -> Result<Recovered, SpoolError> {
-        self.load_from(&BytesFile(bytes), Path::new("(imported)"), options)
     }
 
     /// The original of a message, its checksum verified. Blocks unless it is in memory.
@@ -462,58 +430,6 @@ impl Spool {
         Ok(pending)
     }
 
-    fn load_from(
-        &self,
-        file: &dyn DiskFile,
-        source: &Path,
-        options: LoadOptions,
-    ) -> Result<Recovered, SpoolError> {
-        if self.shared.closed.load(Ordering::Acquire) {
-            return Err(SpoolError::Closed);
-        }
-        let corrupt = |reason| SpoolError::Corrupt { path: source.to_owned(), reason };
-        let mut image = hqf::read_file(file).map_err(|e| e.at(source))?;
-        let own = Some(image.header.id).filter(|id| !id.is_nil());
-        let id = options.id.or(own).unwrap_or_else(Uuid::new_v4);
-        if self.contains(id)? {
-            return Err(SpoolError::Duplicate(id));
-        }
-        if let Some(received_s) = options.received_s {
-            image.frames.set_received(received_s).map_err(corrupt)?;
-        }
-        if options.reset_retry {
-            for entry in image.frames.state().map_err(corrupt)?.entries {
-                let update =
-                    EntryUpdate { queue_id: entry.queue_id, retry: Some(0), ..EntryUpdate::default() };
-                let raw = hqf::encode_frame(&Frame::Update(Box::new(update)))?;
-                image.frames.append(raw.into()).map_err(corrupt)?;
-            }
-        }
-        let frames = Bytes::from(image.frames.compacted().map_err(corrupt)?);
-        let mut staging = self.stage(id);
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut at = 0;
-        while at < image.header.content_bytes {
-            let n = (image.header.content_bytes - at).min(COPY_BYTES as u64) as usize;
-            file.pread_exact(HEADER_BYTES + at, &mut buffer[..n])
-                .map_err(|e| SpoolError::io("read", source, e))?;
-            staging.write(&buffer[..n])?;
-            at += n as u64;
-        }
-        let (header, body) = staging.finish(image.header.flags & FLAG_SMTPUTF8);
-        if header.content_crc != image.header.content_crc {
-            return Err(corrupt(crate::Corruption::Content));
-        }
-        let parsed = Frames::parse(&frames).map_err(corrupt)?;
-        let recovered =
-            Recovered::new(&header, &parsed, Location::File, self.shared.path(&id)).map_err(corrupt)?;
-        let (pending, completer) = Pending::new();
-        let job = StoreJob { header, source: body, frames, completer };
-        self.shared.to_worker(&id, Job::Store(Box::new(job)));
-        pending.wait()?;
-        Ok(recovered)
-    }
-
     /// Content, frames and header of a message in the journal.
     #[allow(clippy::type_complexity)] // one use, three parts
     fn resident_memory(&self, id: Uuid) -> Result<Option<(Memory, Vec<Bytes>, Header)>, SpoolError> {
@@ -616,9 +532,6 @@ impl Drop for Spool {
     }
 }
 
-/// How much content is copied at a time.
-const COPY_BYTES: usize = 64 << 10;
-
 /// Locks the spool, creates its directories and removes what was never finished.
 fn prepare(options: &SpoolOptions, disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, SpoolError> {
     let root = &options.path;
@@ -648,40 +561,4 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
         .name(name.to_owned())
         .spawn(run)
         .map_err(|source| SpoolError::io("start a thread for", name, source))
-}
-
-/// Bytes read as if they were a file.
-struct BytesFile(Bytes);
-
-impl DiskFile for BytesFile {
-    fn pread(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or(&[]);
-        let n = rest.len().min(buf.len());
-        buf[..n].copy_from_slice(&rest[..n]);
-        Ok(n)
-    }
-
-    fn pwritev(&self, _: u64, _: &[io::IoSlice<'_>]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn fdatasync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn fsync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn truncate(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn preallocate(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
 }

@@ -484,3 +484,72 @@ fn options_are_checked() {
         assert!(matches!(Spool::open(bad, Arc::clone(&disk), |_| {}), Err(SpoolError::Options { .. })));
     }
 }
+
+/// A full disk does not keep a spool from opening and delivering, even if a crash left RELEASEs unwritten.
+#[test]
+fn a_start_on_a_full_disk() {
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (spool, _) = open(options("/spool"), &disk);
+    for id in 1..=3 {
+        commit(&spool, id, b"body").unwrap();
+    }
+    let journal: Vec<PathBuf> =
+        sim.paths().into_iter().filter(|path| path.starts_with("/spool/journal")).collect();
+    let before: Vec<_> = journal.iter().map(|path| (path.clone(), sim.bytes(path).unwrap())).collect();
+    spool.spill(Uuid::from_u128(1)).wait().unwrap();
+    drop(spool);
+    // As if the RELEASE of message 1 had never reached the disk; and no segment is free.
+    for path in &journal {
+        disk.unlink(path).unwrap();
+    }
+    for path in sim.paths().into_iter().filter(|path| path.starts_with("/spool/journal")) {
+        disk.unlink(&path).unwrap();
+    }
+    for (path, bytes) in before.into_iter().filter(|(_, bytes)| bytes[0] != 0) {
+        sim.put(&path, bytes);
+    }
+    sim.set_full(true);
+    let (spool, seen) = open(options("/spool"), &disk);
+    assert_eq!(seen.len(), 3);
+    assert_eq!(content(&spool, 1), b"body");
+    let change = spool.append(Uuid::from_u128(1), &update(1, 8), Synced);
+    sim.set_full(false);
+    change.wait().unwrap();
+    drop(spool);
+    let (_spool, seen) = open(options("/spool"), &disk);
+    assert_eq!(seen.len(), 3);
+    assert_eq!(seen[0].entries[0].retry, 8);
+}
+
+/// A journal segment with something unreadable in it is set aside, never deleted; the rest of it counts.
+#[test]
+fn a_damaged_journal_record() {
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (spool, _) = open(options("/spool"), &disk);
+    commit(&spool, 1, b"body").unwrap();
+    drop(spool);
+    let used =
+        |path: &PathBuf| path.starts_with("/spool/journal") && sim.bytes(path).is_some_and(|b| b[0] != 0);
+    let path = sim.paths().into_iter().find(used).unwrap();
+    let mut bytes = sim.bytes(&path).unwrap();
+    let first =
+        512 + (16 + u32::from_le_bytes(bytes[516..520].try_into().unwrap()) as usize + 4).next_multiple_of(8);
+    // A RELEASE without an id, as the second record.
+    let mut record = vec![3, 0, 0, 0, 2, 0, 0, 0];
+    let sequence = u64::from_le_bytes(bytes[520..528].try_into().unwrap()) + 1;
+    record.extend(sequence.to_le_bytes());
+    record.extend([9, 9]);
+    record.extend(crc32c::crc32c(&record).to_le_bytes());
+    bytes[first..first + record.len()].copy_from_slice(&record);
+    sim.put(&path, bytes.clone());
+    let fail = SpoolOptions { corrupt: CorruptPolicy::Fail, ..options("/spool") };
+    assert!(matches!(Spool::open(fail, Arc::clone(&disk), |_| {}), Err(SpoolError::Corrupt { .. })));
+    let (spool, seen) = open(options("/spool"), &disk);
+    assert_eq!(seen.len(), 1);
+    spool.shutdown().unwrap();
+    assert_eq!(sim.bytes(Path::new(&format!("{}.corrupt", path.display()))).unwrap(), bytes);
+    drop(spool);
+    assert_eq!(open(options("/spool"), &disk).1.len(), 1);
+}

@@ -1,0 +1,137 @@
+//! Taking in `.hqf` files from elsewhere.
+
+use std::{io, path::Path, sync::atomic::Ordering};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::{
+    Frame, Location, Recovered, Spool, SpoolError,
+    disk::{DiskFile, Open},
+    files::{Job, StoreJob},
+    hqf::{self, FLAG_SMTPUTF8, Frames, HEADER_BYTES},
+    record::EntryUpdate,
+    ticket::Pending,
+};
+
+/// How much content is copied at a time.
+const COPY_BYTES: usize = 64 << 10;
+
+/// Changes to make while loading a foreign file.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoadOptions {
+    /// Store it under this id instead of its own.
+    pub id: Option<Uuid>,
+    /// New time of reception, Unix time.
+    pub received_s: Option<f64>,
+    /// Start with no attempts made.
+    pub reset_retry: bool,
+}
+
+impl Spool {
+    /// Copies a foreign `.hqf` file into the spool. Blocks.
+    ///
+    /// # Errors
+    /// A damaged or unreadable source, an id that is taken, a full disk.
+    pub fn load(&self, source: &Path, options: LoadOptions) -> Result<Recovered, SpoolError> {
+        let file =
+            self.shared.disk.open(source, Open::Read).map_err(|e| SpoolError::io("open", source, e))?;
+        self.load_from(&*file, source, options)
+    }
+
+    /// As [`Spool::load`], from the bytes of such a file.
+    ///
+    /// # Errors
+    /// As [`Spool::load`].
+    pub fn load_bytes(&self, bytes: Bytes, options: LoadOptions) -> Result<Recovered, SpoolError> {
+        self.load_from(&BytesFile(bytes), Path::new("(imported)"), options)
+    }
+
+    fn load_from(
+        &self,
+        file: &dyn DiskFile,
+        source: &Path,
+        options: LoadOptions,
+    ) -> Result<Recovered, SpoolError> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(SpoolError::Closed);
+        }
+        let corrupt = |reason| SpoolError::Corrupt { path: source.to_owned(), reason };
+        let mut image = hqf::read_file(file).map_err(|e| e.at(source))?;
+        let own = Some(image.header.id).filter(|id| !id.is_nil());
+        let id = options.id.or(own).unwrap_or_else(Uuid::new_v4);
+        if self.contains(id)? {
+            return Err(SpoolError::Duplicate(id));
+        }
+        if let Some(received_s) = options.received_s {
+            image.frames.set_received(received_s).map_err(corrupt)?;
+        }
+        if options.reset_retry {
+            for entry in image.frames.state().map_err(corrupt)?.entries {
+                let update =
+                    EntryUpdate { queue_id: entry.queue_id, retry: Some(0), ..EntryUpdate::default() };
+                let raw = hqf::encode_frame(&Frame::Update(Box::new(update)))?;
+                image.frames.append(raw.into()).map_err(corrupt)?;
+            }
+        }
+        let frames = Bytes::from(image.frames.compacted().map_err(corrupt)?);
+        let mut staging = self.stage(id);
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < image.header.content_bytes {
+            let n = (image.header.content_bytes - at).min(COPY_BYTES as u64) as usize;
+            file.pread_exact(HEADER_BYTES + at, &mut buffer[..n])
+                .map_err(|e| SpoolError::io("read", source, e))?;
+            staging.write(&buffer[..n])?;
+            at += n as u64;
+        }
+        let (header, body) = staging.finish(image.header.flags & FLAG_SMTPUTF8);
+        if header.content_crc != image.header.content_crc {
+            return Err(corrupt(crate::Corruption::Content));
+        }
+        let parsed = Frames::parse(&frames).map_err(corrupt)?;
+        let recovered =
+            Recovered::new(&header, &parsed, Location::File, self.shared.path(&id)).map_err(corrupt)?;
+        let (pending, completer) = Pending::new();
+        let job = StoreJob { header, source: body, frames, completer };
+        self.shared.to_worker(&id, Job::Store(Box::new(job)));
+        pending.wait()?;
+        Ok(recovered)
+    }
+}
+
+/// Bytes read as if they were a file.
+struct BytesFile(Bytes);
+
+impl DiskFile for BytesFile {
+    fn pread(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or(&[]);
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+
+    fn pwritev(&self, _: u64, _: &[io::IoSlice<'_>]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn fdatasync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn fsync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn preallocate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+}
