@@ -47,7 +47,7 @@ pub fn eod_class() -> Arc<NativeClass> {
         .method("getHeaderNames()", "Names of all fields in lower case, top first.", |_, object, _| {
             with(object, |message| {
                 let names = message.header_names().map_err(failed)?;
-                Ok(names.into_iter().map(Value::from).collect::<Array>().into())
+                Ok(Value::from(names.into_iter().map(Value::from).collect::<Array>()))
             })
         })
         .method("addHeader(name: string, value: string, options?: array)", "Adds a field at the top.", |_, object, args| {
@@ -98,12 +98,12 @@ pub fn eod_class() -> Arc<NativeClass> {
         .method("modifyContent(start: number, count: number, data: string)", "Replaces octets of the original.", |_, object, args| {
             let (start, count) = (offset(args.number(0), "start")?, offset(args.number(1), "count")?);
             with(object, |message| {
-                message.modify_content(start, count, args.bytes(2)).map_err(failed)?;
+                message.modify_content(start, count, args.bytes(2).to_vec()).map_err(failed)?;
                 Ok(Value::Object(object.clone()))
             })
         })
         .method("toString()", "The message with its changes.", |cx, object, _| {
-            let size = with(object, |message| message.size().map_err(failed))?;
+            let size = data(object)?.message.lock().size().map_err(failed)?;
             cx.check_memory(usize::try_from(size).unwrap_or(usize::MAX))?;
             with(object, |message| Ok(Value::from(message.to_bytes().map_err(failed)?)))
         })
@@ -160,33 +160,13 @@ fn data(object: &Object) -> Result<&MailObject, Error> {
     object.data::<MailObject>().ok_or_else(|| Error::exception("This is no mail object"))
 }
 
-fn with<R, T: From2<R>>(object: &Arc<Object>, run: impl FnOnce(&mut MailMessage) -> Result<R, Error>) -> Result<T, Error> {
+fn with<R: Into<Outcome>>(
+    object: &Arc<Object>,
+    run: impl FnOnce(&mut MailMessage) -> Result<R, Error>,
+) -> Result<Outcome, Error> {
     let data = data(object)?;
     let result = run(&mut data.message.lock())?;
-    Ok(T::from2(result))
-}
-
-/// Lets `with` give plain values as outcomes.
-trait From2<R> {
-    fn from2(value: R) -> Self;
-}
-
-impl From2<Value> for Outcome {
-    fn from2(value: Value) -> Outcome {
-        Outcome::Value(value)
-    }
-}
-
-impl From2<Outcome> for Outcome {
-    fn from2(value: Outcome) -> Outcome {
-        value
-    }
-}
-
-impl From2<u64> for u64 {
-    fn from2(value: u64) -> u64 {
-        value
-    }
+    Ok(result.into())
 }
 
 fn failed(error: MailError) -> Error {

@@ -482,6 +482,20 @@ impl Queue {
         Ok(())
     }
 
+    /// Sets the metadata of a working entry by key, for the one who holds its ticket further up.
+    pub fn replace_metadata(
+        &mut self,
+        key: EntryKey,
+        metadata: Vec<(String, String)>,
+    ) -> Result<(), QueueError> {
+        self.store.live(key).ok_or(QueueError::NoSuchEntry)?;
+        if !self.working.contains_key(&key.index) {
+            return Err(QueueError::StaleTicket(key.index));
+        }
+        self.put_metadata(key.index, metadata);
+        Ok(())
+    }
+
     /// Count and bytes under a quota name; zero if unknown.
     pub fn quota(&self, name: &str) -> Quota {
         let symbol = self.store.texts.find(name);

@@ -8,7 +8,7 @@ use net::dial;
 use net::tls::TlsClient;
 use smtp::client::{Client, Envelope, Event, Settings, StartTls, State};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,8 +51,6 @@ impl Stream {
 
 /// Where to connect and how.
 pub struct Route<'a> {
-    /// Timeouts, TLS, protocol.
-    pub transport: &'a Transport,
     /// Address and port.
     pub remote: SocketAddr,
     /// Its name.

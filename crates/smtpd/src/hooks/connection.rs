@@ -1,7 +1,6 @@
 //! The hooks of a connection: variables in, decision out.
 
-use crate::daemon::Daemon;
-use crate::generation::{Generation, VirtualServer};
+use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::decision::{Decision, Verdict};
 use crate::hooks::script::{End, Script};
@@ -20,16 +19,6 @@ use smtp::server::Helo;
 use spool::record::DsnParams;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// What every hook can reach.
-pub struct Env<'a> {
-    /// The daemon.
-    pub daemon: &'a Arc<Daemon>,
-    /// The configuration of the connection.
-    pub generation: &'a Arc<Generation>,
-    /// Its server.
-    pub server: &'a VirtualServer,
-}
 
 /// The result of the client's name look-up, as `remoteptrresult` shows it.
 pub struct PtrResult {
@@ -83,7 +72,6 @@ fn answer<T>(answer: &Result<Vec<T>, DnsError>, value: impl Fn(&T) -> Value) -> 
 /// Runs the connect hook.
 pub async fn connect(
     script: &Script,
-    _env: &Env<'_>,
     connection: &Connection,
     transaction: &Transaction,
     ptr: Option<PtrResult>,
@@ -110,7 +98,6 @@ pub async fn connect(
 /// Runs the helo hook.
 pub async fn helo(
     script: &Script,
-    _env: &Env<'_>,
     connection: &Connection,
     transaction: &Transaction,
     helo: &Helo,
@@ -132,7 +119,6 @@ pub async fn helo(
 /// Runs the mailfrom hook.
 pub async fn mail(
     script: &Script,
-    _env: &Env<'_>,
     connection: &Connection,
     transaction: &Transaction,
     address: &Address,
@@ -150,7 +136,6 @@ pub async fn mail(
 #[expect(clippy::too_many_arguments, reason = "the facts of one command")]
 pub async fn rcpt(
     script: &Script,
-    _env: &Env<'_>,
     connection: &Connection,
     transaction: &Transaction,
     address: &Address,
@@ -172,7 +157,7 @@ pub async fn rcpt(
 /// Runs the eod hook; gives the decision and what it queued.
 pub async fn eod(
     script: &Script,
-    env: &Env<'_>,
+    generation: &Arc<Generation>,
     connection: &Connection,
     transaction: &Transaction,
     message: MailMessage,
@@ -180,7 +165,7 @@ pub async fn eod(
 ) -> (Decision, Vec<QueuedRecipient>) {
     let sink = Arc::new(Sink {
         id: transaction.id.to_string(),
-        generation: env.generation.clone(),
+        generation: generation.clone(),
         queued: Mutex::new(Vec::new()),
     });
     let mut arguments = Array::new();
@@ -199,7 +184,6 @@ pub async fn eod(
 /// Runs the disconnect hook.
 pub async fn disconnect(
     script: &Script,
-    _env: &Env<'_>,
     connection: &Connection,
     goodbye: &Goodbye,
     context: &mut ContextValue,

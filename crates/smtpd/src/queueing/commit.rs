@@ -126,14 +126,14 @@ impl Engine {
             subject: message.subject,
             ..Meta::default()
         };
-        let record = build_record(message.id, meta, message.recipients);
+        let record = build_record(meta, message.recipients);
         self.store(staging, record).await
     }
 
     /// Stores a record and queues its entries.
     pub(super) async fn store(&self, staging: Staging, record: MessageRecord) -> Result<(), CommitError> {
         let now = clock::now();
-        let (message, entries) = super::load::to_queue(record.id, &record.meta, &record.entries, staging.len());
+        let (message, entries) = super::load::to_queue(staging.id(), &record.meta, &record.entries, staging.len());
         self.spool.commit(staging, record).await?;
         self.queue.lock().insert(now, message, entries)?;
         self.wake();
@@ -142,7 +142,7 @@ impl Engine {
 }
 
 /// Numbers the recipients from 1 and shares equal edit lists.
-pub(super) fn build_record(id: Uuid, meta: Meta, recipients: Vec<QueuedRecipient>) -> MessageRecord {
+pub(super) fn build_record(meta: Meta, recipients: Vec<QueuedRecipient>) -> MessageRecord {
     let mut lists: Vec<(u32, Arc<EditList>)> = Vec::new();
     let smtputf8 = recipients.iter().any(|one| !one.sender.is_ascii() || !one.recipient.is_ascii());
     let mut entries = Vec::with_capacity(recipients.len());
@@ -178,5 +178,5 @@ pub(super) fn build_record(id: Uuid, meta: Meta, recipients: Vec<QueuedRecipient
         });
     }
     let edits = lists.into_iter().map(|(id, list)| (id, Arc::unwrap_or_clone(list))).collect();
-    MessageRecord { id, meta, edits, entries, smtputf8 }
+    MessageRecord { meta, edits, entries, smtputf8 }
 }

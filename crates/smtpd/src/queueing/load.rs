@@ -7,7 +7,7 @@ use spool::Meta;
 use uuid::Uuid;
 
 /// The queue's form of a stored message. Entries without a next attempt time are due now.
-pub(super) fn to_queue(id: Uuid, meta: &Meta, entries: &[Entry], bytes: u64) -> (NewMessage, Vec<NewEntry>) {
+pub(crate) fn to_queue(id: Uuid, meta: &Meta, entries: &[Entry], bytes: u64) -> (NewMessage, Vec<NewEntry>) {
     let message = NewMessage {
         id,
         received: clock::from_s(meta.received_s),

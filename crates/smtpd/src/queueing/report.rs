@@ -40,7 +40,6 @@ impl Engine {
             Action::Failed => job.notify_has("FAILURE", true),
             Action::Delayed => job.notify_has("DELAY", true),
             Action::Relayed | Action::Delivered => job.notify_has("SUCCESS", false),
-            _ => true,
         };
         let target = match &bounce.recipient {
             Some(recipient) => recipient.clone(),
@@ -64,7 +63,7 @@ impl Engine {
             subject: message.subject().ok().flatten().unwrap_or_default(),
             ..Meta::default()
         };
-        let record = build_record(id, meta, vec![recipient]);
+        let record = build_record(meta, vec![recipient]);
         match self.store(staging, record).await {
             Ok(()) => Ok(Some(id)),
             // A crash between report and DONE: the deterministic id shows that the report is there already.

@@ -45,6 +45,9 @@ impl DefaultAction {
     }
 }
 
+/// Of an entry that is not tried again.
+const NO_PLAN: RetryPlan = RetryPlan { expired: false, delay: Duration::ZERO, notify: false, step: 0 };
+
 /// Why an entry is at post-delivery, as scripts and reports see it.
 pub struct Verdict<'a> {
     /// None after success.
@@ -100,7 +103,7 @@ impl Engine {
     ) {
         if let Some(script) = &generation.postdelivery {
             let verdict =
-                Verdict { action: None, expired: false, attempt: Some(attempt), plan: RetryPlan::default() };
+                Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN };
             // After success no function can change what happens; errors are logged and counted.
             delivery::postdelivery(script, self, generation, job, &verdict, context).await;
         }
@@ -287,7 +290,7 @@ impl Engine {
         if let Err(failure) = self.queue.lock().begin_postdelivery(self.now(), &ticket) {
             error!(job, "queue: {failure}");
         }
-        let verdict = Verdict { action: Some(action), expired: false, attempt, plan: RetryPlan::default() };
+        let verdict = Verdict { action: Some(action), expired: false, attempt, plan: NO_PLAN };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
             Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,

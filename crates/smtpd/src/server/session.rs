@@ -150,7 +150,7 @@ impl Session {
         let decision = match &self.server.hooks.connect {
             None => Decision::plain(Verdict::Accept),
             Some(script) => {
-                hooks::connect(script, &self.env(), &self.connection, &self.transaction, ptr_result, &mut self.context)
+                hooks::connect(script, &self.connection, &self.transaction, ptr_result, &mut self.context)
                     .await
             }
         };
@@ -188,7 +188,7 @@ impl Session {
             None => Decision::plain(Verdict::Accept),
             Some(script) => {
                 let offered = self.machine.default_extensions().items().to_vec();
-                hooks::helo(script, &self.env(), &self.connection, &self.transaction, &helo, &offered, &mut self.context)
+                hooks::helo(script, &self.connection, &self.transaction, &helo, &offered, &mut self.context)
                     .await
             }
         };
@@ -210,7 +210,7 @@ impl Session {
         let decision = match &self.server.hooks.mailfrom {
             None => Decision::plain(Verdict::Accept),
             Some(script) => {
-                hooks::mail(script, &self.env(), &self.connection, &self.transaction, &address, &parameters, &mut self.context)
+                hooks::mail(script, &self.connection, &self.transaction, &address, &parameters, &mut self.context)
                     .await
             }
         };
@@ -231,7 +231,7 @@ impl Session {
             None => return self.machine.rcpt(reply(550, (5, 7, 1), "Relaying denied"), false),
             Some(script) => {
                 let transport = transport.as_deref();
-                hooks::rcpt(script, &self.env(), &self.connection, &self.transaction, &address, &parameters, transport, &mut self.context)
+                hooks::rcpt(script, &self.connection, &self.transaction, &address, &parameters, transport, &mut self.context)
                     .await
             }
         };
@@ -321,7 +321,7 @@ impl Session {
         let (decision, queued) = match &self.server.hooks.eod {
             None => (Decision::plain(Verdict::Accept), self.default_recipients(&message)?),
             Some(script) => {
-                hooks::eod(script, &self.env(), &self.connection, &self.transaction, message, &mut self.context).await
+                hooks::eod(script, &self.generation, &self.connection, &self.transaction, message, &mut self.context).await
             }
         };
         let id = self.transaction.id;
@@ -367,10 +367,6 @@ impl Session {
             Ok(queued)
         });
         recipients.collect()
-    }
-
-    fn env(&self) -> hooks::Env<'_> {
-        hooks::Env { daemon: &self.daemon, generation: &self.generation, server: &self.server }
     }
 
     /// Writes the output; false when the client is gone.
@@ -430,8 +426,7 @@ impl Session {
         drop(place);
         debug!(self.connection.id, "disconnect of {}", self.connection.remote_ip);
         if let Some(script) = self.server.hooks.disconnect.clone() {
-            let env = hooks::Env { daemon: &self.daemon, generation: &self.generation, server: &self.server };
-            hooks::disconnect(&script, &env, &self.connection, &self.goodbye, &mut self.context).await;
+            hooks::disconnect(&script, &self.connection, &self.goodbye, &mut self.context).await;
         }
     }
 }
