@@ -1,1 +1,4 @@
 //! The command-line tools: `halonctl`, `halonconfig`, `hsh`, `hsl-lint`.
+
+pub mod halonctl;
+pub mod table;

@@ -176,7 +176,10 @@ pub fn encode_request(first: bool, command: u8, body: Option<&[u8]>) -> BytesMut
 mod tests {
     use super::*;
 
-    fn decode_all(bytes: &[u8]) -> Result<Vec<(u8, Vec<u8>)>, RequestError> {
+    /// Letters and bodies.
+    type Decoded = Result<Vec<(u8, Vec<u8>)>, RequestError>;
+
+    fn decode_all(bytes: &[u8]) -> Decoded {
         let mut decoder = RequestDecoder::new();
         let mut input = BytesMut::from(bytes);
         let mut requests = Vec::new();
@@ -190,7 +193,7 @@ mod tests {
     fn requests_by_the_byte() {
         let empty_list = [b'F', 0, 0, 0, 0, 0, 0, 0, 0];
         let with = |parts: &[&[u8]]| parts.concat();
-        let cases: Vec<(Vec<u8>, Result<Vec<(u8, Vec<u8>)>, RequestError>)> = vec![
+        let cases: Vec<(Vec<u8>, Decoded)> = vec![
             (with(&[&[5, 15], b"q"]), Ok(vec![(b'q', vec![])])),
             (with(&[&[6, 99], b"q"]), Ok(vec![(b'q', vec![])])),
             (with(&[b"q"]), Err(RequestError::Version)),

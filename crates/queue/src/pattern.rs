@@ -212,7 +212,11 @@ mod tests {
             (Field::Grouping, "&google", "&google", true),
         ] {
             let pattern = Pattern::parse(field, pattern, &lists).unwrap();
-            assert_eq!(Matcher::new(&[pattern.clone()]).matches_text(value), expected, "{pattern:?} {value}");
+            assert_eq!(
+                Matcher::new(std::slice::from_ref(&pattern)).matches_text(value),
+                expected,
+                "{pattern:?} {value}"
+            );
         }
         let net = Pattern::parse(Field::LocalIp, "192.0.2.0/28", &lists).unwrap();
         let matcher = Matcher::new(&[net]);
