@@ -129,5 +129,29 @@ fn starts(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, commits, starts);
+/// What waits: every message becomes a synced file.
+fn spills(c: &mut Criterion) {
+    const MESSAGES: u64 = 1_000;
+    let mut group = c.benchmark_group("spill");
+    group.sample_size(10).measurement_time(Duration::from_secs(3)).throughput(Throughput::Elements(MESSAGES));
+    group.bench_function("1,000 messages, fsync true", |b| {
+        b.iter_custom(|iterations| {
+            let one = || {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                let (spool, _) = open(directory.path(), true, Duration::from_secs(3600));
+                let (record, body) = (record(), vec![b'x'; 2048]);
+                let ids: Vec<Uuid> = (0..MESSAGES).map(|_| commit_one(&spool, &record, &body)).collect();
+                let start = Instant::now();
+                let spills: Vec<_> = ids.into_iter().map(|id| spool.spill(id)).collect();
+                for spill in spills {
+                    spill.wait().expect("the disk of a bench has room");
+                }
+                start.elapsed()
+            };
+            (0..iterations).map(|_| one()).sum()
+        });
+    });
+}
+
+criterion_group!(benches, commits, spills, starts);
 criterion_main!(benches);

@@ -1,16 +1,22 @@
 //! Taking in `.hqf` files from elsewhere.
 
-use std::{io, path::Path, sync::atomic::Ordering};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
+use mail::Content;
 use uuid::Uuid;
 
 use crate::{
     Frame, Location, Recovered, Spool, SpoolError,
-    disk::{DiskFile, Open},
+    disk::{Disk, DiskFile, Open},
     files::{Job, StoreJob},
     hqf::{self, FLAG_SMTPUTF8, Frames, HEADER_BYTES},
     record::EntryUpdate,
+    staging::FileContent,
     ticket::Pending,
 };
 
@@ -27,6 +33,22 @@ pub struct LoadOptions {
     /// Start with no attempts made.
     pub reset_retry: bool,
 }
+
+/// Reads a `.hqf` file wherever it lies: what it says and its original, verified. Needs no open spool.
+///
+/// # Errors
+/// [`SpoolError::Corrupt`], or the disk cannot be read.
+pub fn read_hqf(disk: &dyn Disk, path: &Path) -> Result<(Recovered, Arc<dyn Content>), SpoolError> {
+    let file = disk.open(path, Open::Read).map_err(|e| SpoolError::io("open", path, e))?;
+    let image = hqf::read_file(&*file).map_err(|e| e.at(path))?;
+    let recovered = Recovered::new(&image.header, &image.frames, Location::File, path.to_owned())
+        .map_err(|reason| SpoolError::Corrupt { path: path.to_owned(), reason })?;
+    let content = FileContent::verified(file, &image.header, MEMORY_BYTES).map_err(|e| e.at(path))?;
+    Ok((recovered, content))
+}
+
+/// Content up to this size is read into memory by [`read_hqf`].
+const MEMORY_BYTES: u64 = 1 << 20;
 
 impl Spool {
     /// Copies a foreign `.hqf` file into the spool. Blocks.

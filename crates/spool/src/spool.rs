@@ -237,7 +237,8 @@ impl Spool {
             .map_err(|e| e.at(&path))
     }
 
-    /// What is stored about a message, read again. Blocks.
+    /// What is stored about a message, read again; changes asked for with [`Durability::Written`] a moment ago may be
+    /// missing. Blocks.
     ///
     /// # Errors
     /// As [`Spool::content`].

@@ -287,6 +287,8 @@ fn unload_move_and_load() {
         spool.append(id, &update(1, 4), Synced).wait().unwrap();
         let file = spool.unload(id).wait().unwrap();
         assert_eq!(spool.stats().residents, 0);
+        let (read, content_read) = spool::read_hqf(&**disk, &file).unwrap();
+        assert_eq!((read.id, read.entries[0].retry, content_read.len()), (id, 4, 4));
         let (other, _) = open(options(path.join("other")), disk);
         let loaded = other.load(&file, LoadOptions::default()).unwrap();
         assert_eq!((loaded.id, loaded.entries[0].retry), (id, 4));
@@ -552,4 +554,56 @@ fn a_damaged_journal_record() {
     assert_eq!(sim.bytes(Path::new(&format!("{}.corrupt", path.display()))).unwrap(), bytes);
     drop(spool);
     assert_eq!(open(options("/spool"), &disk).1.len(), 1);
+}
+
+/// After a failed sync nothing is taken for durable, and the journal goes on elsewhere.
+#[test]
+fn a_failed_sync() {
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (spool, _) = open(options("/spool"), &disk);
+    commit(&spool, 1, b"before").unwrap();
+    sim.set_syncs_fail(true);
+    assert!(matches!(commit(&spool, 2, b"refused"), Err(SpoolError::Io { .. })));
+    assert!(commit(&spool, 3, &big()).is_err());
+    assert!(spool.append(Uuid::from_u128(1), &update(1, 1), Synced).wait().is_err());
+    assert!(matches!(spool.content(Uuid::from_u128(2)), Err(SpoolError::NotFound(_))));
+    sim.set_syncs_fail(false);
+    commit(&spool, 4, b"after").unwrap();
+    // What was refused is released in the background, in case it reached the disk all the same.
+    std::thread::sleep(Duration::from_millis(2_200));
+    commit(&spool, 5, b"later").unwrap();
+    drop(spool);
+    let (_spool, seen) = open(options("/spool"), &disk);
+    assert_eq!(seen.iter().map(|recovered| recovered.id.as_u128()).collect::<Vec<_>>(), [1, 4, 5]);
+}
+
+/// Commits that meet a shutdown are stored or refused, and shutdown ends.
+#[test]
+fn shutdown_under_load() {
+    both(|disk, path| {
+        let (spool, _) = open(options(path), disk);
+        let stored = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for session in 0..4_u128 {
+                let (spool, stored) = (&spool, &stored);
+                scope.spawn(move || {
+                    for n in 1.. {
+                        match commit(spool, session * 100_000 + n, b"x") {
+                            Ok(_) => stored.lock().unwrap().push(Uuid::from_u128(session * 100_000 + n)),
+                            Err(SpoolError::Closed) => return,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            spool.shutdown().unwrap();
+        });
+        drop(spool);
+        let mut stored = stored.into_inner().unwrap();
+        stored.sort_unstable();
+        let (_spool, seen) = open(options(path), disk);
+        assert_eq!(seen.iter().map(|recovered| recovered.id).collect::<Vec<_>>(), stored);
+    });
 }

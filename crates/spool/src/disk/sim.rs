@@ -31,6 +31,7 @@ struct State {
     log: Vec<Op>,
     locked: HashSet<PathBuf>,
     full: bool,
+    syncs_fail: bool,
     inode_next: u64,
 }
 
@@ -65,6 +66,11 @@ impl SimDisk {
     /// From now on nothing that needs new room succeeds (`true`), or all does again.
     pub fn set_full(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// From now on every sync of a file fails (`true`), or works again.
+    pub fn set_syncs_fail(&self, fail: bool) {
+        self.state().syncs_fail = fail;
     }
 
     /// Notes in the log that the program has reached a point from which it promises something.
@@ -248,7 +254,11 @@ impl DiskFile for SimFile {
     }
 
     fn fdatasync(&self) -> io::Result<()> {
-        self.disk.state().log.push(Op::SyncFile(self.inode));
+        let mut state = self.disk.state();
+        if state.syncs_fail {
+            return Err(io::Error::other("simulated sync failure"));
+        }
+        state.log.push(Op::SyncFile(self.inode));
         Ok(())
     }
 
