@@ -1,4 +1,5 @@
 //! The command-line tools: `halonctl`, `halonconfig`, `hsh`, `hsl-lint`.
 
+pub mod halonconfig;
 pub mod halonctl;
 pub mod table;
