@@ -524,3 +524,11 @@ fn push_parameters(line: &mut String, parameters: &[(String, String)]) {
         }
     }
 }
+
+/// An address for an [`Envelope`] from its usual spelling; an empty text is the null sender.
+///
+/// # Errors
+/// The text is no address.
+pub fn address(text: &str) -> Result<Address, mail::AddressError> {
+    Address::parse(text)
+}
