@@ -98,6 +98,14 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// Whether a value written as text matches; addresses are read as such for networks.
+    pub fn matches(&self, value: &str) -> bool {
+        let matcher = Matcher::new(std::slice::from_ref(self));
+        matcher.matches_text(value) || value.parse().is_ok_and(|ip| matcher.matches_ip(ip))
+    }
+}
+
 impl std::fmt::Display for Pattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,5 +1,7 @@
 //! The control socket: where operators look and act. Requests are answered by [`handler`].
 
+mod admin;
+mod convert;
 mod handler;
 mod stats;
 
