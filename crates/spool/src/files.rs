@@ -26,6 +26,8 @@ use crate::{
 
 /// Jobs of one round; bounds the files open at a time.
 const ROUND_JOBS_MAX: usize = 64;
+/// From this many new files in a round on, the whole file system is synced twice instead of each file and directory.
+const TOGETHER_FILES: usize = 8;
 /// A file is looked at for compaction whenever its frames pass a multiple of this, and compacted when what was appended
 /// exceeds it and twice the rest.
 const COMPACT_BYTES: u64 = 64 << 10;
@@ -341,12 +343,18 @@ impl Round<'_> {
             let result = file.fdatasync().map_err(|e| SpoolError::io("sync", &path, e));
             answer(completer, result);
         }
+        let together = shared.options.fsync && publish.len() >= TOGETHER_FILES;
+        // All syncs, then all renames: mixed, each rename would give the next sync something to wait for.
+        let synced: Vec<Result<(), SpoolError>> = if together {
+            let result = shared.sync_all();
+            publish.iter().map(|_| result.clone()).collect()
+        } else {
+            publish.iter().map(|item| shared.sync_file(&*item.part.file, &item.part.path)).collect()
+        };
         let mut published = Vec::new();
-        for mut item in publish {
+        for (mut item, synced) in publish.into_iter().zip(synced) {
             shared.note_fresh(item.id);
-            let renamed = shared
-                .sync_file(&*item.part.file, &item.part.path)
-                .and_then(|()| item.part.rename(&shared.path(&item.id)));
+            let renamed = synced.and_then(|()| item.part.rename(&shared.path(&item.id)));
             match renamed {
                 Ok(()) => published.push(item),
                 Err(error) => match item.kind {
@@ -360,10 +368,11 @@ impl Round<'_> {
             .map(|item| shared.directory(&item.id))
             .chain(directories.iter().map(|(directory, _)| directory.clone()))
             .collect();
+        let all = together.then(|| shared.sync_all());
         let synced: Vec<(PathBuf, Result<(), SpoolError>)> = wanted
             .into_iter()
             .map(|directory| {
-                let result = shared.sync_dir(&directory);
+                let result = all.clone().unwrap_or_else(|| shared.sync_dir(&directory));
                 (directory, result)
             })
             .collect();
@@ -467,6 +476,12 @@ impl Shared {
         }
         count(&self.counters.syncs);
         file.fsync().map_err(|source| SpoolError::io("sync", path, source))
+    }
+
+    fn sync_all(&self) -> Result<(), SpoolError> {
+        count(&self.counters.syncs);
+        let path = &self.options.path;
+        self.disk.sync_all(path).map_err(|source| SpoolError::io("sync the file system of", path, source))
     }
 
     /// Reads content and frames (META to COMMIT) of a message in the journal, checksums verified.

@@ -57,6 +57,11 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// Those of `fsync(2)`.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything durable that was written to the file system of `path`, names too: of many files at once.
+    ///
+    /// # Errors
+    /// Those of `syncfs(2)`.
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
     /// Creates a directory and its parents; one that is there is fine.
     ///
     /// # Errors

@@ -48,6 +48,7 @@ enum Op {
     /// Names set or removed in one step.
     Names(Vec<(PathBuf, Option<u64>)>),
     SyncDir(PathBuf),
+    SyncAll,
     Mark(u64),
 }
 
@@ -180,6 +181,15 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.state().log.push(Op::SyncDir(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_all(&self, _path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if state.syncs_fail {
+            return Err(io::Error::other("simulated sync failure"));
+        }
+        state.log.push(Op::SyncAll);
         Ok(())
     }
 
@@ -341,6 +351,14 @@ impl Cuts {
                 }
                 Op::Names(change) => self.unsynced_names.push(change),
                 Op::SyncDir(dir) => self.sync_dir(&dir),
+                Op::SyncAll => {
+                    for (inode, change) in std::mem::take(&mut self.unsynced_data) {
+                        apply(self.durable.files.entry(inode).or_default(), &change);
+                    }
+                    for change in std::mem::take(&mut self.unsynced_names) {
+                        set_names(&mut self.durable.names, &change);
+                    }
+                }
                 Op::Mark(number) => self.marks.push(number),
             }
         }
