@@ -450,6 +450,12 @@ impl Array {
         }
     }
 
+    /// The element at an iteration position and the position after it, for walks that stop in between. Positions
+    /// start at 0 and stay valid while the array is not changed.
+    pub fn element_at(&self, at: usize) -> Option<(Key, &Value, usize)> {
+        self.at_position(at).map(|(key, value, next)| (key.to_key(), value, next))
+    }
+
     /// Takes the values out in order, moving them when this is the only owner.
     pub fn into_values(mut self) -> Vec<Value> {
         match Arc::get_mut(&mut self.0) {

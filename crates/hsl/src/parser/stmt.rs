@@ -388,9 +388,9 @@ impl Parser<'_> {
             .map(|v| (v.name.clone(), v.span))
             .chain(class.methods.iter().map(|m| (m.decl.name.clone(), m.decl.span)))
             .collect();
-        for (i, (name, span)) in names.iter().enumerate() {
+        for (i, (name, _)) in names.iter().enumerate() {
             if names[..i].iter().any(|(n, _)| n == name) {
-                self.report(*span, format!("Class '{}' already has a member named '{name}'", class.name));
+                self.report(class.span, format!("Class '{}' already has a member named '{name}'", class.name));
             }
         }
         Ok(Rc::new(class))

@@ -1,0 +1,409 @@
+//! Array functions (library section 1).
+
+use crate::support::{ARRAY_MAX, flag, options};
+use hsl::{Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Value};
+use rand::seq::SliceRandom;
+use smallvec::smallvec;
+use std::collections::HashSet;
+
+/// The functions of the group.
+pub(crate) fn functions() -> Vec<FunctionDef> {
+    vec![
+        FunctionDef::pure("array_combine(keys: array, values: array, default_value?: any)", "Pairs keys with values.", combine),
+        FunctionDef::full("array_every(callback: function, array: array)", "Whether the callback accepts all values.", every),
+        FunctionDef::full("array_filter(callback: function, array: array)", "Elements that the callback accepts.", filter),
+        FunctionDef::full("array_find(callback: function, array: array)", "First value that the callback accepts.", find),
+        FunctionDef::full("array_includes(needle: any, array: array)", "Whether a value is in the array.", includes),
+        FunctionDef::pure("array_join(array: array, separator?: string)", "Values joined to one string.", join),
+        FunctionDef::pure("array_keys(array: array)", "The keys as a list.", |_, a| {
+            Ok(a.array(0).keys().map(|k| k.to_value()).collect::<Array>().into())
+        }),
+        FunctionDef::full("array_map(callback: function, array: array)", "Results of the callback, keys kept.", map),
+        FunctionDef::pure("array_random(array: array)", "A random element as key and value.", random),
+        FunctionDef::pure("array_range(start: number, stop: number, step?: number)", "Numbers from start up to stop.", range),
+        FunctionDef::full("array_reduce(callback: function, array: array, initial?: any)", "Left fold.", reduce),
+        FunctionDef::pure("array_reverse(array: array)", "Elements in reverse order.", |_, a| {
+            let array = a.array(0);
+            let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
+            items.reverse();
+            Ok(renumber(items))
+        }),
+        FunctionDef::full("array_sort(callback: function, array: array, options?: array)", "Sorts by a less-than callback.", sort),
+        FunctionDef::pure("array_shuffle(array: array)", "Elements in random order.", |_, a| {
+            let array = a.array(0);
+            let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
+            items.shuffle(&mut rand::rng());
+            Ok(renumber(items))
+        }),
+        FunctionDef::pure("array_unique(array: array)", "First of equal values.", unique),
+    ]
+}
+
+/// Numeric keys are numbered from 0, others stay.
+fn renumber(items: Vec<(Key, Value)>) -> Value {
+    let mut result = Array::with_capacity(items.len());
+    for (key, value) in items {
+        match key {
+            Key::Int(_) => {
+                result.push(value);
+            }
+            key => {
+                result.insert(key, value);
+            }
+        }
+    }
+    result.into()
+}
+
+fn combine(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let (keys, values) = (args.array(0), args.array(1));
+    let default = if args.len() > 2 { Some(args.get(2).clone()) } else { None };
+    if default.is_none() && keys.len() != values.len() {
+        return Err(Error::exception(format!(
+            "array_combine(): {} keys and {} values without a default",
+            keys.len(),
+            values.len()
+        )));
+    }
+    let mut result = Array::new();
+    let mut values = values.values();
+    for key in keys.values() {
+        if matches!(key, Value::Array(_) | Value::Function(_) | Value::Object(_) | Value::Resource(_)) {
+            return Err(Error::exception(format!("array_combine(): {} cannot be a key", key.type_name())));
+        }
+        let key = Key::from_value(key).map_err(|_| Error::exception("Array key cannot be nan or infinite"))?;
+        let value = values.next().cloned().or_else(|| default.clone()).unwrap_or_default();
+        result.insert(key, value);
+    }
+    Ok(result.into())
+}
+
+/// Calls the callback with each value in turn.
+struct Walk<S> {
+    array: Array,
+    key: Key,
+    value: Value,
+    at: usize,
+    state: S,
+    /// Gets key, value and result of one call; a value ends the walk.
+    step: fn(&mut S, Key, Value, Value) -> Option<Value>,
+    finish: fn(&mut S) -> Value,
+}
+
+impl<S: Send + 'static> Walk<S> {
+    fn start(
+        function: Value,
+        array: Array,
+        state: S,
+        step: fn(&mut S, Key, Value, Value) -> Option<Value>,
+        finish: fn(&mut S) -> Value,
+    ) -> Outcome {
+        let mut walk = Walk { array, key: Key::Int(0), value: Value::None, at: 0, state, step, finish };
+        match walk.advance() {
+            Some(args) => Outcome::Call(Box::new(NativeCall { function, args, then: Box::new(walk) })),
+            None => Outcome::Value((walk.finish)(&mut walk.state)),
+        }
+    }
+
+    fn advance(&mut self) -> Option<CallArgs> {
+        let (key, value, next) = self.array.element_at(self.at)?;
+        self.key = key;
+        self.value = value.clone();
+        self.at = next;
+        Some(smallvec![self.value.clone()])
+    }
+}
+
+impl<S: Send + 'static> Continuation for Walk<S> {
+    fn resume(&mut self, _: &mut NativeCx<'_>, result: Value) -> Result<Next, Error> {
+        let key = std::mem::replace(&mut self.key, Key::Int(0));
+        let value = std::mem::take(&mut self.value);
+        if let Some(done) = (self.step)(&mut self.state, key, value, result) {
+            return Ok(Next::Value(done));
+        }
+        Ok(match self.advance() {
+            Some(args) => Next::Again(args),
+            None => Next::Value((self.finish)(&mut self.state)),
+        })
+    }
+}
+
+fn every(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
+    let array = args.array(1);
+    Ok(Walk::start(
+        args.take(0),
+        array,
+        (),
+        |(), _, _, r| (!r.truthy()).then_some(Value::Bool(false)),
+        |()| Value::Bool(true),
+    ))
+}
+
+fn filter(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
+    let array = args.array(1);
+    Ok(Walk::start(
+        args.take(0),
+        array,
+        Array::new(),
+        |kept, k, v, r| {
+            if r.truthy() {
+                kept.insert(k, v);
+            }
+            None
+        },
+        |kept| std::mem::take(kept).into(),
+    ))
+}
+
+fn find(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
+    let array = args.array(1);
+    Ok(Walk::start(args.take(0), array, (), |(), _, v, r| r.truthy().then_some(v), |()| Value::None))
+}
+
+fn includes(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
+    let array = args.array(1);
+    if !matches!(args.get(0), Value::Function(_)) {
+        let needle = args.get(0);
+        return Ok(Value::Bool(array.values().any(|v| v.strict_eq(needle))).into());
+    }
+    Ok(Walk::start(
+        args.take(0),
+        array,
+        (),
+        |(), _, _, r| r.truthy().then_some(Value::Bool(true)),
+        |()| Value::Bool(false),
+    ))
+}
+
+fn map(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
+    let array = args.array(1);
+    let result = Array::with_capacity(array.len());
+    Ok(Walk::start(
+        args.take(0),
+        array,
+        result,
+        |mapped, k, _, r| {
+            mapped.insert(k, r);
+            None
+        },
+        |mapped| std::mem::take(mapped).into(),
+    ))
+}
+
+fn join(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let array = args.array(0);
+    let separator = args.bytes(1);
+    let mut out = Vec::new();
+    for (i, v) in array.values().enumerate() {
+        if i > 0 {
+            out.extend_from_slice(separator);
+        }
+        if !v.is_none() {
+            v.write_string(&mut out);
+        }
+        crate::support::check_string("array_join", out.len())?;
+    }
+    Ok(out.into())
+}
+
+fn random(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let array = args.array(0);
+    if array.is_empty() {
+        return Ok(Value::None);
+    }
+    let n = rand::random_range(0..array.len());
+    Ok(match array.iter().nth(n) {
+        Some((k, v)) => vec![k.to_value(), v.clone()].into(),
+        None => Value::None,
+    })
+}
+
+fn range(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let (start, stop) = (args.number(0), args.number(1));
+    let step = if args.given(2).is_some() { args.number(2) } else { 1.0 };
+    if step == 0.0 || ![start, stop, step].iter().all(|n| n.is_finite()) {
+        return Err(Error::exception("array_range(): needs finite numbers and a step other than 0"));
+    }
+    let count = ((stop - start) / step).ceil().max(0.0);
+    if count > ARRAY_MAX as f64 {
+        return Err(Error::too_large("array_range"));
+    }
+    let count = count as usize;
+    cx.check_memory(count * size_of::<Value>())?;
+    let mut list: Vec<Value> = Vec::with_capacity(count);
+    for i in 0..count {
+        let n = start + i as f64 * step;
+        // The division may have rounded up.
+        if (step > 0.0 && n < stop) || (step < 0.0 && n > stop) {
+            list.push(n.into());
+        }
+    }
+    Ok(list.into())
+}
+
+struct Fold {
+    array: Array,
+    at: usize,
+}
+
+impl Continuation for Fold {
+    fn resume(&mut self, _: &mut NativeCx<'_>, carry: Value) -> Result<Next, Error> {
+        Ok(match self.array.element_at(self.at) {
+            Some((_, value, next)) => {
+                let value = value.clone();
+                self.at = next;
+                Next::Again(smallvec![carry, value])
+            }
+            None => Next::Value(carry),
+        })
+    }
+}
+
+fn reduce(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
+    let array = args.array(1);
+    let mut fold = Fold { array, at: 0 };
+    let take = |fold: &mut Fold| {
+        fold.array.element_at(fold.at).map(|(_, v, next)| (v.clone(), next)).map(|(v, next)| {
+            fold.at = next;
+            v
+        })
+    };
+    let carry = if args.len() > 2 {
+        args.take(2)
+    } else {
+        match take(&mut fold) {
+            Some(first) => first,
+            None => return Err(Error::exception("array_reduce(): empty array without initial value")),
+        }
+    };
+    match take(&mut fold) {
+        None => Ok(carry.into()),
+        Some(value) => Ok(Outcome::Call(Box::new(NativeCall {
+            function: args.take(0),
+            args: smallvec![carry, value],
+            then: Box::new(fold),
+        }))),
+    }
+}
+
+/// A bottom-up merge sort that can stop at every comparison. Stable; ends for any callback.
+struct Sort {
+    items: Vec<(Key, Value)>,
+    /// Order so far, as indexes into the items.
+    from: Vec<u32>,
+    to: Vec<u32>,
+    width: usize,
+    left: usize,
+    right: usize,
+    left_end: usize,
+    right_end: usize,
+    keys: bool,
+}
+
+impl Sort {
+    /// Moves on to the next pair that needs a comparison; none when sorted.
+    fn advance(&mut self) -> Option<CallArgs> {
+        loop {
+            if self.left < self.left_end && self.right < self.right_end {
+                let (l, r) = (self.from[self.left] as usize, self.from[self.right] as usize);
+                // Right before left only if it is strictly less: that keeps the order of equals.
+                let pick = |i: usize| if self.keys { self.items[i].0.to_value() } else { self.items[i].1.clone() };
+                return Some(smallvec![pick(r), pick(l)]);
+            }
+            self.to.extend_from_slice(&self.from[self.left.min(self.left_end)..self.left_end]);
+            self.to.extend_from_slice(&self.from[self.right.min(self.right_end)..self.right_end]);
+            let n = self.from.len();
+            let mut start = self.right_end;
+            if start >= n {
+                std::mem::swap(&mut self.from, &mut self.to);
+                self.to.clear();
+                self.width *= 2;
+                if self.width >= n {
+                    return None;
+                }
+                start = 0;
+            }
+            self.left = start;
+            self.left_end = (start + self.width).min(n);
+            self.right = self.left_end;
+            self.right_end = (start + 2 * self.width).min(n);
+        }
+    }
+
+    fn result(&mut self) -> Value {
+        let mut items: Vec<Option<(Key, Value)>> = std::mem::take(&mut self.items).into_iter().map(Some).collect();
+        let mut result = Array::new();
+        for i in &self.from {
+            if let Some((k, v)) = items[*i as usize].take() {
+                result.insert(k, v);
+            }
+        }
+        result.into()
+    }
+}
+
+impl Continuation for Sort {
+    fn resume(&mut self, _: &mut NativeCx<'_>, less: Value) -> Result<Next, Error> {
+        let side = if less.truthy() { &mut self.right } else { &mut self.left };
+        self.to.push(self.from[*side]);
+        *side += 1;
+        Ok(match self.advance() {
+            Some(args) => Next::Again(args),
+            None => Next::Value(self.result()),
+        })
+    }
+}
+
+fn sort(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
+    let keys = flag(&options(&args, 2), "keys", false);
+    let array = args.array(1);
+    if array.len() > ARRAY_MAX {
+        return Err(Error::too_large("array_sort"));
+    }
+    let items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
+    let n = items.len();
+    let mut sort = Sort {
+        items,
+        from: (0..n as u32).collect(),
+        to: Vec::with_capacity(n),
+        width: 1,
+        left: 0,
+        left_end: 1.min(n),
+        right: 1.min(n),
+        right_end: 2.min(n),
+        keys,
+    };
+    if n < 2 {
+        return Ok(sort.result().into());
+    }
+    match sort.advance() {
+        Some(call) => Ok(Outcome::Call(Box::new(NativeCall { function: args.take(0), args: call, then: Box::new(sort) }))),
+        None => Ok(sort.result().into()),
+    }
+}
+
+fn unique(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let array = args.array(0);
+    let mut numbers = HashSet::new();
+    let mut strings = HashSet::new();
+    let mut others: Vec<Value> = Vec::new();
+    let mut result = Array::new();
+    for (key, value) in array.iter() {
+        let new = match value {
+            // Adding zero makes -0 and 0 one.
+            Value::Number(n) => n.is_nan() || numbers.insert((n + 0.0).to_bits()),
+            Value::Str(s) => strings.insert(s.clone()),
+            other => {
+                let new = !others.iter().any(|o| o.strict_eq(other));
+                if new {
+                    others.push(other.clone());
+                }
+                new
+            }
+        };
+        if new {
+            result.insert(key, value.clone());
+        }
+    }
+    Ok(result.into())
+}
