@@ -230,6 +230,9 @@ pub struct EntryUpdate {
     /// Which entry.
     #[prost(uint64, tag = "1")]
     pub queue_id: u64,
+    /// New sender.
+    #[prost(message, optional, tag = "2")]
+    pub sender: Option<Mailbox>,
     /// New recipient.
     #[prost(message, optional, tag = "4")]
     pub recipient: Option<Mailbox>,

@@ -1,6 +1,6 @@
 //! Dispatch of control commands.
 
-use crate::control::stats;
+use crate::control::{policy_ops, queue_ops, stats};
 use crate::daemon::Daemon;
 use bytes::Bytes;
 use control::frame::Request;
@@ -28,6 +28,22 @@ impl Commands {
             }
             b'r' => reloaded(daemon.clone().reload_app().await),
             b'p' => reloaded(daemon.clone().reload_policies().await),
+            b'D' => queue_ops::group_by(daemon, &request.body).await,
+            b'E' => queue_ops::import(daemon, &request.body).await,
+            b'F' => queue_ops::list(daemon, &request.body).await,
+            b'G' => queue_ops::update(daemon, &request.body).await,
+            b'J' => queue_ops::unload(daemon, &request.body).await,
+            b'W' => queue_ops::export(daemon, &request.body).await,
+            b's' => policy_ops::suspend_list(daemon, &request.body),
+            b't' => policy_ops::suspend_add(daemon, &request.body),
+            b'O' => policy_ops::suspend_update(daemon, &request.body),
+            b'u' => policy_ops::suspend_delete(daemon, &request.body),
+            b'v' => policy_ops::condition_list(daemon),
+            b'w' => policy_ops::condition_add(daemon, &request.body),
+            b'P' => policy_ops::condition_update(daemon, &request.body),
+            b'x' => policy_ops::condition_delete(daemon, &request.body),
+            b'B' => policy_ops::refill(daemon, &request.body),
+            b'S' => policy_ops::policy_match(daemon, &request.body),
             b'n' => Ok(payload(&wire::UsersResponse::default())),
             b'C' => {
                 let request: wire::ResolverCacheClearRequest = parse(&request.body)?;

@@ -1,8 +1,10 @@
 //! The control socket: where operators look and act. Requests are answered by [`handler`].
 
-mod admin;
-mod convert;
+pub mod admin;
+pub mod convert;
 mod handler;
+mod policy_ops;
+mod queue_ops;
 mod stats;
 
 use crate::daemon::Daemon;
