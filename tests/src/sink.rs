@@ -1,0 +1,123 @@
+//! A next hop on the `smtp::server` machine that keeps every message it took in memory.
+
+use smtp::Reply;
+use smtp::server::{Event, Server, Settings};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// A message as taken.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// EHLO name of the sender.
+    pub helo: String,
+    /// Reverse path.
+    pub from: String,
+    /// Forward path.
+    pub to: String,
+    /// Content.
+    pub content: Vec<u8>,
+    /// When the 250 was about to be written.
+    pub at: Instant,
+}
+
+/// The sink. Its threads end with the test process.
+#[derive(Clone)]
+pub struct Sink {
+    /// Where it listens.
+    pub port: u16,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    open: Arc<AtomicU64>,
+}
+
+impl Sink {
+    /// Listens on a free port.
+    pub fn start() -> Sink {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        let sink = Sink { port, taken: Arc::default(), open: Arc::default() };
+        let of_thread = sink.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let sink = of_thread.clone();
+                std::thread::spawn(move || {
+                    sink.open.fetch_add(1, Ordering::SeqCst);
+                    // A sender that breaks off is part of the tests.
+                    let _ = sink.session(stream);
+                    sink.open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        sink
+    }
+
+    /// Everything taken so far.
+    pub fn taken(&self) -> Vec<Taken> {
+        self.taken.lock().expect("no thread panics with it").clone()
+    }
+
+    /// The number of messages taken so far.
+    pub fn count(&self) -> usize {
+        self.taken.lock().expect("no thread panics with it").len()
+    }
+
+    /// Messages taken since a moment.
+    pub fn count_since(&self, moment: Instant) -> usize {
+        self.taken.lock().expect("no thread panics with it").iter().rev().take_while(|t| t.at >= moment).count()
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    fn session(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut machine = Server::new(Settings::new("sink.test.example"));
+        machine.greet(None);
+        let (mut helo, mut from, mut to, mut content) = (String::new(), String::new(), String::new(), Vec::new());
+        let mut buffer = [0; 16 * 1024];
+        let ok = || Reply::new(250, None, "Ok");
+        loop {
+            match machine.next() {
+                Event::NeedInput => {
+                    stream.write_all(&machine.take_output())?;
+                    let count = stream.read(&mut buffer)?;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    machine.feed(&buffer[..count]);
+                }
+                Event::Helo(greeting) => {
+                    helo = greeting.host;
+                    machine.helo(Reply::new(250, None, "sink.test.example"), None, None, false);
+                }
+                Event::Mail { address, .. } => {
+                    from = address.to_string();
+                    machine.mail(ok(), false);
+                }
+                Event::Rcpt { address, .. } => {
+                    to = address.to_string();
+                    machine.rcpt(ok(), false);
+                }
+                Event::Data => machine.data(None),
+                Event::Content => content.extend_from_slice(machine.content()),
+                Event::EndOfData(_) => {
+                    let taken = Taken {
+                        helo: helo.clone(),
+                        from: from.clone(),
+                        to: to.clone(),
+                        content: std::mem::take(&mut content),
+                        at: Instant::now(),
+                    };
+                    self.taken.lock().expect("no thread panics with it").push(taken);
+                    machine.end_of_data(ok(), false);
+                }
+                Event::DataRefused(_) | Event::Reset => content.clear(),
+                Event::Close => return stream.write_all(&machine.take_output()),
+            }
+        }
+    }
+}
