@@ -1,7 +1,7 @@
 //! The payloads of frames: what is known about a message besides its bytes.
 //!
 //! They are protobuf messages. Members unknown to this version stay in the file when it is rewritten, because UPDATE
-//! uses the member numbers of ENTRY and both are merged as encoded members ([`crate::hqf`]), not as these structs.
+//! uses the member numbers of ENTRY and both are merged as encoded members, not as these structs.
 
 use mail::{Address, Edit, EditError, EditList};
 

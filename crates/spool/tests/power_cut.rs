@@ -168,18 +168,17 @@ fn session(world: &World, spool: &Spool, random: &mut Random, steps: usize, mine
 }
 
 /// Runs sessions over several lives of a spool on one disk.
-fn run(seed: u64) -> World {
-    const SESSIONS: usize = 3;
+fn run(seed: u64, options: &SpoolOptions, session_count: usize, steps: usize) -> World {
     let world = World { disk: SimDisk::new(), notes: Mutex::default(), number: AtomicU64::new(1) };
     let mut sessions: Vec<(Random, BTreeMap<Uuid, u32>)> =
-        (0..SESSIONS).map(|n| (Random(seed * 100 + n as u64), BTreeMap::new())).collect();
+        (0..session_count).map(|n| (Random(seed * 100 + n as u64), BTreeMap::new())).collect();
     for life in 0..3 {
         let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
-        let spool = Spool::open(options(), disk, |_| {}).unwrap();
+        let spool = Spool::open(options.clone(), disk, |_| {}).unwrap();
         std::thread::scope(|scope| {
             for (random, mine) in &mut sessions {
                 let (world, spool) = (&world, &spool);
-                scope.spawn(move || session(world, spool, random, 30, mine));
+                scope.spawn(move || session(world, spool, random, steps, mine));
             }
         });
         if life == 1 {
@@ -254,40 +253,60 @@ fn check(disk: &SimDisk, promises: &BTreeMap<Uuid, Promise>, context: &str) {
     }
 }
 
+/// Cuts the log of one world at `cut_count` places; says how many states were recovered, and how many of them twice.
+fn cut(seed: u64, world: &World, cut_count: u64) -> (usize, usize) {
+    let (mut states, mut again) = (0, 0);
+    let notes = world.notes.lock().unwrap().clone();
+    let mut cuts = world.disk.cuts();
+    let mut random = Random(seed);
+    let mut positions: Vec<usize> =
+        (0..cut_count).map(|_| random.below(cuts.len() as u64 + 1) as usize).collect();
+    positions.sort_unstable();
+    for (n, position) in positions.into_iter().enumerate() {
+        cuts.advance(position);
+        let promises = promises(&notes, cuts.marks());
+        let remains = [Remains::Torn, Remains::Some, Remains::Nothing, Remains::Everything][n % 4];
+        let context = format!("seed {seed}, cut at {position}, {remains:?} remains");
+        let disk = cuts.crash(remains, &mut random);
+        check(&disk, &promises, &context);
+        states += 1;
+        if n % 4 == 0 {
+            // The recovery itself is cut, or what followed it.
+            let mut second = disk.cuts();
+            second.advance(random.below(second.len() as u64 + 1) as usize);
+            let disk = second.crash(Remains::Torn, &mut random);
+            check(&disk, &promises, &format!("{context}, then cut again"));
+            again += 1;
+        }
+    }
+    (states, again)
+}
+
 #[test]
 fn nothing_promised_is_lost() {
-    const SEEDS: u64 = 8;
-    const CUTS: u64 = 400;
     let (mut states, mut again, mut operations) = (0, 0, 0);
-    for seed in 1..=SEEDS {
-        let world = run(seed);
-        let notes = world.notes.lock().unwrap().clone();
-        let mut cuts = world.disk.cuts();
-        let mut random = Random(seed);
-        let mut positions: Vec<usize> =
-            (0..CUTS).map(|_| random.below(cuts.len() as u64 + 1) as usize).collect();
-        positions.sort_unstable();
-        operations += cuts.len();
-        for (n, position) in positions.into_iter().enumerate() {
-            cuts.advance(position);
-            let promises = promises(&notes, cuts.marks());
-            let remains = [Remains::Torn, Remains::Some, Remains::Nothing, Remains::Everything][n % 4];
-            let context = format!("seed {seed}, cut at {position}, {remains:?} remains");
-            let disk = cuts.crash(remains, &mut random);
-            check(&disk, &promises, &context);
-            states += 1;
-            if n % 4 == 0 {
-                // The recovery itself is cut, or what followed it.
-                let mut second = disk.cuts();
-                second.advance(random.below(second.len() as u64 + 1) as usize);
-                let disk = second.crash(Remains::Torn, &mut random);
-                check(&disk, &promises, &format!("{context}, then cut again"));
-                again += 1;
-            }
-        }
+    for seed in 1..=8 {
+        let world = run(seed, &options(), 3, 30);
+        operations += world.disk.operations();
+        let (more, more_again) = cut(seed, &world, 350);
+        states += more;
+        again += more_again;
     }
     println!(
         "{operations} operations, {states} crash states recovered, {again} of them cut again while recovering"
     );
     assert!(states >= 2_000);
+}
+
+/// Without a journal; with a single file worker and many sessions, so that files are synced together.
+#[test]
+fn nothing_promised_is_lost_in_files() {
+    let options = SpoolOptions { journal_enabled: false, threads_sync: 1, ..options() };
+    let (mut states, mut operations) = (0, 0);
+    for seed in 21..=22 {
+        let world = run(seed, &options, 16, 12);
+        operations += world.disk.operations();
+        states += cut(seed, &world, 250).0;
+    }
+    println!("{operations} operations, {states} crash states recovered");
 }
