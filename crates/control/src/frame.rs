@@ -246,4 +246,26 @@ mod tests {
         assert!(Reply::decode(&mut BytesMut::from(&b"?"[..])).is_err());
         assert!(Reply::decode(&mut BytesMut::from(&b"+\xff\xff\xff\xff\xff\xff\xff\xff"[..])).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let mut input = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = Reply::decode(&mut input) {}
+            let _ = decode_all(&bytes);
+            let _ = decode_all(&[&[5, 15], &bytes[..]].concat());
+        }
+
+        #[test]
+        fn requests_come_out_as_they_went_in(
+            bodies in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..50), 1..10),
+        ) {
+            let mut bytes = BytesMut::new();
+            for (i, body) in bodies.iter().enumerate() {
+                bytes.unsplit(encode_request(i == 0, b'F', Some(body)));
+            }
+            let expected: Vec<(u8, Vec<u8>)> = bodies.into_iter().map(|body| (b'F', body)).collect();
+            proptest::prop_assert_eq!(decode_all(&bytes), Ok(expected));
+        }
+    }
 }

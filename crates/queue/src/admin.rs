@@ -72,6 +72,7 @@ impl Queue {
             }
         }
         self.rehouse_buckets(now, &successor);
+        self.note_dynamic_expiry();
         old.iter().for_each(|policy| policy.release(&mut self.store));
         Ok(())
     }
@@ -180,17 +181,25 @@ impl Queue {
     }
 
     pub(crate) fn expire_dynamic_conditions(&mut self, now: Time) {
+        if self.sched.dynamic_expiry.is_none_or(|at| at > now) {
+            return;
+        }
         for policy in 0..self.sched.policies.len() {
-            if self.sched.policies[policy].next_expiry().is_some_and(|at| at <= now)
-                && self.sched.policies[policy].expire_dynamics(now)
-            {
+            if self.sched.policies[policy].expire_dynamics(now) {
                 self.reapply(now, policy);
             }
         }
+        self.note_dynamic_expiry();
+    }
+
+    fn note_dynamic_expiry(&mut self) {
+        self.sched.dynamic_expiry =
+            self.sched.policies.iter().filter_map(|policy| policy.next_expiry()).min();
     }
 
     /// Works out the limits of all counters of a policy again.
     fn reapply(&mut self, now: Time, policy: usize) {
+        self.note_dynamic_expiry();
         let mut stops_changed = false;
         for bucket in self.sched.buckets.keys() {
             if self.sched.buckets[bucket].policy as usize != policy {

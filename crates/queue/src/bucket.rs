@@ -261,6 +261,9 @@ fn in_window(start: Time, rate: Rate, now: Time) -> bool {
 mod tests {
     use std::time::Duration;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::policy::Limits;
 
@@ -313,5 +316,59 @@ mod tests {
         assert_eq!(bucket.availability(start), blocked);
         bucket.connection_reused(start);
         assert_eq!(bucket.availability(start), Availability::Free(1));
+    }
+
+    /// Starts whenever the counter lets it, moving the clock by `steps` microseconds; the moments of starts.
+    fn greedy(limits: Limits, steps: &[u64]) -> Vec<Time> {
+        let mut bucket = bucket(limits);
+        let mut now = Time::from_secs(1000);
+        let mut starts = Vec::new();
+        for step in steps {
+            now = now.after(Duration::from_micros(*step));
+            while let Availability::Free(free) = bucket.availability(now) {
+                assert!(free > 0);
+                bucket.start(now, true);
+                starts.push(now);
+            }
+            let Availability::Until(at, _) = bucket.availability(now) else { panic!("nothing else runs") };
+            assert!(at > now, "blocked until a moment to come");
+            assert!(matches!(bucket.availability(at), Availability::Free(_)), "and no longer");
+        }
+        starts
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_bucket_never_gives_more_than_capacity_and_refill(
+            count in 1u32..500, seconds in 1u64..600, steps in vec(0u64..5_000_000, 1..200),
+        ) {
+            let starts = greedy(rate(count, seconds, RateAlgorithm::TokenBucket), &steps);
+            let capacity = (f64::from(count) / seconds as f64).ceil();
+            for (i, first) in starts.iter().enumerate() {
+                for (extra, last) in starts[i..].iter().enumerate() {
+                    let span_s = last.since(*first).as_secs_f64();
+                    let most = capacity + span_s * f64::from(count) / seconds as f64;
+                    prop_assert!((extra + 1) as f64 <= most + 1e-6, "{} in {span_s} s, at most {most}", extra + 1);
+                }
+            }
+        }
+
+        #[test]
+        fn fixed_windows_hold_their_count(
+            count in 1u32..20, seconds in 1u64..20, steps in vec(0u64..5_000_000, 1..200),
+        ) {
+            let starts = greedy(rate(count, seconds, RateAlgorithm::FixedWindow), &steps);
+            // The first start opens a window; whatever starts within it counts to it.
+            let mut window = None;
+            let mut used = 0;
+            for at in starts {
+                if window.is_none_or(|open: Time| at.since(open) >= Duration::from_secs(seconds)) {
+                    window = Some(at);
+                    used = 0;
+                }
+                used += 1;
+                prop_assert!(used <= count);
+            }
+        }
     }
 }

@@ -337,3 +337,15 @@ impl Store {
         self.texts.release(old);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The records' share of the 400 bytes an entry may cost; the rest is for texts, lists and the allocator.
+    #[test]
+    fn records_stay_small() {
+        assert!(size_of::<Option<Entry>>() <= 120);
+        assert!(size_of::<Option<Message>>() <= 80);
+    }
+}

@@ -46,6 +46,7 @@ mod list;
 mod pattern;
 mod policy;
 mod queue;
+mod records;
 mod retry;
 mod rng;
 mod scan;
@@ -57,6 +58,8 @@ mod time;
 mod update;
 mod verify;
 mod view;
+mod waiting;
+mod work;
 
 pub use admin::{DynamicChange, PolicyMatch};
 pub use bucket::Cause;
@@ -72,13 +75,13 @@ pub use groupby::{
     Count, CountReturn, CountTest, GroupField, GroupQuery, GroupRequest, GroupRollup, GroupRow,
     GroupSortField, GroupSorting,
 };
-pub use list::{ListQuery, SortField, Sorting};
+pub use list::{ListQuery, SLICE_ENTRIES, SortField, Sorting};
 pub use pattern::{Lists, Pattern, Regex, parse_net};
 pub use policy::{
     Applied, DynamicCondition, Limits, Policy, PolicyCondition, PolicySet, Rate, RateAlgorithm, Rollup,
     Selector,
 };
-pub use queue::{AttemptClass, Outcome, Pick, Queue, Requeue, Settings, Settled, Ticket, Work};
+pub use queue::Queue;
 pub use retry::{DELAY_MAX, DayWindow, RetryInterval, RetryPlan, RetrySchedule};
 pub use sched::PickupCounters;
 pub use state::{Phase, State, States, WorkInfo};
@@ -88,3 +91,4 @@ pub use update::{
     AddressChange, Changes, Task, UnloadReport, Unloaded, UpdateReport, UpdateRequest, UpdateRun,
 };
 pub use view::EntryView;
+pub use work::{AttemptClass, Outcome, Pick, Requeue, Settings, Settled, Ticket, Work};

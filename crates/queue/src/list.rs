@@ -10,6 +10,10 @@ use crate::scan::Scan;
 use crate::time::Time;
 use crate::view::EntryView;
 
+/// A good budget for one slice of a list, distribution or update: a few milliseconds, so that whoever waits for
+/// the queue in between does not notice.
+pub const SLICE_ENTRIES: usize = 25_000;
+
 /// What a list is sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SortField {

@@ -1,8 +1,6 @@
 //! The queue itself: entries in, work out, outcomes back.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -10,180 +8,25 @@ use std::hash::BuildHasher;
 use uuid::Uuid;
 
 use crate::counters::{Counters, DeliveryCounters, Quota};
-use crate::entry::{
-    Entry, EntryKey, Extra, Message, NONE, NewEntry, NewMessage, Resolved, SUBJECT_BYTES_MAX, Store,
-};
+use crate::entry::{EntryKey, NONE, NewEntry, NewMessage, Resolved, Store};
 use crate::error::QueueError;
 use crate::fields::Fields;
 use crate::heap::Heap;
 use crate::intern::Sym;
-use crate::policy::Applied;
+use crate::records::{ENTRIES_MAX, check_entry};
 use crate::retry::DELAY_MAX;
 use crate::rng::Rng;
-use crate::sched::{Attempt, Scheduler};
+use crate::sched::Scheduler;
 use crate::state::{Phase, State, WorkInfo};
 use crate::time::Time;
 use crate::view::EntryView;
-
-/// Limits and seed of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Entries in pre-delivery at once.
-    pub predelivery_max: u32,
-    /// Attempts at once (`queues.concurrency.total`).
-    pub attempts_max: u32,
-    /// Seed of the queue's dice (source address choice, jitter, probability conditions).
-    pub seed: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings { predelivery_max: 256, attempts_max: 10_000, seed: 0 }
-    }
-}
-
-/// The right to work on one entry. It must come back through [`Queue::settle`], [`Queue::resolved`] or
-/// [`Queue::failover`]; a lost one (a task that died) is replaced with [`Queue::reclaim`].
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "the entry stays in its working state until the ticket comes back"]
-pub struct Ticket {
-    key: EntryKey,
-    serial: u64,
-}
-
-impl Ticket {
-    /// The entry.
-    pub fn key(&self) -> EntryKey {
-        self.key
-    }
-}
-
-/// An entry to be attempted.
-#[derive(Debug)]
-pub struct Pick {
-    /// The right to do it.
-    pub ticket: Ticket,
-    /// Source address chosen.
-    pub local_ip: IpAddr,
-    /// Its place in [`Resolved::local_ips`].
-    pub local_index: usize,
-    /// Conditions that apply, in evaluation order: their tags and properties go to post-delivery.
-    pub applied: Vec<Arc<Applied>>,
-}
-
-/// Something to be done.
-#[derive(Debug)]
-pub enum Work {
-    /// Run the pre-delivery hook and DNS.
-    Predelivery(Ticket),
-    /// Run the post-delivery hook of an entry whose positive reply was recorded before a restart.
-    Postdelivery(Ticket),
-    /// Attempt delivery.
-    Deliver(Pick),
-}
-
-/// How an attempt ended, for the counters (before any override by scripts).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptClass {
-    /// Final positive reply.
-    Delivered,
-    /// Temporary failure.
-    Delayed,
-    /// Permanent failure.
-    Failed,
-}
-
-/// Changes on the way back into the queue: the options of the script function `Queue()`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Requeue {
-    /// Until the next attempt; capped at 30 days.
-    pub delay: Duration,
-    /// Park instead.
-    pub hold: bool,
-    /// Count the attempt.
-    pub increment_retry: bool,
-    /// Start counting at 0 again; wins over the increment.
-    pub reset_retry: bool,
-    /// Reason shown in lists.
-    pub reason: Option<String>,
-    /// New transport.
-    pub transport_id: Option<String>,
-    /// New job.
-    pub job_id: Option<String>,
-    /// New tenant.
-    pub tenant_id: Option<String>,
-    /// New priority.
-    pub priority: Option<u8>,
-    /// New metadata, all of it.
-    pub metadata: Option<Vec<(String, String)>>,
-    /// New quota names, all of them.
-    pub quotas: Option<Vec<String>>,
-    /// Step of the schedule whose delay notification went out.
-    pub notified_step: Option<usize>,
-}
-
-impl Default for Requeue {
-    fn default() -> Self {
-        Requeue {
-            delay: Duration::ZERO,
-            hold: false,
-            increment_retry: true,
-            reset_retry: false,
-            reason: None,
-            transport_id: None,
-            job_id: None,
-            tenant_id: None,
-            priority: None,
-            metadata: None,
-            quotas: None,
-            notified_step: None,
-        }
-    }
-}
-
-/// How work ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Delivered, bounced or deleted: the entry goes.
-    Done,
-    /// Back into the queue.
-    Requeue(Requeue),
-    /// Through pre-delivery again at once, nothing changed (refused at pickup by a plugin).
-    Relinquish,
-}
-
-/// Where the entry went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// Gone; `message_gone`: it was the last of its message.
-    Gone {
-        /// No entry of the message is left.
-        message_gone: bool,
-    },
-    /// Waiting until this moment.
-    Deferred(Time),
-    /// Parked.
-    Held,
-    /// Parked by a freeze, in UPDATE.
-    Frozen,
-    /// In its lane.
-    Active,
-}
-
-pub(crate) struct Working {
-    serial: u64,
-    pub(crate) phase: Phase,
-    pub(crate) since: Time,
-    pub(crate) freezing: bool,
-    pub(crate) attempt: Option<Attempt>,
-    pub(crate) applied: Vec<Arc<Applied>>,
-}
+use crate::work::{AttemptClass, Outcome, Pick, Settings, Settled, Ticket, Work, Working};
 
 /// The queue. Single owner, no clock, no files: see the crate documentation.
 pub struct Queue {
     pub(crate) store: Store,
     pub(crate) by_id: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    pub(crate) hasher: DefaultHashBuilder,
     pub(crate) sched: Scheduler,
     /// Deferred entries by priority.
     pub(crate) deferred: [Heap; 2],
@@ -314,8 +157,7 @@ impl Queue {
         let deferred = self.deferred.iter().filter_map(|heap| heap.first()).map(|(due, _)| due).min();
         let deferred = deferred.filter(|_| self.predelivering < self.predelivery_max);
         let timer = self.sched.timers.first().map(|&(at, _)| at);
-        let dynamic = self.sched.policies.iter().filter_map(|policy| policy.next_expiry()).min();
-        [deferred, timer, dynamic].into_iter().flatten().min().map(|at| at.max(now))
+        [deferred, timer, self.sched.dynamic_expiry].into_iter().flatten().min().map(|at| at.max(now))
     }
 
     /// Pre-delivery and DNS are over: the entry goes to its lane (or to UPDATE when frozen).
@@ -507,144 +349,6 @@ impl Queue {
         Counters::collect(self, now)
     }
 
-    // ---- inner workings, shared with the other modules of the crate ----
-
-    pub(crate) fn find_message(&self, id: Uuid) -> Option<u32> {
-        let messages = &self.store.messages;
-        self.by_id.find(self.hasher.hash_one(id), |&m| messages[m].id == id).copied()
-    }
-
-    /// Indexes of the entries of a message.
-    pub(crate) fn chain(&self, owner: u32) -> impl Iterator<Item = u32> + '_ {
-        let mut next = self.store.messages.get(owner).map_or(NONE, |message| message.first);
-        std::iter::from_fn(move || {
-            let index = next;
-            next = self.store.entries.get(index)?.next;
-            Some(index)
-        })
-    }
-
-    fn check_new(&self, message: &NewMessage, entries: &[NewEntry]) -> Result<(), QueueError> {
-        if entries.is_empty() {
-            return Err(QueueError::NoRecipients);
-        }
-        if self.find_message(message.id).is_some() {
-            return Err(QueueError::Duplicate(message.id));
-        }
-        if self.store.entries.len() + entries.len() >= ENTRIES_MAX {
-            return Err(QueueError::Full);
-        }
-        let mut ids: Vec<u64> = entries.iter().map(|entry| entry.queue_id).collect();
-        ids.sort_unstable();
-        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(QueueError::DuplicateQueueId { message: message.id, queue_id: pair[0] });
-        }
-        entries.iter().try_for_each(check_entry)
-    }
-
-    fn message_record(&mut self, message: NewMessage, entries: u32) -> Message {
-        let mut subject = message.subject;
-        if subject.len() > SUBJECT_BYTES_MAX {
-            let end = (0..=SUBJECT_BYTES_MAX).rev().find(|&i| subject.is_char_boundary(i)).unwrap_or(0);
-            subject.truncate(end);
-        }
-        let store = &mut self.store;
-        Message {
-            id: message.id,
-            received: message.received,
-            size: message.size,
-            subject: subject.into_boxed_str(),
-            server_id: store.texts.intern(&message.server_id),
-            sender_ip: store.ip(message.sender_ip),
-            sender_helo: store.texts.intern(&message.sender_helo),
-            sasl_username: store.texts.intern(&message.sasl_username),
-            stage_id: store.texts.intern(&message.stage_id),
-            first: NONE,
-            entries,
-        }
-    }
-
-    fn release_message(&mut self, message: &Message) {
-        for text in [message.server_id, message.sender_helo, message.sasl_username, message.stage_id] {
-            self.store.texts.release(text);
-        }
-        self.store.ips.release(message.sender_ip);
-    }
-
-    /// The entry is new, checked, and there is room for it.
-    fn insert_entry(&mut self, now: Time, owner: u32, new: NewEntry) -> EntryKey {
-        let (sender, recipient) = (&new.sender, &new.recipient);
-        let mut locals = String::with_capacity(sender.localpart.len() + recipient.localpart.len());
-        locals.push_str(&sender.localpart);
-        locals.push_str(&recipient.localpart);
-        let extra = Extra {
-            metadata: sorted_metadata(new.metadata),
-            quotas: new.quotas.iter().map(|name| self.store.texts.intern(name)).collect(),
-            dsn: new.dsn.map(Box::new),
-            sender_params: new.sender_params.into_boxed_str(),
-            recipient_params: new.recipient_params.into_boxed_str(),
-            edits: new.edits,
-            notified: new.notified,
-        };
-        let entry = Entry {
-            // `check_entry` has bounded both local parts by 65,535 bytes.
-            sender_bytes: sender.localpart.len() as u16,
-            locals: locals.into_boxed_str(),
-            extra: (extra != Extra::default()).then(|| Box::new(extra)),
-            queue_id: new.queue_id,
-            size: new.size,
-            retry_at: new.retry_at,
-            message: owner,
-            next: self.store.messages[owner].first,
-            retry_count: new.retry_count,
-            retry_reason: self.store.texts.intern(&new.retry_reason),
-            sender_domain: self.store.domain(&sender.domain),
-            recipient_domain: self.store.domain(&recipient.domain),
-            transport_id: self.store.texts.intern(&new.transport_id),
-            job_id: self.store.texts.intern(&new.job_id),
-            tenant_id: self.store.texts.intern(&new.tenant_id),
-            local_ips: Sym::EMPTY,
-            remote_ip: Sym::EMPTY,
-            remote_mx: Sym::EMPTY,
-            grouping: Sym::EMPTY,
-            lane: NONE,
-            position: 0,
-            state: State::Defer,
-            priority: new.priority.min(1),
-            local_ips_ordered: false,
-            delivered: new.delivered,
-        };
-        let Ok(index) = self.store.entries.insert(entry) else {
-            unreachable!("the callers have compared the number of entries with ENTRIES_MAX");
-        };
-        self.store.messages[owner].first = index;
-        self.charge(index, true);
-        if new.delivered {
-            self.store.entries[index].retry_at = now;
-        }
-        self.park(index, new.update && !new.delivered, new.hold && !new.delivered);
-        self.store.key(index)
-    }
-
-    /// Adds or takes back an entry's quota charges.
-    pub(crate) fn charge(&mut self, index: u32, add: bool) {
-        let entry = &self.store.entries[index];
-        let size = entry.size;
-        for name in entry.quotas().to_vec() {
-            let quota = self.quotas.entry(name).or_default();
-            if add {
-                quota.count += 1;
-                quota.bytes += size;
-            } else {
-                quota.count -= 1;
-                quota.bytes -= size;
-                if quota.count == 0 {
-                    self.quotas.remove(&name);
-                }
-            }
-        }
-    }
-
     fn pop_due(&mut self, now: Time) -> Option<u32> {
         for heap in self.deferred.iter_mut().rev() {
             if heap.first().is_some_and(|(due, _)| due <= now) {
@@ -765,98 +469,6 @@ impl Queue {
         self.sizes[state as usize] -= 1;
     }
 
-    fn apply_requeue(&mut self, index: u32, options: Requeue) {
-        let entry = &mut self.store.entries[index];
-        entry.retry_count = match (options.reset_retry, options.increment_retry) {
-            (true, _) => 0,
-            (false, true) => entry.retry_count.saturating_add(1),
-            (false, false) => entry.retry_count,
-        };
-        if let Some(priority) = options.priority {
-            entry.priority = priority.min(1);
-        }
-        if let Some(step) = options.notified_step {
-            entry.extra_mut().notified |= 1 << step.min(63);
-        }
-        for (value, field) in [
-            (options.reason, (|entry| &mut entry.retry_reason) as fn(&mut Entry) -> &mut Sym),
-            (options.transport_id, |entry| &mut entry.transport_id),
-            (options.job_id, |entry| &mut entry.job_id),
-            (options.tenant_id, |entry| &mut entry.tenant_id),
-        ] {
-            if let Some(value) = value {
-                self.store.replace_text(index, &value, field);
-            }
-        }
-        if let Some(metadata) = options.metadata {
-            self.put_metadata(index, metadata);
-        }
-        if let Some(names) = options.quotas {
-            self.charge(index, false);
-            let new: Vec<Sym> = names.iter().map(|name| self.store.texts.intern(name)).collect();
-            let extra = self.store.entries[index].extra_mut();
-            let old = std::mem::replace(&mut extra.quotas, new);
-            old.into_iter().for_each(|name| self.store.texts.release(name));
-            self.charge(index, true);
-        }
-    }
-
-    pub(crate) fn put_metadata(&mut self, index: u32, metadata: Vec<(String, String)>) {
-        let entry = &mut self.store.entries[index];
-        entry.extra_mut().metadata = sorted_metadata(metadata);
-        if entry.extra.as_deref() == Some(&Extra::default()) {
-            entry.extra = None;
-        }
-    }
-
-    /// Removes an entry that is in no list; true when it was the last of its message.
-    pub(crate) fn remove_entry(&mut self, index: u32) -> bool {
-        self.charge(index, false);
-        self.store.clear_resolved(index);
-        let Some(entry) = self.store.entries.remove(index) else { return false };
-        for text in [
-            entry.retry_reason,
-            entry.sender_domain,
-            entry.recipient_domain,
-            entry.transport_id,
-            entry.job_id,
-            entry.tenant_id,
-        ] {
-            self.store.texts.release(text);
-        }
-        entry.quotas().iter().for_each(|&name| self.store.texts.release(name));
-        self.unchain(index, &entry)
-    }
-
-    fn unchain(&mut self, index: u32, entry: &Entry) -> bool {
-        let owner = entry.message;
-        let message = &mut self.store.messages[owner];
-        message.entries -= 1;
-        if message.first == index {
-            message.first = entry.next;
-        } else {
-            let mut at = message.first;
-            while let Some(record) = self.store.entries.get_mut(at) {
-                if record.next == index {
-                    record.next = entry.next;
-                    break;
-                }
-                at = record.next;
-            }
-        }
-        if self.store.messages[owner].entries > 0 {
-            return false;
-        }
-        let hash = self.hasher.hash_one(self.store.messages[owner].id);
-        if let Ok(found) = self.by_id.find_entry(hash, |&m| m == owner) {
-            found.remove();
-        }
-        if let Some(message) = self.store.messages.remove(owner) {
-            self.release_message(&message);
-        }
-        true
-    }
-
     fn check_ticket(&self, ticket: &Ticket) -> Result<(), QueueError> {
         let working = self.working.get(&ticket.key.index);
         match working {
@@ -864,22 +476,4 @@ impl Queue {
             _ => Err(QueueError::StaleTicket(ticket.key.index)),
         }
     }
-}
-
-/// Entries the index can number (the slab's limit).
-const ENTRIES_MAX: usize = 1 << 28;
-
-fn check_entry(entry: &NewEntry) -> Result<(), QueueError> {
-    for address in [&entry.sender, &entry.recipient] {
-        if address.localpart.len() > usize::from(u16::MAX) {
-            return Err(QueueError::AddressTooLong(address.localpart.len()));
-        }
-    }
-    Ok(())
-}
-
-/// Sorted by key; of equal keys the last one counts.
-pub(crate) fn sorted_metadata(metadata: Vec<(String, String)>) -> Vec<(Box<str>, Box<str>)> {
-    let sorted: std::collections::BTreeMap<String, String> = metadata.into_iter().collect();
-    sorted.into_iter().map(|(key, value)| (key.into_boxed_str(), value.into_boxed_str())).collect()
 }

@@ -39,15 +39,15 @@ pub(crate) struct Lane {
     pub(crate) priority: u8,
     pub(crate) heap: Heap,
     /// Turn in the ready list, `None` while waiting.
-    ready: Option<u64>,
+    pub(crate) ready: Option<u64>,
     /// Place in the blockers' lists; kept until the lane is served, so that waiting is rewarded.
-    wait: u64,
-    waits: Vec<Blocker>,
+    pub(crate) wait: u64,
+    pub(crate) waits: Vec<Blocker>,
     /// Counters whose room brought this lane back to the ready list.
-    woken_by: Vec<u32>,
+    pub(crate) woken_by: Vec<u32>,
     /// Suspensions up to this number have been compared with the lane; those that concern it are in `suspends`.
-    suspends_seen: u64,
-    suspends: Vec<u64>,
+    pub(crate) suspends_seen: u64,
+    pub(crate) suspends: Vec<u64>,
 }
 
 /// A counter an attempt is counted in.
@@ -93,12 +93,14 @@ pub struct PickupCounters {
 pub(crate) struct Scheduler {
     pub(crate) lanes: Slab<Lane>,
     lane_index: HashTable<u32>,
-    ready: [BTreeMap<u64, u32>; 2],
+    pub(crate) ready: [BTreeMap<u64, u32>; 2],
     turn: u64,
     pub(crate) buckets: Slab<Bucket>,
     bucket_index: HashTable<u32>,
     pub(crate) timers: BTreeSet<(Time, Blocker)>,
     pub(crate) policies: Vec<CompiledPolicy>,
+    /// When the first dynamic condition ends; worked out with each change of them.
+    pub(crate) dynamic_expiry: Option<Time>,
     pub(crate) suspends: BTreeMap<u64, SuspendSlot>,
     pub(crate) suspend_ids: HashMap<String, u64>,
     pub(crate) suspend_last: u64,
@@ -128,6 +130,7 @@ impl Scheduler {
             bucket_index: HashTable::new(),
             timers: BTreeSet::new(),
             policies: Vec::new(),
+            dynamic_expiry: None,
             suspends: BTreeMap::new(),
             suspend_ids: HashMap::new(),
             suspend_last: 0,
@@ -257,107 +260,9 @@ impl Scheduler {
         store.ips.release(attempt.local_ip);
     }
 
-    /// Lets time pass: wakes lanes whose counters have room again, ends suspensions, forgets idle counters.
-    pub(crate) fn advance(&mut self, store: &mut Store, now: Time) {
-        while let Some(&(at, blocker)) = self.timers.first() {
-            if at > now {
-                break;
-            }
-            self.timers.pop_first();
-            match blocker {
-                Blocker::Bucket(bucket) => {
-                    self.buckets[bucket].timer = None;
-                    self.kick(store, bucket, now);
-                }
-                Blocker::Suspend(number) => self.remove_suspend(number),
-            }
-        }
-    }
-
-    /// Hands the room of a counter to waiting lanes, sets its timer, forgets it when nothing is left to remember.
-    pub(crate) fn kick(&mut self, store: &mut Store, bucket: u32, now: Time) {
-        let Some(record) = self.buckets.get_mut(bucket) else { return };
-        let timer = if record.has_waiters() {
-            let availability = record.availability(now);
-            if let Availability::Free(free) = availability {
-                self.wake(bucket, free);
-            }
-            match availability {
-                Availability::Until(at, _) => Some(at),
-                // Full: the end of an attempt kicks again. Free: the woken lanes do.
-                Availability::Free(_) | Availability::Full => None,
-            }
-        } else {
-            record.forgettable_at(now)
-        };
-        let record = &mut self.buckets[bucket];
-        if timer == record.timer && timer.is_none_or(|at| at > now) {
-            return;
-        }
-        if let Some(at) = record.timer.take() {
-            self.timers.remove(&(at, Blocker::Bucket(bucket)));
-        }
-        match timer {
-            Some(at) if at > now => {
-                record.timer = Some(at);
-                self.timers.insert((at, Blocker::Bucket(bucket)));
-            }
-            Some(_) if !record.has_waiters() => self.drop_bucket(store, bucket),
-            _ => {}
-        }
-    }
-
-    /// Makes up to `free` lanes ready, counting those already on their way.
-    fn wake(&mut self, bucket: u32, free: u32) {
-        while self.buckets[bucket].woken < free {
-            let waiters = &mut self.buckets[bucket].waiters;
-            let Some((_, lane)) = waiters[1].pop_first().or_else(|| waiters[0].pop_first()) else {
-                break;
-            };
-            let record = &mut self.lanes[lane];
-            record.waits.retain(|&blocker| blocker != Blocker::Bucket(bucket));
-            if record.ready.is_some() {
-                // On its way already, thanks to another source address.
-                continue;
-            }
-            record.woken_by.push(bucket);
-            self.buckets[bucket].woken += 1;
-            self.make_ready(lane);
-        }
-    }
-
-    pub(crate) fn make_ready(&mut self, lane: u32) {
-        if self.lanes[lane].ready.is_some() {
-            return;
-        }
-        let turn = self.next_turn();
-        let record = &mut self.lanes[lane];
-        record.ready = Some(turn);
-        self.ready[usize::from(record.priority)].insert(turn, lane);
-    }
-
-    fn next_turn(&mut self) -> u64 {
+    pub(crate) fn next_turn(&mut self) -> u64 {
         self.turn += 1;
         self.turn
-    }
-
-    fn wait_for(&mut self, lane: u32, blockers: &[Blocker]) {
-        let record = &mut self.lanes[lane];
-        let priority = usize::from(record.priority);
-        for &blocker in blockers {
-            if record.waits.contains(&blocker) {
-                continue;
-            }
-            let waiters = match blocker {
-                Blocker::Bucket(bucket) => &mut self.buckets[bucket].waiters,
-                Blocker::Suspend(number) => match self.suspends.get_mut(&number) {
-                    Some(slot) => &mut slot.waiters,
-                    None => continue,
-                },
-            };
-            waiters[priority].insert(record.wait, lane);
-            record.waits.push(blocker);
-        }
     }
 
     fn take(
@@ -551,83 +456,6 @@ impl Scheduler {
         }
         self.kick_all(store, left, now);
         record.fields.release(store);
-    }
-
-    /// Takes a lane out of all waiting lists and says which; the counters among them may be idle now.
-    fn leave_waits(&mut self, lane: u32) -> Vec<Blocker> {
-        let record = &mut self.lanes[lane];
-        let priority = usize::from(record.priority);
-        let wait = record.wait;
-        let waits = std::mem::take(&mut record.waits);
-        for &blocker in &waits {
-            let waiters = match blocker {
-                Blocker::Bucket(bucket) => self.buckets.get_mut(bucket).map(|b| &mut b.waiters),
-                Blocker::Suspend(number) => self.suspends.get_mut(&number).map(|s| &mut s.waiters),
-            };
-            if let Some(waiters) = waiters {
-                waiters[priority].remove(&wait);
-            }
-        }
-        waits
-    }
-
-    fn kick_all(&mut self, store: &mut Store, blockers: Vec<Blocker>, now: Time) {
-        for blocker in blockers {
-            if let Blocker::Bucket(bucket) = blocker {
-                self.kick(store, bucket, now);
-            }
-        }
-    }
-
-    /// Forgets all waiting and wakes every lane: after changes that touch everything.
-    pub(crate) fn wake_all(&mut self) {
-        for lane in self.lanes.keys() {
-            self.lanes[lane].woken_by.clear();
-            self.leave_waits(lane);
-            self.make_ready(lane);
-        }
-        for bucket in self.buckets.keys() {
-            self.buckets[bucket].woken = 0;
-        }
-    }
-
-    /// Compares a lane with the suspensions that came since the last look.
-    fn compare_suspends(&mut self, store: &Store, lane: u32) {
-        let record = &mut self.lanes[lane];
-        let suspends = &self.suspends;
-        record.suspends.retain(|number| suspends.contains_key(number));
-        if record.suspends_seen >= self.suspend_last {
-            return;
-        }
-        for (&number, slot) in suspends.range(record.suspends_seen + 1..) {
-            self.counters.evals += 1;
-            if slot.selector.matches_but_local_ip(&record.fields.values, store) {
-                record.suspends.push(number);
-            }
-        }
-        record.suspends_seen = self.suspend_last;
-    }
-
-    fn suspended(&self, lane: u32, ip: IpAddr) -> Option<u64> {
-        self.lanes[lane].suspends.iter().copied().find(|number| {
-            self.suspends.get(number).is_some_and(|slot| match slot.selector.local_ip() {
-                Some(matcher) => matcher.matches_ip(ip),
-                None => true,
-            })
-        })
-    }
-
-    /// Ends a suspension: its lanes are looked at again.
-    pub(crate) fn remove_suspend(&mut self, number: u64) {
-        let Some(slot) = self.suspends.remove(&number) else { return };
-        self.suspend_ids.remove(&slot.definition.id);
-        if let Some(at) = slot.expires {
-            self.timers.remove(&(at, Blocker::Suspend(number)));
-        }
-        for (_, lane) in slot.waiters.into_iter().rev().flatten() {
-            self.lanes[lane].waits.retain(|&blocker| blocker != Blocker::Suspend(number));
-            self.make_ready(lane);
-        }
     }
 
     /// Checks what must always hold between lanes, counters and lists; for tests.

@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::condition::{Condition, TimeValue};
 use crate::entry::{EntryKey, NewEntry, NewMessage};
 use crate::error::QueueError;
-use crate::queue::{Queue, Ticket};
+use crate::queue::Queue;
 use crate::retry::DELAY_MAX;
 use crate::scan::Scan;
 use crate::state::{Phase, State, States};
 use crate::time::Time;
+use crate::work::Ticket;
 
 /// What is done with the entries, besides changes.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -317,8 +317,13 @@ impl Simulation {
     }
 }
 
+/// Seeds to try: a few in every run, many on demand (`SIMULATION_CASES=5000`).
+fn cases() -> u32 {
+    std::env::var("SIMULATION_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn the_rules_hold_at_every_step(seed in any::<u64>()) {
         let mut simulation = Simulation::new(seed);

@@ -1,0 +1,263 @@
+//! The records of messages and entries: made, changed, removed, with what they share.
+
+use std::hash::BuildHasher as _;
+
+use uuid::Uuid;
+
+use crate::entry::{Entry, EntryKey, Extra, Message, NONE, NewEntry, NewMessage, SUBJECT_BYTES_MAX};
+use crate::error::QueueError;
+use crate::intern::Sym;
+use crate::queue::Queue;
+use crate::state::State;
+use crate::time::Time;
+use crate::work::Requeue;
+
+impl Queue {
+    // ---- inner workings, shared with the other modules of the crate ----
+
+    pub(crate) fn find_message(&self, id: Uuid) -> Option<u32> {
+        let messages = &self.store.messages;
+        self.by_id.find(self.hasher.hash_one(id), |&m| messages[m].id == id).copied()
+    }
+
+    /// Indexes of the entries of a message.
+    pub(crate) fn chain(&self, owner: u32) -> impl Iterator<Item = u32> + '_ {
+        let mut next = self.store.messages.get(owner).map_or(NONE, |message| message.first);
+        std::iter::from_fn(move || {
+            let index = next;
+            next = self.store.entries.get(index)?.next;
+            Some(index)
+        })
+    }
+
+    pub(crate) fn check_new(&self, message: &NewMessage, entries: &[NewEntry]) -> Result<(), QueueError> {
+        if entries.is_empty() {
+            return Err(QueueError::NoRecipients);
+        }
+        if self.find_message(message.id).is_some() {
+            return Err(QueueError::Duplicate(message.id));
+        }
+        if self.store.entries.len() + entries.len() >= ENTRIES_MAX {
+            return Err(QueueError::Full);
+        }
+        let mut ids: Vec<u64> = entries.iter().map(|entry| entry.queue_id).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(QueueError::DuplicateQueueId { message: message.id, queue_id: pair[0] });
+        }
+        entries.iter().try_for_each(check_entry)
+    }
+
+    pub(crate) fn message_record(&mut self, message: NewMessage, entries: u32) -> Message {
+        let mut subject = message.subject;
+        if subject.len() > SUBJECT_BYTES_MAX {
+            let end = (0..=SUBJECT_BYTES_MAX).rev().find(|&i| subject.is_char_boundary(i)).unwrap_or(0);
+            subject.truncate(end);
+        }
+        let store = &mut self.store;
+        Message {
+            id: message.id,
+            received: message.received,
+            size: message.size,
+            subject: subject.into_boxed_str(),
+            server_id: store.texts.intern(&message.server_id),
+            sender_ip: store.ip(message.sender_ip),
+            sender_helo: store.texts.intern(&message.sender_helo),
+            sasl_username: store.texts.intern(&message.sasl_username),
+            stage_id: store.texts.intern(&message.stage_id),
+            first: NONE,
+            entries,
+        }
+    }
+
+    pub(crate) fn release_message(&mut self, message: &Message) {
+        for text in [message.server_id, message.sender_helo, message.sasl_username, message.stage_id] {
+            self.store.texts.release(text);
+        }
+        self.store.ips.release(message.sender_ip);
+    }
+
+    /// The entry is new, checked, and there is room for it.
+    pub(crate) fn insert_entry(&mut self, now: Time, owner: u32, new: NewEntry) -> EntryKey {
+        let (sender, recipient) = (&new.sender, &new.recipient);
+        let mut locals = String::with_capacity(sender.localpart.len() + recipient.localpart.len());
+        locals.push_str(&sender.localpart);
+        locals.push_str(&recipient.localpart);
+        let extra = Extra {
+            metadata: sorted_metadata(new.metadata),
+            quotas: new.quotas.iter().map(|name| self.store.texts.intern(name)).collect(),
+            dsn: new.dsn.map(Box::new),
+            sender_params: new.sender_params.into_boxed_str(),
+            recipient_params: new.recipient_params.into_boxed_str(),
+            edits: new.edits,
+            notified: new.notified,
+        };
+        let entry = Entry {
+            // `check_entry` has bounded both local parts by 65,535 bytes.
+            sender_bytes: sender.localpart.len() as u16,
+            locals: locals.into_boxed_str(),
+            extra: (extra != Extra::default()).then(|| Box::new(extra)),
+            queue_id: new.queue_id,
+            size: new.size,
+            retry_at: new.retry_at,
+            message: owner,
+            next: self.store.messages[owner].first,
+            retry_count: new.retry_count,
+            retry_reason: self.store.texts.intern(&new.retry_reason),
+            sender_domain: self.store.domain(&sender.domain),
+            recipient_domain: self.store.domain(&recipient.domain),
+            transport_id: self.store.texts.intern(&new.transport_id),
+            job_id: self.store.texts.intern(&new.job_id),
+            tenant_id: self.store.texts.intern(&new.tenant_id),
+            local_ips: Sym::EMPTY,
+            remote_ip: Sym::EMPTY,
+            remote_mx: Sym::EMPTY,
+            grouping: Sym::EMPTY,
+            lane: NONE,
+            position: 0,
+            state: State::Defer,
+            priority: new.priority.min(1),
+            local_ips_ordered: false,
+            delivered: new.delivered,
+        };
+        let Ok(index) = self.store.entries.insert(entry) else {
+            unreachable!("the callers have compared the number of entries with ENTRIES_MAX");
+        };
+        self.store.messages[owner].first = index;
+        self.charge(index, true);
+        if new.delivered {
+            self.store.entries[index].retry_at = now;
+        }
+        self.park(index, new.update && !new.delivered, new.hold && !new.delivered);
+        self.store.key(index)
+    }
+
+    /// Adds or takes back an entry's quota charges.
+    pub(crate) fn charge(&mut self, index: u32, add: bool) {
+        let entry = &self.store.entries[index];
+        let size = entry.size;
+        for name in entry.quotas().to_vec() {
+            let quota = self.quotas.entry(name).or_default();
+            if add {
+                quota.count += 1;
+                quota.bytes += size;
+            } else {
+                quota.count -= 1;
+                quota.bytes -= size;
+                if quota.count == 0 {
+                    self.quotas.remove(&name);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn apply_requeue(&mut self, index: u32, options: Requeue) {
+        let entry = &mut self.store.entries[index];
+        entry.retry_count = match (options.reset_retry, options.increment_retry) {
+            (true, _) => 0,
+            (false, true) => entry.retry_count.saturating_add(1),
+            (false, false) => entry.retry_count,
+        };
+        if let Some(priority) = options.priority {
+            entry.priority = priority.min(1);
+        }
+        if let Some(step) = options.notified_step {
+            entry.extra_mut().notified |= 1 << step.min(63);
+        }
+        for (value, field) in [
+            (options.reason, (|entry| &mut entry.retry_reason) as fn(&mut Entry) -> &mut Sym),
+            (options.transport_id, |entry| &mut entry.transport_id),
+            (options.job_id, |entry| &mut entry.job_id),
+            (options.tenant_id, |entry| &mut entry.tenant_id),
+        ] {
+            if let Some(value) = value {
+                self.store.replace_text(index, &value, field);
+            }
+        }
+        if let Some(metadata) = options.metadata {
+            self.put_metadata(index, metadata);
+        }
+        if let Some(names) = options.quotas {
+            self.charge(index, false);
+            let new: Vec<Sym> = names.iter().map(|name| self.store.texts.intern(name)).collect();
+            let extra = self.store.entries[index].extra_mut();
+            let old = std::mem::replace(&mut extra.quotas, new);
+            old.into_iter().for_each(|name| self.store.texts.release(name));
+            self.charge(index, true);
+        }
+    }
+
+    pub(crate) fn put_metadata(&mut self, index: u32, metadata: Vec<(String, String)>) {
+        let entry = &mut self.store.entries[index];
+        entry.extra_mut().metadata = sorted_metadata(metadata);
+        if entry.extra.as_deref() == Some(&Extra::default()) {
+            entry.extra = None;
+        }
+    }
+
+    /// Removes an entry that is in no list; true when it was the last of its message.
+    pub(crate) fn remove_entry(&mut self, index: u32) -> bool {
+        self.charge(index, false);
+        self.store.clear_resolved(index);
+        let Some(entry) = self.store.entries.remove(index) else { return false };
+        for text in [
+            entry.retry_reason,
+            entry.sender_domain,
+            entry.recipient_domain,
+            entry.transport_id,
+            entry.job_id,
+            entry.tenant_id,
+        ] {
+            self.store.texts.release(text);
+        }
+        entry.quotas().iter().for_each(|&name| self.store.texts.release(name));
+        self.unchain(index, &entry)
+    }
+
+    pub(crate) fn unchain(&mut self, index: u32, entry: &Entry) -> bool {
+        let owner = entry.message;
+        let message = &mut self.store.messages[owner];
+        message.entries -= 1;
+        if message.first == index {
+            message.first = entry.next;
+        } else {
+            let mut at = message.first;
+            while let Some(record) = self.store.entries.get_mut(at) {
+                if record.next == index {
+                    record.next = entry.next;
+                    break;
+                }
+                at = record.next;
+            }
+        }
+        if self.store.messages[owner].entries > 0 {
+            return false;
+        }
+        let hash = self.hasher.hash_one(self.store.messages[owner].id);
+        if let Ok(found) = self.by_id.find_entry(hash, |&m| m == owner) {
+            found.remove();
+        }
+        if let Some(message) = self.store.messages.remove(owner) {
+            self.release_message(&message);
+        }
+        true
+    }
+}
+
+/// Entries the index can number (the slab's limit).
+pub(crate) const ENTRIES_MAX: usize = 1 << 28;
+
+pub(crate) fn check_entry(entry: &NewEntry) -> Result<(), QueueError> {
+    for address in [&entry.sender, &entry.recipient] {
+        if address.localpart.len() > usize::from(u16::MAX) {
+            return Err(QueueError::AddressTooLong(address.localpart.len()));
+        }
+    }
+    Ok(())
+}
+
+/// Sorted by key; of equal keys the last one counts.
+fn sorted_metadata(metadata: Vec<(String, String)>) -> Vec<(Box<str>, Box<str>)> {
+    let sorted: std::collections::BTreeMap<String, String> = metadata.into_iter().collect();
+    sorted.into_iter().map(|(key, value)| (key.into_boxed_str(), value.into_boxed_str())).collect()
+}
