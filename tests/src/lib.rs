@@ -135,7 +135,9 @@ impl Server {
 
     /// Everything logged so far.
     pub fn log(&self) -> String {
-        std::fs::read(self.path("log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(self.path("log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -249,6 +251,13 @@ pub fn system_program(name: &str) -> PathBuf {
     let folders = path.split(':').map(str::to_owned).chain(["/usr/sbin".to_owned(), "/sbin".to_owned()]);
     let found = folders.map(|folder| Path::new(&folder).join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is missing: run scripts/packages.sh build test"))
+}
+
+/// Arguments that let Postfix's `smtp-sink` run when the tests run as root, which it refuses to serve as.
+pub fn sink_user() -> &'static [&'static str] {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
+    if is_root { &["-u", "nobody"] } else { &[] }
 }
 
 /// Waits until something listens on a port of loopback.

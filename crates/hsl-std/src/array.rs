@@ -1,7 +1,9 @@
 //! Array functions (library section 1).
 
 use crate::support::{ARRAY_MAX, flag, options};
-use hsl::{Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Value};
+use hsl::{
+    Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Value,
+};
 use rand::seq::SliceRandom;
 use smallvec::smallvec;
 use std::collections::HashSet;
@@ -9,26 +11,66 @@ use std::collections::HashSet;
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::pure("array_combine(keys: array, values: array, default_value?: any)", "Pairs keys with values.", combine),
-        FunctionDef::full("array_every(callback: function, array: array)", "Whether the callback accepts all values.", every),
-        FunctionDef::full("array_filter(callback: function, array: array)", "Elements that the callback accepts.", filter),
-        FunctionDef::full("array_find(callback: function, array: array)", "First value that the callback accepts.", find),
-        FunctionDef::full("array_includes(needle: any, array: array)", "Whether a value is in the array.", includes),
-        FunctionDef::pure("array_join(array: array, separator?: string)", "Values joined to one string.", join),
+        FunctionDef::pure(
+            "array_combine(keys: array, values: array, default_value?: any)",
+            "Pairs keys with values.",
+            combine,
+        ),
+        FunctionDef::full(
+            "array_every(callback: function, array: array)",
+            "Whether the callback accepts all values.",
+            every,
+        ),
+        FunctionDef::full(
+            "array_filter(callback: function, array: array)",
+            "Elements that the callback accepts.",
+            filter,
+        ),
+        FunctionDef::full(
+            "array_find(callback: function, array: array)",
+            "First value that the callback accepts.",
+            find,
+        ),
+        FunctionDef::full(
+            "array_includes(needle: any, array: array)",
+            "Whether a value is in the array.",
+            includes,
+        ),
+        FunctionDef::pure(
+            "array_join(array: array, separator?: string)",
+            "Values joined to one string.",
+            join,
+        ),
         FunctionDef::pure("array_keys(array: array)", "The keys as a list.", |_, a| {
             Ok(a.array(0).keys().map(|k| k.to_value()).collect::<Array>().into())
         }),
-        FunctionDef::full("array_map(callback: function, array: array)", "Results of the callback, keys kept.", map),
+        FunctionDef::full(
+            "array_map(callback: function, array: array)",
+            "Results of the callback, keys kept.",
+            map,
+        ),
         FunctionDef::pure("array_random(array: array)", "A random element as key and value.", random),
-        FunctionDef::pure("array_range(start: number, stop: number, step?: number)", "Numbers from start up to stop.", range),
-        FunctionDef::full("array_reduce(callback: function, array: array, initial?: any)", "Left fold.", reduce),
+        FunctionDef::pure(
+            "array_range(start: number, stop: number, step?: number)",
+            "Numbers from start up to stop.",
+            range,
+        ),
+        FunctionDef::full(
+            "array_reduce(callback: function, array: array, initial?: any)",
+            "Left fold.",
+            reduce,
+        ),
         FunctionDef::pure("array_reverse(array: array)", "Elements in reverse order.", |_, a| {
             let array = a.array(0);
             let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
             items.reverse();
             Ok(renumber(items))
         }),
-        FunctionDef::full("array_sort(callback: function, array: array, options?: array)", "Sorts by a less-than callback.", sort),
+        FunctionDef::full(
+            "array_sort(callback: function, array: array, options?: array)",
+            "Sorts by a less-than callback.",
+            sort,
+        ),
         FunctionDef::pure("array_shuffle(array: array)", "Elements in random order.", |_, a| {
             let array = a.array(0);
             let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
@@ -71,7 +113,8 @@ fn combine(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
         if matches!(key, Value::Array(_) | Value::Function(_) | Value::Object(_) | Value::Resource(_)) {
             return Err(Error::exception(format!("array_combine(): {} cannot be a key", key.type_name())));
         }
-        let key = Key::from_value(key).map_err(|_| Error::exception("Array key cannot be nan or infinite"))?;
+        let key =
+            Key::from_value(key).map_err(|_| Error::exception("Array key cannot be nan or infinite"))?;
         let value = values.next().cloned().or_else(|| default.clone()).unwrap_or_default();
         result.insert(key, value);
     }
@@ -307,7 +350,8 @@ impl Sort {
             if self.left < self.left_end && self.right < self.right_end {
                 let (l, r) = (self.from[self.left] as usize, self.from[self.right] as usize);
                 // Right before left only if it is strictly less: that keeps the order of equals.
-                let pick = |i: usize| if self.keys { self.items[i].0.to_value() } else { self.items[i].1.clone() };
+                let pick =
+                    |i: usize| if self.keys { self.items[i].0.to_value() } else { self.items[i].1.clone() };
                 return Some(smallvec![pick(r), pick(l)]);
             }
             self.to.extend_from_slice(&self.from[self.left.min(self.left_end)..self.left_end]);
@@ -331,7 +375,8 @@ impl Sort {
     }
 
     fn result(&mut self) -> Value {
-        let mut items: Vec<Option<(Key, Value)>> = std::mem::take(&mut self.items).into_iter().map(Some).collect();
+        let mut items: Vec<Option<(Key, Value)>> =
+            std::mem::take(&mut self.items).into_iter().map(Some).collect();
         let mut result = Array::new();
         for i in &self.from {
             if let Some((k, v)) = items[*i as usize].take() {
@@ -377,7 +422,11 @@ fn sort(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
         return Ok(sort.result().into());
     }
     match sort.advance() {
-        Some(call) => Ok(Outcome::Call(Box::new(NativeCall { function: args.take(0), args: call, then: Box::new(sort) }))),
+        Some(call) => Ok(Outcome::Call(Box::new(NativeCall {
+            function: args.take(0),
+            args: call,
+            then: Box::new(sort),
+        }))),
         None => Ok(sort.result().into()),
     }
 }

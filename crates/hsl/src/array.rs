@@ -611,10 +611,7 @@ impl Map {
             return self.find_bytes(s.as_bytes());
         }
         if !self.indexed {
-            return self
-                .entries
-                .iter()
-                .position(|e| !matches!(e.value, Value::Undef) && e.key.same(key));
+            return self.entries.iter().position(|e| !matches!(e.value, Value::Undef) && e.key.same(key));
         }
         let hash = key.hash();
         self.index

@@ -80,7 +80,10 @@ impl Regex {
         }
         let pcre = builder.build(&text).map_err(|e| {
             let offset = e.offset().map_or(0, |o| o.saturating_sub(prefix));
-            format!("Invalid pattern at offset {offset}: {}", e.to_string().rsplit(": ").next().unwrap_or("error"))
+            format!(
+                "Invalid pattern at offset {offset}: {}",
+                e.to_string().rsplit(": ").next().unwrap_or("error")
+            )
         })?;
         let spare = Mutex::new(Vec::new());
         Ok(Regex(Arc::new(Inner { pcre, pattern: pattern.to_vec(), flags: flags.to_vec(), spare })))

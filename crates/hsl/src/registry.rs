@@ -86,7 +86,9 @@ impl Types {
                 _ => match Types::NAMES.iter().find(|(_, n)| *n == word) {
                     Some((t, _)) => *t,
                     // A capitalised name is a class.
-                    None if word.starts_with(|c: char| c.is_ascii_uppercase()) => Types::OBJECT.or(Types::RESOURCE),
+                    None if word.starts_with(|c: char| c.is_ascii_uppercase()) => {
+                        Types::OBJECT.or(Types::RESOURCE)
+                    }
                     None => return None,
                 },
             };
@@ -132,7 +134,8 @@ impl fmt::Display for Types {
         if *self == Types::ANY {
             return f.write_str("any");
         }
-        let names: Vec<&str> = Types::NAMES.iter().filter(|(t, _)| self.contains(*t)).map(|(_, n)| *n).collect();
+        let names: Vec<&str> =
+            Types::NAMES.iter().filter(|(t, _)| self.contains(*t)).map(|(_, n)| *n).collect();
         f.write_str(&names.join(" or "))
     }
 }
@@ -364,7 +367,13 @@ impl FunctionDef {
     }
 
     /// A function whose name and parameters are only known at run time (plugins).
-    pub fn dynamic<F>(name: String, params: Vec<Param>, variadic: Option<Types>, doc: String, code: F) -> FunctionDef
+    pub fn dynamic<F>(
+        name: String,
+        params: Vec<Param>,
+        variadic: Option<Types>,
+        doc: String,
+        code: F,
+    ) -> FunctionDef
     where
         F: Fn(&mut NativeCx<'_>, Args<'_>) -> Result<Outcome, Error> + Send + Sync + 'static,
     {
@@ -475,7 +484,12 @@ impl fmt::Debug for NativeClass {
 impl NativeClass {
     /// A class without constructor, methods or static functions.
     pub fn new(name: &'static str) -> NativeClass {
-        NativeClass { name: Cow::Borrowed(name), constructor: None, methods: Vec::new(), statics: BTreeMap::new() }
+        NativeClass {
+            name: Cow::Borrowed(name),
+            constructor: None,
+            methods: Vec::new(),
+            statics: BTreeMap::new(),
+        }
     }
 
     /// Sets the constructor, a function that returns the instance.

@@ -63,7 +63,11 @@ impl Str {
     /// Takes over `bytes`.
     #[inline]
     pub fn from_vec(bytes: Vec<u8>) -> Str {
-        if bytes.len() <= INLINE_MAX { Str::from_bytes(&bytes) } else { Str(Repr::Heap(Arc::new(HeapStr::new(bytes)))) }
+        if bytes.len() <= INLINE_MAX {
+            Str::from_bytes(&bytes)
+        } else {
+            Str(Repr::Heap(Arc::new(HeapStr::new(bytes))))
+        }
     }
 
     /// The one-byte string of `byte`.

@@ -91,12 +91,12 @@ impl Host for HookHost {
 pub fn registry(hook: Hook, library: &Arc<Registry>) -> Arc<Registry> {
     let mut registry = Registry::child(library);
     match hook {
-        Hook::Connect | Hook::Helo | Hook::MailFrom | Hook::RcptTo | Hook::Eod => add_verdicts(&mut registry, hook),
-        Hook::Disconnect => registry.add_function(FunctionDef::full(
-            "Pass()",
-            "Ends the script.",
-            |_, _| Ok(Outcome::End(Vec::new())),
-        )),
+        Hook::Connect | Hook::Helo | Hook::MailFrom | Hook::RcptTo | Hook::Eod => {
+            add_verdicts(&mut registry, hook)
+        }
+        Hook::Disconnect => registry.add_function(FunctionDef::full("Pass()", "Ends the script.", |_, _| {
+            Ok(Outcome::End(Vec::new()))
+        })),
         Hook::PreDelivery => {
             registry.add_function(ending(
                 "Try(options?: array)",
@@ -117,11 +117,9 @@ pub fn registry(hook: Hook, library: &Arc<Registry>) -> Arc<Registry> {
                 "Removes the entry without a report.",
                 |_, _| Ok(Outcome::End(Vec::new())),
             ));
-            registry.add_function(FunctionDef::full(
-                "Default()",
-                "Takes the pending action.",
-                |_, _| Ok(Outcome::End(Vec::new())),
-            ));
+            registry.add_function(FunctionDef::full("Default()", "Takes the pending action.", |_, _| {
+                Ok(Outcome::End(Vec::new()))
+            }));
         }
     }
     Arc::new(registry)
@@ -165,24 +163,22 @@ fn add_delivery(registry: &mut Registry) {
         "Replaces the entry's metadata; keys and values are strings.",
         set_metadata,
     ));
-    registry.add_function(FunctionDef::pure(
-        "GetMetaData()",
-        "The entry's metadata.",
-        |cx, _| {
-            let mut array = hsl::Array::new();
-            if let Some(host) = cx.host::<HookHost>() {
-                for (key, value) in &host.metadata {
-                    array.insert_str(key, value.as_slice());
-                }
+    registry.add_function(FunctionDef::pure("GetMetaData()", "The entry's metadata.", |cx, _| {
+        let mut array = hsl::Array::new();
+        if let Some(host) = cx.host::<HookHost>() {
+            for (key, value) in &host.metadata {
+                array.insert_str(key, value.as_slice());
             }
-            Ok(Value::from(array))
-        },
-    ));
+        }
+        Ok(Value::from(array))
+    }));
 }
 
 fn set_metadata(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
     let metadata = options::read_metadata("metadata", args.get(0))?;
-    let Some(host) = cx.host::<HookHost>() else { return Err(Error::exception("SetMetaData() has no entry here")) };
+    let Some(host) = cx.host::<HookHost>() else {
+        return Err(Error::exception("SetMetaData() has no entry here"));
+    };
     host.metadata = metadata;
     host.metadata_changed = true;
     Ok(Value::None)

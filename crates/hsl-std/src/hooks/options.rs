@@ -156,7 +156,12 @@ pub struct ReplyOptions {
 
 impl ReplyOptions {
     /// Reads reason and options; a code whose class does not fit the function is an error.
-    pub fn read(hook: Hook, verdict: Verdict, reason: &Value, options: &Value) -> Result<ReplyOptions, Error> {
+    pub fn read(
+        hook: Hook,
+        verdict: Verdict,
+        reason: &Value,
+        options: &Value,
+    ) -> Result<ReplyOptions, Error> {
         let reader = Reader::new(options)?;
         let own_reason = reader.get("reason").unwrap_or(reason);
         let mut read = ReplyOptions {
@@ -228,7 +233,10 @@ fn read_code(codes: &Reader<'_>, verdict: Verdict) -> Result<Option<u16>, Error>
         Verdict::Defer => 4.0,
     };
     if code.fract() != 0.0 || (code / 100.0).floor() != class {
-        return Err(Error::exception(format!("Reply code {} does not fit, expected {class}xx", number.to_string_lossy())));
+        return Err(Error::exception(format!(
+            "Reply code {} does not fit, expected {class}xx",
+            number.to_string_lossy()
+        )));
     }
     Ok(Some(code as u16))
 }
@@ -265,9 +273,13 @@ impl DsnOptions {
     fn read(reader: &Reader<'_>) -> Result<DsnOptions, Error> {
         let mut notify = Vec::new();
         for item in reader.strings("notify")?.unwrap_or_default() {
-            notify.extend(item.split(',').map(|word| word.trim().to_ascii_uppercase()).filter(|word| !word.is_empty()));
+            notify.extend(
+                item.split(',').map(|word| word.trim().to_ascii_uppercase()).filter(|word| !word.is_empty()),
+            );
         }
-        if let Some(bad) = notify.iter().find(|word| !["NEVER", "SUCCESS", "FAILURE", "DELAY"].contains(&word.as_str())) {
+        if let Some(bad) =
+            notify.iter().find(|word| !["NEVER", "SUCCESS", "FAILURE", "DELAY"].contains(&word.as_str()))
+        {
             return Err(Error::exception(format!("Option 'notify' has unknown item '{bad}'")));
         }
         let ret = reader.text("ret")?.unwrap_or_default().to_ascii_uppercase();
@@ -363,8 +375,22 @@ pub struct TryOptions {
 }
 
 const TRY_OPTIONS: [&str; 16] = [
-    "host", "port", "sender", "recipient", "helo", "sourceip", "sourceip_random", "tls", "protocol", "pipelining",
-    "connect_timeout", "timeout", "jobid", "tenantid", "dsn", "retry",
+    "host",
+    "port",
+    "sender",
+    "recipient",
+    "helo",
+    "sourceip",
+    "sourceip_random",
+    "tls",
+    "protocol",
+    "pipelining",
+    "connect_timeout",
+    "timeout",
+    "jobid",
+    "tenantid",
+    "dsn",
+    "retry",
 ];
 
 impl TryOptions {
@@ -392,13 +418,16 @@ impl TryOptions {
         if let Some(mode) = &read.tls
             && !["disabled", "optional", "require", "require_verify"].contains(&mode.as_str())
         {
-            let text = format!("Option 'tls' is '{mode}', expected disabled, optional, require or require_verify");
+            let text =
+                format!("Option 'tls' is '{mode}', expected disabled, optional, require or require_verify");
             return Err(Error::exception(text));
         }
         if let Some(protocol) = &read.protocol
             && !["smtp", "lmtp"].contains(&protocol.as_str())
         {
-            return Err(Error::exception(format!("Option 'protocol' is '{protocol}', expected smtp or lmtp")));
+            return Err(Error::exception(format!(
+                "Option 'protocol' is '{protocol}', expected smtp or lmtp"
+            )));
         }
         if let Some(timeouts) = reader.nested("timeout")?.and_then(|reader| reader.array) {
             for (state, seconds) in timeouts.iter() {
@@ -409,7 +438,9 @@ impl TryOptions {
             read.retry_count = retry.integer("count", 0.0, 1e9)?.map(|count| count as u32);
             read.retry_intervals_s = match retry.get("intervals") {
                 None => None,
-                Some(Value::Array(list)) => Some(list.values().map(|item| item.to_number().max(0.0)).collect()),
+                Some(Value::Array(list)) => {
+                    Some(list.values().map(|item| item.to_number().max(0.0)).collect())
+                }
                 Some(other) => return Err(expected("intervals", "array of numbers", other)),
             };
         }
@@ -519,7 +550,8 @@ impl BounceOptions {
     /// Reads the option array: the members of `dsn`, and the shortcuts `status` and `diagnosticcode`.
     pub fn read(value: &Value) -> Result<BounceOptions, Error> {
         let reader = Reader::new(value)?;
-        let mut read = BounceOptions { diagnostic: reader.text("diagnosticcode")?, ..BounceOptions::default() };
+        let mut read =
+            BounceOptions { diagnostic: reader.text("diagnosticcode")?, ..BounceOptions::default() };
         if let Some(Value::Array(list)) = reader.get("status") {
             let numbers: Vec<f64> = list.values().map(Value::to_number).collect();
             match numbers[..] {

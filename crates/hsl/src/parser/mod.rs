@@ -53,7 +53,16 @@ fn parse_inner(
         .into_iter()
         .map(|e| SyntaxError { span: Span { file, offset: e.offset }, message: e.message })
         .collect();
-    let mut parser = Parser { file, tokens, at: 0, errors, nesting: 0, yields: vec![false], lexical_errors: false, includes };
+    let mut parser = Parser {
+        file,
+        tokens,
+        at: 0,
+        errors,
+        nesting: 0,
+        yields: vec![false],
+        lexical_errors: false,
+        includes,
+    };
     if in_function {
         parser.yields.push(false);
     }
@@ -213,7 +222,8 @@ impl<'a> Parser<'a> {
             Tok::Word(name) => {
                 let name = name.clone();
                 if RESERVED.contains(&&*name) {
-                    return self.fail_at(span, format!("'{name}' is a reserved keyword and cannot name a {what}"));
+                    return self
+                        .fail_at(span, format!("'{name}' is a reserved keyword and cannot name a {what}"));
                 }
                 if FUTURE.contains(&&*name) {
                     return self.fail_at(span, format!("'{name}' is reserved for future use"));
@@ -286,7 +296,9 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded() {
-        for (open, close) in [("(", ")"), ("[", "]"), ("-", ""), ("{", "}"), ("function () {", "}"), ("!", "")] {
+        for (open, close) in
+            [("(", ")"), ("[", "]"), ("-", ""), ("{", "}"), ("function () {", "}"), ("!", "")]
+        {
             let text = format!("$x = {}1{};", open.repeat(100_000), close.repeat(100_000));
             assert!(!parse(0, text.as_bytes()).1.is_empty(), "{open}");
             let text = format!("{}{}", open.repeat(100_000), close.repeat(100_000));

@@ -101,7 +101,12 @@ pub(crate) fn has_property(object: &Arc<Object>, key: &Value, inside: Inside<'_>
 }
 
 /// `object->name = value`.
-pub(crate) fn set_property(object: &Arc<Object>, key: &Value, value: Value, inside: Inside<'_>) -> Result<(), Error> {
+pub(crate) fn set_property(
+    object: &Arc<Object>,
+    key: &Value,
+    value: Value,
+    inside: Inside<'_>,
+) -> Result<(), Error> {
     let ObjectKind::Script { class, props, .. } = &object.0 else {
         return Err(Error::exception(format!("Cannot write a member of class '{}'", object.class_name())));
     };
@@ -164,7 +169,10 @@ pub(crate) fn path(
             Walked::Object(object, at) => (object, at),
         };
         let ObjectKind::Script { class, props, .. } = &object.0 else {
-            return Err(Error::exception(format!("Cannot write a member of class '{}'", object.class_name())));
+            return Err(Error::exception(format!(
+                "Cannot write a member of class '{}'",
+                object.class_name()
+            )));
         };
         if let Some(Step::Index(key)) = path.steps.get(at)
             && let Value::Str(name) = &regs[usize::from(*key)]
@@ -216,9 +224,16 @@ fn walk(
             Value::Undef | Value::None | Value::Bool(_) | Value::Number(_) if creates => {
                 *cur = Value::Array(Array::new());
             }
-            Value::Undef | Value::None if path.op == PathOp::Unset => return Ok(Walked::Done(Value::Bool(false))),
+            Value::Undef | Value::None if path.op == PathOp::Unset => {
+                return Ok(Walked::Done(Value::Bool(false)));
+            }
             Value::Undef | Value::None => return Err(missing()),
-            other => return Err(Error::exception(format!("Cannot use subscript on {} for writing", other.type_name()))),
+            other => {
+                return Err(Error::exception(format!(
+                    "Cannot use subscript on {} for writing",
+                    other.type_name()
+                )));
+            }
         }
         let Value::Array(array) = cur else { return Err(missing()) };
         match step {
@@ -277,7 +292,9 @@ fn walk(
                             other.unwrap_or_default().type_name()
                         ))),
                     },
-                    PathOp::Unset => Ok(Walked::Done(Value::Bool(ops::replace_slice(array, start, end, None)?))),
+                    PathOp::Unset => {
+                        Ok(Walked::Done(Value::Bool(ops::replace_slice(array, start, end, None)?)))
+                    }
                     _ => Err(Error::exception("A slice cannot be changed by this operator")),
                 };
             }

@@ -46,7 +46,9 @@ impl Options {
             match (&*name, v) {
                 ("ttl", Value::Number(n)) => o.ttl_s = *n,
                 ("ttl", v) => match v {
-                    Value::Str(s) if crate::number::parse_number(s.as_bytes()).is_some() => o.ttl_s = v.to_number(),
+                    Value::Str(s) if crate::number::parse_number(s.as_bytes()).is_some() => {
+                        o.ttl_s = v.to_number()
+                    }
                     _ => return Err(wrong("ttl", "number", v)),
                 },
                 ("ttl_override", Value::Array(a)) => o.overrides = Some(a.clone()),
@@ -107,7 +109,12 @@ pub(crate) fn run(
     let site = &program.sites[site as usize];
     let options = match &stack[start] {
         Value::Array(a) => Options::read(a)?,
-        other => return Err(Error::exception(format!("Cache options must be an array, {} given", other.type_name()))),
+        other => {
+            return Err(Error::exception(format!(
+                "Cache options must be an array, {} given",
+                other.type_name()
+            )));
+        }
     };
     let args: Vec<Value> = match (&stack[start + 1], site.spread) {
         (Value::Array(list), true) => list.values().cloned().collect(),

@@ -2,8 +2,8 @@
 
 use super::access::{self, Inside};
 use super::frames::{
-    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct, continue_native,
-    push_call, raise, resume_generator, return_value, yield_value,
+    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct,
+    continue_native, push_call, raise, resume_generator, return_value, yield_value,
 };
 use super::{Machine, Step, Waiting, cache};
 use crate::array::Array;
@@ -88,7 +88,10 @@ fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
 
 fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
     // Every push reserves a whole window.
-    stack.get_mut(base..).and_then(|s| s.first_chunk_mut()).ok_or_else(|| Error::fatal("Register window is missing"))
+    stack
+        .get_mut(base..)
+        .and_then(|s| s.first_chunk_mut())
+        .ok_or_else(|| Error::fatal("Register window is missing"))
 }
 
 #[cold]
@@ -206,7 +209,13 @@ fn append(regs: &mut Regs, a: Reg, b: Reg, proto: &Proto) -> Result<(), Error> {
     result
 }
 
-fn compare(regs: &Regs, a: Reg, b: Reg, proto: &Proto, test: fn(&Value, &Value) -> bool) -> Result<bool, Error> {
+fn compare(
+    regs: &Regs,
+    a: Reg,
+    b: Reg,
+    proto: &Proto,
+    test: fn(&Value, &Value) -> bool,
+) -> Result<bool, Error> {
     Ok(test(defined(regs, a, proto)?, defined(regs, b, proto)?))
 }
 
@@ -234,7 +243,9 @@ fn run_path(
         }
         Root::Global(g) => {
             let state = &mut m.programs[slot];
-            check_augmented(&state.globals[g as usize], path, || state.program.global_names[g as usize].to_string())?;
+            check_augmented(&state.globals[g as usize], path, || {
+                state.program.global_names[g as usize].to_string()
+            })?;
             access::path(&mut state.globals[g as usize], path, regs, src, inside)
         }
         Root::Static(s) => access::path(&mut m.programs[slot].statics[s as usize], path, regs, src, inside),
@@ -376,7 +387,10 @@ fn segment(
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
                 let value = f.cells[usize::from(cell)].0.lock().clone();
                 if !quiet && matches!(value, Value::Undef) {
-                    fail!(Error::exception(format!("Undefined variable ${}", proto.cell_names[usize::from(cell)])));
+                    fail!(Error::exception(format!(
+                        "Undefined variable ${}",
+                        proto.cell_names[usize::from(cell)]
+                    )));
                 }
                 r!(dst) = value;
             }
@@ -389,7 +403,10 @@ fn segment(
             Op::LoadGlobal { dst, quiet, slot: g } => {
                 let value = m.programs[slot].globals[g as usize].clone();
                 if !quiet && matches!(value, Value::Undef) {
-                    fail!(Error::exception(format!("Undefined variable ${}", program.global_names[g as usize])));
+                    fail!(Error::exception(format!(
+                        "Undefined variable ${}",
+                        program.global_names[g as usize]
+                    )));
                 }
                 r!(dst) = value;
             }
@@ -598,7 +615,9 @@ fn segment(
                 jump!(to);
             }
 
-            Op::NewArray { dst, capacity } => r!(dst) = Value::Array(Array::with_capacity(usize::from(capacity))),
+            Op::NewArray { dst, capacity } => {
+                r!(dst) = Value::Array(Array::with_capacity(usize::from(capacity)))
+            }
             Op::Push { array, src } => {
                 let value = check!(fetch(regs, src, proto));
                 if let Value::Array(list) = &mut r!(array)
@@ -649,7 +668,10 @@ fn segment(
                         _ => fail!(Error::exception("Spread needs an array or iterator, object given")),
                     },
                     other => {
-                        fail!(Error::exception(format!("Spread needs an array or iterator, {} given", other.type_name())))
+                        fail!(Error::exception(format!(
+                            "Spread needs an array or iterator, {} given",
+                            other.type_name()
+                        )))
                     }
                 }
             }
@@ -698,7 +720,11 @@ fn segment(
                 let fast = match (&r!(b), &r!(key)) {
                     (Value::Array(array), Value::Number(n)) => {
                         let i = *n as usize;
-                        if i as f64 == *n && i < array.as_list().map_or(0, <[Value]>::len) { Some(i) } else { None }
+                        if i as f64 == *n && i < array.as_list().map_or(0, <[Value]>::len) {
+                            Some(i)
+                        } else {
+                            None
+                        }
                     }
                     _ => None,
                 };
@@ -724,7 +750,10 @@ fn segment(
                         *slot = Value::Array(Array::from_list(vec![value]));
                     }
                     other => {
-                        fail!(Error::exception(format!("Cannot use subscript on {} for writing", other.type_name())))
+                        fail!(Error::exception(format!(
+                            "Cannot use subscript on {} for writing",
+                            other.type_name()
+                        )))
                     }
                 }
             }
@@ -760,7 +789,8 @@ fn segment(
             }
             Op::Path { dst, src, path } => {
                 let path = &proto.paths[path as usize];
-                let uses = matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
+                let uses =
+                    matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
                 let value = if uses { check!(fetch(regs, src, proto)) } else { Value::None };
                 save!();
                 let v = check!(run_path(m, slot, regs, path, value, inside()));
@@ -796,15 +826,27 @@ fn segment(
                 let callee = &program.protos[index as usize];
                 let at = base + usize::from(start);
                 leave!(
-                    push_call(m, stack, slot as u16, callee, index, at, usize::from(argc), &[], dst, Mode::Value)
-                        .map(|()| Flow::Continue)
+                    push_call(
+                        m,
+                        stack,
+                        slot as u16,
+                        callee,
+                        index,
+                        at,
+                        usize::from(argc),
+                        &[],
+                        dst,
+                        Mode::Value
+                    )
+                    .map(|()| Flow::Continue)
                 );
             }
             Op::CallNative { dst, start, argc, native } => {
                 save!();
                 let def = &program.natives[native as usize];
                 match call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst) {
-                    Ok(Flow::Continue) if matches!(m.frames.last(), Some(Frame::Script(f)) if f.pc as usize == pc && f.base as usize == base) => {
+                    Ok(Flow::Continue) if matches!(m.frames.last(), Some(Frame::Script(f)) if f.pc as usize == pc && f.base as usize == base) =>
+                    {
                         regs = window(stack, base)?;
                     }
                     Ok(flow) => return Ok(Stop::Flow(flow)),
@@ -828,7 +870,17 @@ fn segment(
             }
             Op::CallMethod { dst, start, argc, k } => {
                 save!();
-                leave!(call_method(m, stack, program, slot, proto, base + usize::from(start), usize::from(argc), k, dst));
+                leave!(call_method(
+                    m,
+                    stack,
+                    program,
+                    slot,
+                    proto,
+                    base + usize::from(start),
+                    usize::from(argc),
+                    k,
+                    dst
+                ));
             }
             Op::CallMethodSpread { dst, start, k } => {
                 let args = match std::mem::replace(&mut r!(start + 1), Value::Undef) {
@@ -843,7 +895,8 @@ fn segment(
             Op::New { dst, start, argc, class } => {
                 let at = base + usize::from(start);
                 leave!(
-                    construct(m, stack, program, slot as u16, class, at, usize::from(argc), dst).map(|()| Flow::Continue)
+                    construct(m, stack, program, slot as u16, class, at, usize::from(argc), dst)
+                        .map(|()| Flow::Continue)
                 );
             }
             Op::NewNative { dst, start, argc, class } => {
@@ -882,7 +935,8 @@ fn segment(
                 r!(dst) = function(FunctionKind::Native(Arc::clone(&program.natives[native as usize])));
             }
             Op::MakeNativeClass { dst, class } => {
-                r!(dst) = function(FunctionKind::NativeClass(Arc::clone(&program.native_classes[class as usize])));
+                r!(dst) =
+                    function(FunctionKind::NativeClass(Arc::clone(&program.native_classes[class as usize])));
             }
             Op::Return { src } => {
                 if matches!(r!(src), Value::Undef) {
@@ -935,7 +989,10 @@ fn segment(
                     _ => false,
                 };
                 if !fine {
-                    fail!(Error::exception(format!("foreach needs an array or iterator, {} given", value.type_name())));
+                    fail!(Error::exception(format!(
+                        "foreach needs an array or iterator, {} given",
+                        value.type_name()
+                    )));
                 }
                 r!(iter) = value;
                 r!(iter + 1) = Value::Number(0.0);
@@ -951,17 +1008,26 @@ fn segment(
                 }
                 let at = r!(iter + 1).to_number() as usize;
                 let step = match &r!(iter) {
-                    Value::Array(array) => array
-                        .at_position(at)
-                        .map(|(key, v, next)| (if pair { key.to_value() } else { Value::None }, v.clone(), next)),
+                    Value::Array(array) => array.at_position(at).map(|(key, v, next)| {
+                        (if pair { key.to_value() } else { Value::None }, v.clone(), next)
+                    }),
                     Value::Object(object) => {
                         let object = Arc::clone(object);
                         match &object.0 {
-                            ObjectKind::Native { data, .. } => check!(data.next()).map(|(k, v)| (k, v, at + 1)),
+                            ObjectKind::Native { data, .. } => {
+                                check!(data.next()).map(|(k, v)| (k, v, at + 1))
+                            }
                             _ => {
                                 save!();
                                 let top = base + usize::from(proto.registers);
-                                match resume_generator(m, stack, &object, top, dst, Mode::Foreach { iter, pair, to }) {
+                                match resume_generator(
+                                    m,
+                                    stack,
+                                    &object,
+                                    top,
+                                    dst,
+                                    Mode::Foreach { iter, pair, to },
+                                ) {
                                     Ok(Resumed::Running) => return Ok(Stop::Flow(Flow::Continue)),
                                     Ok(Resumed::Done(_)) => {
                                         regs = window(stack, base)?;
@@ -1008,7 +1074,9 @@ fn segment(
                 }
             }
             Op::BarrierExit { src, write } => {
-                let Some(Frame::Script(f)) = m.frames.last_mut() else { fail!(Error::fatal("Frame is missing")) };
+                let Some(Frame::Script(f)) = m.frames.last_mut() else {
+                    fail!(Error::fatal("Frame is missing"))
+                };
                 if let Some(Handler::Barrier(guard)) = f.handlers.pop() {
                     m.barriers = m.barriers.saturating_sub(1);
                     if write {
@@ -1022,7 +1090,15 @@ fn segment(
             }
             Op::Cache { dst, start, argc, site } => {
                 save!();
-                leave!(cache::run(m, stack, program, site, base + usize::from(start), usize::from(argc), dst));
+                leave!(cache::run(
+                    m,
+                    stack,
+                    program,
+                    site,
+                    base + usize::from(start),
+                    usize::from(argc),
+                    dst
+                ));
             }
             Op::Echo { src } => {
                 let text = check!(defined(regs, src, proto)).to_str();
@@ -1159,11 +1235,17 @@ fn call_method(
             Some(method) => call_native_method(m, stack, &object, method, at + 1, argc, dst),
             None => Err(no_method(&object, text)),
         },
-        ObjectKind::Generator(_) if text == b"next" => call_native_method(m, stack, &object, 0, at + 1, argc, dst),
+        ObjectKind::Generator(_) if text == b"next" => {
+            call_native_method(m, stack, &object, 0, at + 1, argc, dst)
+        }
         ObjectKind::Generator(_) => Err(no_method(&object, text)),
     }
 }
 
 fn no_method(object: &Object, name: &[u8]) -> Error {
-    Error::exception(format!("Class '{}' has no function '{}'", object.class_name(), String::from_utf8_lossy(name)))
+    Error::exception(format!(
+        "Class '{}' has no function '{}'",
+        object.class_name(),
+        String::from_utf8_lossy(name)
+    ))
 }

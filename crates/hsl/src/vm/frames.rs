@@ -8,9 +8,7 @@ use crate::error::Error;
 use crate::mem;
 use crate::object::{Cell, Exception, Function, FunctionKind, Object, ObjectKind};
 use crate::program::{Program, Proto, Reg};
-use crate::registry::{
-    Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message,
-};
+use crate::registry::{Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message};
 use crate::shared::BarrierGuard;
 use crate::string::Str;
 use crate::value::Value;
@@ -51,11 +49,18 @@ pub(crate) enum Mode {
     /// A module body: the result is dropped.
     Discard,
     /// A generator resumed by `foreach`: value to `dst`, key behind it when `pair`, end at `to`.
-    Foreach { iter: Reg, pair: bool, to: u32 },
+    Foreach {
+        iter: Reg,
+        pair: bool,
+        to: u32,
+    },
     /// A generator resumed by `next()`.
     Next,
     /// A generator spread into an array.
-    Spread { array: Reg, values_only: bool },
+    Spread {
+        array: Reg,
+        values_only: bool,
+    },
 }
 
 pub(crate) enum Handler {
@@ -292,7 +297,8 @@ pub(crate) fn construct(
 ) -> Result<(), Error> {
     let def = &program.classes[class as usize];
     let props = Mutex::new(def.fields.clone());
-    let object = Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
+    let object =
+        Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
     m.heap.object(&object);
     match def.constructor {
         Some(c) => {
@@ -310,7 +316,9 @@ pub(crate) fn construct(
 /// The program and span of the instruction that the topmost script frame executes.
 pub(crate) fn current_span(m: &Machine) -> Option<(usize, Span)> {
     m.frames.iter().rev().find_map(|f| match f {
-        Frame::Script(f) => Some((f.program as usize, frame_span(&m.programs[f.program as usize].program, f))),
+        Frame::Script(f) => {
+            Some((f.program as usize, frame_span(&m.programs[f.program as usize].program, f)))
+        }
         Frame::Native(_) => None,
     })
 }
@@ -391,7 +399,11 @@ fn outcome_flow(
 }
 
 /// Calls the function of the native frame on top.
-fn start_callback(m: &mut Machine, stack: &mut Vec<Value>, args: crate::registry::CallArgs) -> Result<Flow, Error> {
+fn start_callback(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    args: crate::registry::CallArgs,
+) -> Result<Flow, Error> {
     let Some(Frame::Native(frame)) = m.frames.last() else { return Ok(Flow::Continue) };
     let start = frame.base as usize;
     let function = frame.function.clone();
@@ -404,7 +416,11 @@ fn start_callback(m: &mut Machine, stack: &mut Vec<Value>, args: crate::registry
 }
 
 /// Gives a result to the continuation on top until it needs a script frame, ends or waits.
-pub(crate) fn continue_native(m: &mut Machine, stack: &mut Vec<Value>, mut value: Value) -> Result<Flow, Error> {
+pub(crate) fn continue_native(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    mut value: Value,
+) -> Result<Flow, Error> {
     loop {
         let depth = m.frames.len();
         let Some(Frame::Native(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
@@ -537,7 +553,8 @@ pub(crate) fn resume_generator(
 pub(crate) fn yield_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value) -> Result<Flow, Error> {
     let Some(Frame::Script(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
     let base = frame.base as usize;
-    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    let count =
+        usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     let registers: Vec<Value> =
         stack[base..base + count].iter_mut().map(|v| std::mem::replace(v, Value::Undef)).collect();
     let (dst, mode) = (frame.dst, frame.mode);
@@ -616,7 +633,8 @@ pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value
 
 fn clear_window(m: &Machine, stack: &mut [Value], frame: &ScriptFrame) {
     let base = frame.base as usize;
-    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    let count =
+        usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     for slot in &mut stack[base..base + count] {
         *slot = Value::Undef;
     }

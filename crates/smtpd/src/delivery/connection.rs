@@ -113,9 +113,10 @@ impl Connection {
         wish: StartTls,
     ) -> Result<Connection, OpenError> {
         let source_ip = route.source.map(|source| source.ip);
-        let stream = dial::connect(route.remote, source_ip, transport.connect_timeout).await.map_err(|error| {
-            OpenError { ending: Ending::Error(error.into()), info: None, may_fail_over: true }
-        })?;
+        let stream =
+            dial::connect(route.remote, source_ip, transport.connect_timeout).await.map_err(|error| {
+                OpenError { ending: Ending::Error(error.into()), info: None, may_fail_over: true }
+            })?;
         let info = ConnectionInfo {
             id: id.to_owned(),
             transactions: 0,
@@ -136,7 +137,8 @@ impl Connection {
             starttls: wish,
         };
         let client = Client::new(settings);
-        let connection = Connection { stream: Stream::Plain(stream), client, info, transport: transport.clone() };
+        let connection =
+            Connection { stream: Stream::Plain(stream), client, info, transport: transport.clone() };
         connection.greet(route.remote_mx, tls).await
     }
 
@@ -176,7 +178,9 @@ impl Connection {
         let Connection { stream, mut client, mut info, transport } = self;
         let verify = transport.tls == TlsMode::RequireVerify;
         let result = match stream {
-            Stream::Plain(stream) => tls.handshake(stream, remote_mx, verify, transport.timeout(State::StartTls)).await,
+            Stream::Plain(stream) => {
+                tls.handshake(stream, remote_mx, verify, transport.timeout(State::StartTls)).await
+            }
             Stream::Tls(_) => Err(net::tls::TlsError::Handshake("TLS is active already".to_owned())),
         };
         match result {
@@ -203,7 +207,8 @@ impl Connection {
             Ending::Reply(State::Banner, reply) => reply.class() != 5,
             Ending::Reply(..) => false,
             Ending::Error(error) => {
-                self.client.greeting().is_none() && matches!(error.kind, ErrorKind::Network | ErrorKind::Protocol)
+                self.client.greeting().is_none()
+                    && matches!(error.kind, ErrorKind::Network | ErrorKind::Protocol)
             }
         };
         OpenError { ending, info: Some(self.info), may_fail_over }

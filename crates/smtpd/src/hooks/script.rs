@@ -76,7 +76,8 @@ impl Compiler {
     /// For the files and limits of a running configuration.
     pub fn new(app: &App, rootpath: Option<PathBuf>, shared: Arc<Shared>) -> Result<Compiler, String> {
         let library = hsl_std::library();
-        let registries = Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
+        let registries =
+            Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
         let limits = app.scripting.limits;
         let threads = std::thread::available_parallelism().map_or(2, usize::from) * 2;
         Ok(Compiler {
@@ -113,7 +114,12 @@ impl Compiler {
     }
 
     /// Compiles `predelivery` or `postdelivery`.
-    pub fn queue_hook(&self, name: &str, source: &str, counters: Arc<ScriptCounters>) -> Result<Script, Vec<String>> {
+    pub fn queue_hook(
+        &self,
+        name: &str,
+        source: &str,
+        counters: Arc<ScriptCounters>,
+    ) -> Result<Script, Vec<String>> {
         let hook = if name == "predelivery" { Hook::PreDelivery } else { Hook::PostDelivery };
         self.compile(hook, &format!("queue/{name}.hsl"), name, source, counters)
     }
@@ -126,13 +132,15 @@ impl Compiler {
         source: &str,
         counters: Arc<ScriptCounters>,
     ) -> Result<Script, Vec<String>> {
-        let registry = self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
+        let registry =
+            self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
         let mut compiler = HslCompiler::new(registry.clone()).loader(self.loader.clone());
         for (name, readonly) in hook.variables() {
             compiler = compiler.context_variable(name, *readonly);
         }
         let compiled = compiler.compile(path, source.as_bytes());
-        let compiled = compiled.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let compiled =
+            compiled.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         for text in &compiled.warnings {
             warning!("", "{text}");
         }
@@ -176,7 +184,8 @@ impl Loader for Files {
     fn load(&self, path: &str) -> Result<Arc<[u8]>, LoadError> {
         if let Some(below) = path.strip_prefix("file://") {
             let root = self.rootpath.as_ref();
-            let root = root.ok_or_else(|| LoadError::Refused("file:// needs scripting.rootpath".to_owned()))?;
+            let root =
+                root.ok_or_else(|| LoadError::Refused("file:// needs scripting.rootpath".to_owned()))?;
             return hsl_std::files::read_below(root, below);
         }
         self.files.get(path).cloned().ok_or(LoadError::NotFound)
@@ -241,7 +250,10 @@ impl Script {
         };
         counters.finished.fetch_add(1, Ordering::Relaxed);
         context.0 = vm.variable("context");
-        let metadata = vm.host::<HookHost>().filter(|host| host.metadata_changed).map(|host| std::mem::take(&mut host.metadata));
+        let metadata = vm
+            .host::<HookHost>()
+            .filter(|host| host.metadata_changed)
+            .map(|host| std::mem::take(&mut host.metadata));
         Finished { end, metadata }
     }
 
