@@ -235,6 +235,12 @@ fn requests_about_connections_scripts_and_stages() {
         ),
         (vec!["config", "livestage", "cancel"], "{}"),
         (vec!["config", "show", "policy"], r#"{"file":"POLICY"}"#),
+        (vec!["queue", "policy", "grouping", "list"], "{}"),
+        (
+            vec!["queue", "policy", "grouping", "show", "-F", "remotemx", "--remotemx", "#hosted"],
+            r##"{"fields":{"remotemx":true},"remotemx":"#hosted"}"##,
+        ),
+        (vec!["plugin", "command", "p", "a"], r#"{"id":"p","arguments":["YQ=="]}"#),
         (vec!["queue", "policy", "match", "--remotemx", "mx"], r#"{"remotemx":"mx"}"#),
         (
             vec!["queue", "trace", "--remotemx", "*.example.com", "--no-pipelining"],

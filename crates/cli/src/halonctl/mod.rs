@@ -10,6 +10,7 @@ mod connections;
 mod groupby;
 mod hsl;
 mod list;
+mod misc;
 mod policy;
 mod selectors;
 mod simple;
@@ -87,6 +88,12 @@ enum Command {
     Resolver(config::ResolverCommand),
     /// Counters of the process
     ProcessStats(stats::StatsArgs),
+    /// Plugins
+    #[command(subcommand)]
+    Plugin(misc::PluginCommand),
+    /// Licences (none are needed)
+    #[command(subcommand)]
+    License(misc::LicenseCommand),
     /// Versions of server and client
     Version,
     /// Completion script for a shell
@@ -323,6 +330,8 @@ async fn run(context: &mut Context, command: Command) -> Result<(), CliError> {
         Command::Hsl(command) => hsl::run(context, command).await,
         Command::Resolver(command) => config::run_resolver(context, command).await,
         Command::ProcessStats(args) => stats::run(context, &args).await,
+        Command::Plugin(command) => misc::plugin(context, command).await,
+        Command::License(command) => misc::license(context, command),
         Command::Version => simple::version(context).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -43,6 +43,9 @@ pub(crate) enum PolicyCommand {
     },
     /// Read the policy file again
     Reload,
+    /// Groups that policies roll values up to
+    #[command(subcommand)]
+    Grouping(super::misc::GroupingCommand),
     /// Show which policies apply to these values
     Match(Box<SelectorArgs>),
     /// Rate counters
@@ -156,6 +159,7 @@ pub(crate) async fn run(context: &mut Context, command: PolicyCommand) -> Result
             }
         }
         PolicyCommand::Reload => context.order(b'p').await,
+        PolicyCommand::Grouping(command) => super::misc::grouping(context, command).await,
         PolicyCommand::Match(selectors) => show_matches(context, &selectors).await,
         PolicyCommand::Rate(RateCommand::Refill { selectors, tokens }) => {
             refill(context, &selectors, tokens.unwrap_or(0.0), "refilled").await
