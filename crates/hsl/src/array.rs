@@ -476,6 +476,11 @@ impl Array {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Identifies the block while the array lives.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// Values for changing, in order.
     pub(crate) fn list_mut(&mut self) -> Option<&mut Vec<Value>> {
         match &mut Arc::make_mut(&mut self.0).repr {

@@ -170,7 +170,7 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
         for p in parts.iter_mut() {
             match std::mem::replace(p, Value::Undef) {
                 Value::Str(s) => out.push_bytes(s.as_bytes()),
-                other => out.push_bytes(other.to_str().as_bytes()),
+                other => out.push_bytes(ops::to_str(&other)?.as_bytes()),
             }
         }
         return Ok(Value::Str(out));
@@ -180,7 +180,7 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
         match std::mem::replace(p, Value::Undef) {
             Value::Str(s) => out.extend_from_slice(s.as_bytes()),
             Value::Number(n) => write_number(&mut out, n),
-            other => other.write_string(&mut out),
+            other => ops::write_string(&other, &mut out)?,
         }
     }
     Ok(Value::Str(Str::from_vec(out)))
@@ -619,6 +619,7 @@ fn segment(
                 match value {
                     Value::Array(items) => {
                         if let Value::Array(list) = &mut r!(array) {
+                            check!(ops::check_elements(list.len() + items.len()));
                             if values_only {
                                 for v in items.values() {
                                     list.push(v.clone());
@@ -919,7 +920,8 @@ fn segment(
                 fail!(Error::Thrown(value));
             }
             Op::MatchFail { src } => {
-                let shown = r!(src).to_string_lossy();
+                let shown = check!(ops::to_str(&r!(src)));
+                let shown = shown.to_text();
                 fail!(Error::exception(format!("Unhandled match value: {shown}")));
             }
 
@@ -990,7 +992,7 @@ fn segment(
             }
 
             Op::BarrierEnter { dst, name } => {
-                let name = check!(defined(regs, name, proto)).to_str();
+                let name = check!(defined(regs, name, proto).and_then(ops::to_str));
                 match m.shared.enter(&name, m.execution) {
                     Ok(guard) => {
                         r!(dst) = guard.value().unwrap_or(Value::Undef);
@@ -1025,7 +1027,7 @@ fn segment(
                 leave!(cache::run(m, stack, program, site, base + usize::from(start), usize::from(argc), dst));
             }
             Op::Echo { src } => {
-                let text = check!(defined(regs, src, proto)).to_str();
+                let text = check!(defined(regs, src, proto).and_then(ops::to_str));
                 let span = proto.spans[pc - 1];
                 let place = program.sources.place(span);
                 m.host.echo(text.as_bytes(), &place);
