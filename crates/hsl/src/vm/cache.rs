@@ -143,7 +143,7 @@ pub(crate) fn run(
         Lookup::Miss { ticket, old } => {
             let then = Fill { options, bucket, key, ticket, old, stage: Stage::Called, value: Value::None };
             m.frames.push(Frame::Native(NativeFrame {
-                then: Box::new(then),
+                then: Some(Box::new(then)),
                 function: function.clone(),
                 dst,
                 base: start as u32,

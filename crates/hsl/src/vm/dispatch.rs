@@ -240,7 +240,7 @@ fn run_path(
         Root::Static(s) => access::path(&mut m.programs[slot].statics[s as usize], path, regs, src, inside),
         Root::Cell(c) => {
             let Some(Frame::Script(f)) = m.frames.last() else { return Err(Error::fatal("Cell is missing")) };
-            let cell = Arc::clone(&f.cells[usize::from(c)]);
+            let cell = Arc::clone(f.cell(c));
             let mut root = std::mem::replace(&mut *cell.0.lock(), Value::Undef);
             let result = check_augmented(&root, path, || {
                 m.programs[slot].program.protos[f.proto as usize].cell_names[usize::from(c)].to_string()
@@ -263,49 +263,43 @@ fn check_augmented(root: &Value, path: &Path, name: impl Fn() -> String) -> Resu
     Ok(())
 }
 
-enum Stop {
-    Flow(Flow),
-    Error(Error),
-}
-
-/// Runs script frames until control has to go elsewhere.
-fn frames(m: &mut Machine, stack: &mut Vec<Value>, fuel: &mut u32) -> Result<Flow, Error> {
+/// Runs script frames until control has to go elsewhere. Plain calls and returns stay inside; everything that looks at
+/// frames finds the position saved there.
+#[allow(clippy::too_many_lines, clippy::cognitive_complexity)]
+fn frames(m: &mut Machine, stack: &mut Vec<Value>, fuel_out: &mut u32) -> Result<Flow, Error> {
     let programs: Vec<Arc<Program>> = m.programs.iter().map(|s| Arc::clone(&s.program)).collect();
-    loop {
-        let Some(Frame::Script(f)) = m.frames.last() else { return Ok(Flow::Continue) };
+    let mut fuel = *fuel_out;
+    let result = 'reload: loop {
+        let Some(Frame::Script(f)) = m.frames.last() else { break Ok(Flow::Continue) };
         let slot = f.program as usize;
-        let Some(program) = programs.get(slot) else { return Ok(Flow::Continue) };
+        // A program that joined meanwhile is seen by the next round.
+        let Some(program) = programs.get(slot) else { break Ok(Flow::Continue) };
         let proto = &program.protos[f.proto as usize];
         let base = f.base as usize;
-        let mut pc = f.pc as usize;
-        let stop = segment(m, stack, fuel, slot, program, proto, base, &mut pc);
-        match stop {
-            Ok(Stop::Flow(Flow::Continue)) => {
-                if *fuel == 0 {
-                    return Ok(Flow::Continue);
-                }
-            }
-            Ok(Stop::Flow(flow)) => return Ok(flow),
-            Ok(Stop::Error(e)) | Err(e) => return Err(e),
+        let pc = f.pc as usize;
+        match segment(m, stack, &mut fuel, slot, program, proto, base, pc) {
+            Ok(Flow::Continue) if fuel > 0 => continue 'reload,
+            other => break other,
         }
-    }
+    };
+    *fuel_out = fuel;
+    result
 }
 
-/// Runs one script frame until it calls, returns, waits, fails or is out of fuel. The position is saved in the frame
-/// before anything that looks at it.
-#[allow(clippy::too_many_arguments, clippy::too_many_lines)]
-fn segment(
+/// Runs the topmost script frame and what it calls of the same program until something needs the machine.
+#[allow(clippy::too_many_arguments, clippy::too_many_lines, clippy::cognitive_complexity)]
+fn segment<'p>(
     m: &mut Machine,
     stack: &mut Vec<Value>,
-    fuel: &mut u32,
+    fuel_out: &mut u32,
     slot: usize,
-    program: &Arc<Program>,
-    proto: &Proto,
-    base: usize,
-    pc_out: &mut usize,
-) -> Result<Stop, Error> {
-    let code = &proto.code[..];
-    let mut pc = *pc_out;
+    program: &'p Arc<Program>,
+    mut proto: &'p Proto,
+    mut base: usize,
+    mut pc: usize,
+) -> Result<Flow, Error> {
+    let mut code = &proto.code[..];
+    let mut fuel = *fuel_out;
     let mut regs = window(stack, base)?;
     macro_rules! r {
         ($i:expr) => {
@@ -319,10 +313,17 @@ fn segment(
             }
         };
     }
+    /// Leaves the loop.
+    macro_rules! leave {
+        ($result:expr) => {{
+            *fuel_out = fuel;
+            return $result;
+        }};
+    }
     macro_rules! fail {
         ($e:expr) => {{
             save!();
-            return Ok(Stop::Error($e));
+            leave!(Err($e))
         }};
     }
     macro_rules! check {
@@ -333,28 +334,46 @@ fn segment(
             }
         };
     }
+    macro_rules! burn {
+        () => {
+            fuel -= 1;
+            if fuel == 0 {
+                save!();
+                leave!(Ok(Flow::Continue));
+            }
+        };
+    }
     macro_rules! jump {
         ($to:expr) => {{
             pc = $to as usize;
-            *fuel -= 1;
-            if *fuel == 0 {
-                save!();
-                return Ok(Stop::Flow(Flow::Continue));
+            burn!();
+        }};
+    }
+    /// Goes on after something that may have pushed or popped frames.
+    macro_rules! resume {
+        ($result:expr) => {{
+            let flow: Result<Flow, Error> = $result;
+            fuel = fuel.saturating_sub(1);
+            match flow {
+                Ok(Flow::Continue) if fuel > 0 => match m.frames.last() {
+                    Some(Frame::Script(f)) if f.program as usize == slot => {
+                        proto = &program.protos[f.proto as usize];
+                        code = &proto.code[..];
+                        base = f.base as usize;
+                        pc = f.pc as usize;
+                        regs = check!(window(stack, base));
+                    }
+                    _ => leave!(Ok(Flow::Continue)),
+                },
+                other => leave!(other),
             }
         }};
     }
-    /// Ends the segment after a call or return.
-    macro_rules! leave {
-        ($e:expr) => {{
-            save!();
-            *fuel = fuel.saturating_sub(1);
-            return match $e {
-                Ok(flow) => Ok(Stop::Flow(flow)),
-                Err(e) => Ok(Stop::Error(e)),
-            };
-        }};
+    macro_rules! inside {
+        () => {
+            proto.class.map(|c| &program.classes[c as usize])
+        };
     }
-    let inside = || -> Inside<'_> { proto.class.map(|c| &program.classes[c as usize]) };
     loop {
         let Some(op) = code.get(pc) else { fail!(Error::fatal("Code ends without a return")) };
         pc += 1;
@@ -374,7 +393,7 @@ fn segment(
             Op::MoveQuiet { dst, src } => r!(dst) = r!(src).clone(),
             Op::LoadCell { dst, quiet, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let value = f.cells[usize::from(cell)].0.lock().clone();
+                let value = f.cell(cell).0.lock().clone();
                 if !quiet && matches!(value, Value::Undef) {
                     fail!(Error::exception(format!("Undefined variable ${}", proto.cell_names[usize::from(cell)])));
                 }
@@ -383,7 +402,7 @@ fn segment(
             Op::StoreCell { src, cell } => {
                 let value = check!(fetch(regs, src, proto));
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let old = std::mem::replace(&mut *f.cells[usize::from(cell)].0.lock(), value);
+                let old = std::mem::replace(&mut *f.cell(cell).0.lock(), value);
                 drop(old);
             }
             Op::LoadGlobal { dst, quiet, slot: g } => {
@@ -408,7 +427,7 @@ fn segment(
             }
             Op::ClearCell { dst, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let old = std::mem::replace(&mut *f.cells[usize::from(cell)].0.lock(), Value::Undef);
+                let old = std::mem::replace(&mut *f.cell(cell).0.lock(), Value::Undef);
                 r!(dst) = Value::Bool(!matches!(old, Value::Undef));
             }
             Op::ClearGlobal { dst, slot: g } => {
@@ -418,7 +437,7 @@ fn segment(
             Op::IssetReg { dst, reg } => r!(dst) = Value::Bool(!matches!(r!(reg), Value::Undef)),
             Op::IssetCell { dst, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let set = !matches!(&*f.cells[usize::from(cell)].0.lock(), Value::Undef);
+                let set = !matches!(&*f.cell(cell).0.lock(), Value::Undef);
                 r!(dst) = Value::Bool(set);
             }
             Op::IssetGlobal { dst, slot: g } => {
@@ -635,9 +654,9 @@ fn segment(
                             let top = base + usize::from(proto.registers);
                             let mode = Mode::Spread { array, values_only };
                             match resume_generator(m, stack, &object, top, 0, mode) {
-                                Ok(Resumed::Running) => return Ok(Stop::Flow(Flow::Continue)),
-                                Ok(Resumed::Done(_)) => regs = window(stack, base)?,
-                                Err(e) => return Ok(Stop::Error(e)),
+                                Ok(Resumed::Running) => resume!(Ok(Flow::Continue)),
+                                Ok(Resumed::Done(_)) => regs = check!(window(stack, base)),
+                                Err(e) => fail!(e),
                             }
                         }
                         ObjectKind::Native { data, .. } if data.iterable() => {
@@ -668,22 +687,22 @@ fn segment(
                     },
                     (Value::Undef, _) => fail!(undefined(proto, b)),
                     (_, Value::Undef) => fail!(undefined(proto, key)),
-                    (object, key) => check!(access::index(object, key, inside())),
+                    (object, key) => check!(access::index(object, key, inside!())),
                 };
                 r!(dst) = v;
             }
             Op::IndexConst { dst, base: b, k } => {
                 let key = &proto.consts[k as usize];
                 let object = check!(defined(regs, b, proto));
-                let v = check!(access::index(object, key, inside()));
+                let v = check!(access::index(object, key, inside!()));
                 r!(dst) = v;
             }
             Op::IndexQuiet { dst, base: b, key } => {
-                let v = access::index_quiet(&r!(b), &r!(key), inside());
+                let v = access::index_quiet(&r!(b), &r!(key), inside!());
                 r!(dst) = v;
             }
             Op::IssetIndex { dst, base: b, key } => {
-                let set = access::has_index(&r!(b), &r!(key), inside());
+                let set = access::has_index(&r!(b), &r!(key), inside!());
                 r!(dst) = Value::Bool(set);
             }
             Op::Slice { dst, start } => {
@@ -710,7 +729,7 @@ fn segment(
                         list[i] = value;
                     }
                 } else {
-                    check!(set_index(regs, b, key, value, inside(), proto));
+                    check!(set_index(regs, b, key, value, inside!(), proto));
                 }
             }
             Op::PushVar { base: b, src } => {
@@ -732,7 +751,7 @@ fn segment(
             Op::GetProp { dst, base: b, quiet, k } => {
                 let name = &proto.consts[k as usize];
                 let v = match &r!(b) {
-                    Value::Object(object) => match access::property(object, name, inside()) {
+                    Value::Object(object) => match access::property(object, name, inside!()) {
                         Err(_) if quiet => Value::None,
                         result => check!(result),
                     },
@@ -744,7 +763,7 @@ fn segment(
             }
             Op::IssetProp { dst, base: b, k } => {
                 let set = match &r!(b) {
-                    Value::Object(o) => access::has_property(o, &proto.consts[k as usize], inside()),
+                    Value::Object(o) => access::has_property(o, &proto.consts[k as usize], inside!()),
                     _ => false,
                 };
                 r!(dst) = Value::Bool(set);
@@ -753,7 +772,7 @@ fn segment(
                 let value = check!(fetch(regs, src, proto));
                 match &r!(b) {
                     Value::Object(object) => {
-                        check!(access::set_property(object, &proto.consts[k as usize], value, inside()));
+                        check!(access::set_property(object, &proto.consts[k as usize], value, inside!()));
                     }
                     Value::Undef => fail!(undefined(proto, b)),
                     other => fail!(no_member(other)),
@@ -764,7 +783,7 @@ fn segment(
                 let uses = matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
                 let value = if uses { check!(fetch(regs, src, proto)) } else { Value::None };
                 save!();
-                let v = check!(run_path(m, slot, regs, path, value, inside()));
+                let v = check!(run_path(m, slot, regs, path, value, inside!()));
                 r!(dst) = v;
             }
             Op::Element { dst, base: b, n } => {
@@ -796,25 +815,20 @@ fn segment(
             Op::Call { dst, start, argc, proto: index } => {
                 let callee = &program.protos[index as usize];
                 let at = base + usize::from(start);
-                leave!(
-                    push_call(m, stack, slot as u16, callee, index, at, usize::from(argc), &[], dst, Mode::Value)
-                        .map(|()| Flow::Continue)
-                );
+                save!();
+                let pushed =
+                    push_call(m, stack, slot as u16, callee, index, at, usize::from(argc), None, dst, Mode::Value);
+                resume!(pushed.map(|()| Flow::Continue));
             }
             Op::CallNative { dst, start, argc, native } => {
                 save!();
                 let def = &program.natives[native as usize];
-                match call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst) {
-                    Ok(Flow::Continue) if matches!(m.frames.last(), Some(Frame::Script(f)) if f.pc as usize == pc && f.base as usize == base) => {
-                        regs = window(stack, base)?;
-                    }
-                    Ok(flow) => return Ok(Stop::Flow(flow)),
-                    Err(e) => return Ok(Stop::Error(e)),
-                }
+                resume!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
             }
             Op::CallValue { dst, start, argc } => {
                 let callee = std::mem::replace(&mut r!(start), Value::Undef);
-                leave!(call_value(m, stack, &callee, base + usize::from(start), usize::from(argc), dst));
+                save!();
+                resume!(call_value(m, stack, &callee, base + usize::from(start), usize::from(argc), dst));
             }
             Op::CallSpread { dst, start } => {
                 let callee = std::mem::replace(&mut r!(start), Value::Undef);
@@ -825,11 +839,11 @@ fn segment(
                 save!();
                 let at = base + usize::from(start);
                 let argc = check!(place_args(stack, at + 1, args));
-                leave!(call_value(m, stack, &callee, at, argc, dst));
+                resume!(call_value(m, stack, &callee, at, argc, dst));
             }
             Op::CallMethod { dst, start, argc, k } => {
                 save!();
-                leave!(call_method(m, stack, program, slot, proto, base + usize::from(start), usize::from(argc), k, dst));
+                resume!(call_method(m, stack, program, slot, proto, base + usize::from(start), usize::from(argc), k, dst));
             }
             Op::CallMethodSpread { dst, start, k } => {
                 let args = match std::mem::replace(&mut r!(start + 1), Value::Undef) {
@@ -839,13 +853,13 @@ fn segment(
                 save!();
                 let at = base + usize::from(start);
                 let argc = check!(place_args(stack, at + 1, args));
-                leave!(call_method(m, stack, program, slot, proto, at, argc, k, dst));
+                resume!(call_method(m, stack, program, slot, proto, at, argc, k, dst));
             }
             Op::New { dst, start, argc, class } => {
                 let at = base + usize::from(start);
-                leave!(
-                    construct(m, stack, program, slot as u16, class, at, usize::from(argc), dst).map(|()| Flow::Continue)
-                );
+                save!();
+                let made = construct(m, stack, program, slot as u16, class, at, usize::from(argc), dst);
+                resume!(made.map(|()| Flow::Continue));
             }
             Op::NewNative { dst, start, argc, class } => {
                 save!();
@@ -853,7 +867,7 @@ fn segment(
                 let Some(def) = &class.constructor else {
                     fail!(Error::exception(format!("Class '{}' cannot be created by scripts", class.name)))
                 };
-                leave!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
+                resume!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
             }
             Op::MakeFunction { dst, proto: index } => {
                 r!(dst) = function(FunctionKind::Script {
@@ -867,7 +881,7 @@ fn segment(
             Op::MakeClosure { dst, closure } => {
                 let def = &proto.closures[closure as usize];
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let captures = def.captures.iter().map(|c| Arc::clone(&f.cells[usize::from(*c)])).collect();
+                let captures = def.captures.iter().map(|c| Arc::clone(f.cell(*c))).collect();
                 r!(dst) = function(FunctionKind::Script {
                     program: Arc::clone(program),
                     proto: def.proto,
@@ -890,19 +904,13 @@ fn segment(
                     fail!(undefined(proto, src));
                 }
                 let value = std::mem::replace(&mut r!(src), Value::Undef);
-                leave!(return_value(m, stack, value));
+                resume!(return_value(m, stack, value));
             }
-            Op::ReturnNone => leave!(return_value(m, stack, Value::None)),
+            Op::ReturnNone => resume!(return_value(m, stack, Value::None)),
             Op::Yield { src } => {
                 let value = check!(fetch(regs, src, proto));
                 save!();
-                match yield_value(m, stack, value) {
-                    Ok(flow) => {
-                        *fuel = fuel.saturating_sub(1);
-                        return Ok(Stop::Flow(flow));
-                    }
-                    Err(e) => return Ok(Stop::Error(e)),
-                }
+                resume!(yield_value(m, stack, value));
             }
 
             Op::PushTry { dst, to } => {
@@ -944,12 +952,12 @@ fn segment(
             }
             Op::IterNext { iter, dst, to } | Op::IterNextPair { iter, dst, to } => {
                 let pair = matches!(op, Op::IterNextPair { .. });
-                *fuel -= 1;
-                if *fuel == 0 {
+                fuel -= 1;
+                if fuel == 0 {
                     // This instruction runs again with new fuel.
                     pc -= 1;
                     save!();
-                    return Ok(Stop::Flow(Flow::Continue));
+                    leave!(Ok(Flow::Continue));
                 }
                 let at = r!(iter + 1).to_number() as usize;
                 let step = match &r!(iter) {
@@ -964,12 +972,15 @@ fn segment(
                                 save!();
                                 let top = base + usize::from(proto.registers);
                                 match resume_generator(m, stack, &object, top, dst, Mode::Foreach { iter, pair, to }) {
-                                    Ok(Resumed::Running) => return Ok(Stop::Flow(Flow::Continue)),
+                                    Ok(Resumed::Running) => {
+                                        resume!(Ok(Flow::Continue));
+                                        continue;
+                                    }
                                     Ok(Resumed::Done(_)) => {
-                                        regs = window(stack, base)?;
+                                        regs = check!(window(stack, base));
                                         None
                                     }
-                                    Err(e) => return Ok(Stop::Error(e)),
+                                    Err(e) => fail!(e),
                                 }
                             }
                         }
@@ -1005,7 +1016,7 @@ fn segment(
                     Err(Ok(future)) => {
                         save!();
                         m.waiting = Waiting::Retry;
-                        return Ok(Stop::Flow(Flow::Wait(future)));
+                        leave!(Ok(Flow::Wait(future)));
                     }
                 }
             }
@@ -1024,7 +1035,7 @@ fn segment(
             }
             Op::Cache { dst, start, argc, site } => {
                 save!();
-                leave!(cache::run(m, stack, program, site, base + usize::from(start), usize::from(argc), dst));
+                resume!(cache::run(m, stack, program, site, base + usize::from(start), usize::from(argc), dst));
             }
             Op::Echo { src } => {
                 let text = check!(defined(regs, src, proto).and_then(ops::to_str));
@@ -1038,10 +1049,9 @@ fn segment(
                     let index = program.modules[module as usize];
                     let main = &program.protos[index as usize];
                     let top = base + usize::from(proto.registers);
-                    leave!(
-                        push_call(m, stack, slot as u16, main, index, top, 0, &[], 0, Mode::Discard)
-                            .map(|()| Flow::Continue)
-                    );
+                    save!();
+                    let pushed = push_call(m, stack, slot as u16, main, index, top, 0, None, 0, Mode::Discard);
+                    resume!(pushed.map(|()| Flow::Continue));
                 }
             }
         }
@@ -1146,7 +1156,7 @@ fn call_method(
                 }
                 if Arc::ptr_eq(owner, program) {
                     let callee = &program.protos[method.proto as usize];
-                    push_call(m, stack, slot as u16, callee, method.proto, at, argc, &[], dst, Mode::Value)?;
+                    push_call(m, stack, slot as u16, callee, method.proto, at, argc, None, dst, Mode::Value)?;
                     return Ok(Flow::Continue);
                 }
             }
