@@ -481,10 +481,15 @@ impl Array {
         Arc::as_ptr(&self.0) as usize
     }
 
-    /// Values for changing, in order.
-    pub(crate) fn list_mut(&mut self) -> Option<&mut Vec<Value>> {
+    /// Item `i` of a dense array for changing.
+    #[inline(always)]
+    pub(crate) fn slot_mut(&mut self, i: usize) -> Option<&mut Value> {
+        match &self.0.repr {
+            Repr::List(list) if i < list.len() => {}
+            _ => return None,
+        }
         match &mut Arc::make_mut(&mut self.0).repr {
-            Repr::List(list) => Some(list),
+            Repr::List(list) => list.get_mut(i),
             Repr::Map(_) => None,
         }
     }

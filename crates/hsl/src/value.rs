@@ -70,6 +70,17 @@ impl Value {
         matches!(self, Value::None | Value::Undef)
     }
 
+    /// Replaces the value; cheaper than an assignment when the old one is a number or the like, as it mostly is.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, value: Value) {
+        if matches!(self, Value::Undef | Value::None | Value::Bool(_) | Value::Number(_)) {
+            // Nothing of the old value needs a destructor.
+            std::mem::forget(std::mem::replace(self, value));
+        } else {
+            *self = value;
+        }
+    }
+
     /// True when dropping the value may run further destructors.
     pub(crate) fn is_heap(&self) -> bool {
         matches!(self, Value::Array(_) | Value::Function(_) | Value::Object(_) | Value::Resource(_))

@@ -2,7 +2,7 @@
 
 use super::access::{self, Inside};
 use super::frames::{
-    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct, continue_native,
+    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, plain_frame, call_native_method, call_value, construct, continue_native,
     push_call, raise, resume_generator, return_value, yield_value,
 };
 use super::{Machine, Step, Waiting, cache};
@@ -122,10 +122,7 @@ fn defined<'r>(regs: &'r Regs, reg: Reg, proto: &Proto) -> Result<&'r Value, Err
 
 #[inline(always)]
 fn set_number(regs: &mut Regs, dst: Reg, n: f64) {
-    match &mut regs[usize::from(dst)] {
-        Value::Number(slot) => *slot = n,
-        slot => *slot = Value::Number(n),
-    }
+    regs[usize::from(dst)].put(Value::Number(n));
 }
 
 /// A binary operation off the fast path; in place when the target is the left operand.
@@ -387,7 +384,7 @@ fn segment<'p>(
                     set_number(regs, dst, n);
                 } else {
                     let v = check!(fetch(regs, src, proto));
-                    r!(dst) = v;
+                    r!(dst).put(v);
                 }
             }
             Op::MoveQuiet { dst, src } => r!(dst) = r!(src).clone(),
@@ -397,7 +394,7 @@ fn segment<'p>(
                 if !quiet && matches!(value, Value::Undef) {
                     fail!(Error::exception(format!("Undefined variable ${}", proto.cell_names[usize::from(cell)])));
                 }
-                r!(dst) = value;
+                r!(dst).put(value);
             }
             Op::StoreCell { src, cell } => {
                 let value = check!(fetch(regs, src, proto));
@@ -410,7 +407,7 @@ fn segment<'p>(
                 if !quiet && matches!(value, Value::Undef) {
                     fail!(Error::exception(format!("Undefined variable ${}", program.global_names[g as usize])));
                 }
-                r!(dst) = value;
+                r!(dst).put(value);
             }
             Op::StoreGlobal { src, slot: g } => {
                 let value = check!(fetch(regs, src, proto));
@@ -423,25 +420,25 @@ fn segment<'p>(
             }
             Op::ClearReg { dst, reg } => {
                 let old = std::mem::replace(&mut r!(reg), Value::Undef);
-                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+                r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::ClearCell { dst, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
                 let old = std::mem::replace(&mut *f.cell(cell).0.lock(), Value::Undef);
-                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+                r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::ClearGlobal { dst, slot: g } => {
                 let old = std::mem::replace(&mut m.programs[slot].globals[g as usize], Value::Undef);
-                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+                r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::IssetReg { dst, reg } => r!(dst) = Value::Bool(!matches!(r!(reg), Value::Undef)),
             Op::IssetCell { dst, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
                 let set = !matches!(&*f.cell(cell).0.lock(), Value::Undef);
-                r!(dst) = Value::Bool(set);
+                r!(dst).put(Value::Bool(set));
             }
             Op::IssetGlobal { dst, slot: g } => {
-                r!(dst) = Value::Bool(!matches!(m.programs[slot].globals[g as usize], Value::Undef));
+                r!(dst).put(Value::Bool(!matches!(m.programs[slot].globals[g as usize], Value::Undef)));
             }
 
             Op::Add { dst, a, b } => match (&r!(a), &r!(b)) {
@@ -490,23 +487,23 @@ fn segment<'p>(
             Op::Append { a, b } => check!(append(regs, a, b, proto)),
             Op::Negate { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::negate));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::Plus { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::plus));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::BitNot { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::bit_not));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::Not { dst, a } => {
                 let b = !check!(defined(regs, a, proto)).truthy();
-                r!(dst) = Value::Bool(b);
+                r!(dst).put(Value::Bool(b));
             }
             Op::Truth { dst, a } => {
                 let b = check!(defined(regs, a, proto)).truthy();
-                r!(dst) = Value::Bool(b);
+                r!(dst).put(Value::Bool(b));
             }
             Op::Increment { reg, n } => match &mut r!(reg) {
                 Value::Number(x) => *x += f64::from(n),
@@ -520,12 +517,12 @@ fn segment<'p>(
             },
             Op::Concat { dst, start, count, interpolated } => {
                 let v = check!(concat(regs, start, count, interpolated));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::MatchRegex { dst, a, negate, regex } => {
                 let subject = check!(defined(regs, a, proto));
                 let found = check!(ops::matches(&program.regexes[regex as usize], subject));
-                r!(dst) = Value::Bool(found != negate);
+                r!(dst).put(Value::Bool(found != negate));
             }
 
             Op::Jump { to } => jump!(to),
@@ -689,45 +686,40 @@ fn segment<'p>(
                     (_, Value::Undef) => fail!(undefined(proto, key)),
                     (object, key) => check!(access::index(object, key, inside!())),
                 };
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::IndexConst { dst, base: b, k } => {
                 let key = &proto.consts[k as usize];
                 let object = check!(defined(regs, b, proto));
                 let v = check!(access::index(object, key, inside!()));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::IndexQuiet { dst, base: b, key } => {
                 let v = access::index_quiet(&r!(b), &r!(key), inside!());
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::IssetIndex { dst, base: b, key } => {
                 let set = access::has_index(&r!(b), &r!(key), inside!());
-                r!(dst) = Value::Bool(set);
+                r!(dst).put(Value::Bool(set));
             }
             Op::Slice { dst, start } => {
                 let s = usize::from(start);
                 let v = check!(defined(regs, start, proto).and_then(|v| {
                     ops::slice(v, Some(&regs[s + 1]), Some(&regs[s + 2]), Some(&regs[s + 3]))
                 }));
-                r!(start) = Value::Undef;
-                r!(dst) = v;
+                r!(start).put(Value::Undef);
+                r!(dst).put(v);
             }
             Op::SetIndex { base: b, key, src } => {
                 let value = check!(fetch(regs, src, proto));
-                let fast = match (&r!(b), &r!(key)) {
-                    (Value::Array(array), Value::Number(n)) => {
-                        let i = *n as usize;
-                        if i as f64 == *n && i < array.as_list().map_or(0, <[Value]>::len) { Some(i) } else { None }
-                    }
-                    _ => None,
+                let at = match &r!(key) {
+                    Value::Number(n) if *n as usize as f64 == *n => *n as usize,
+                    _ => usize::MAX,
                 };
-                if let Some(i) = fast {
-                    if let Value::Array(array) = &mut r!(b)
-                        && let Some(list) = array.list_mut()
-                    {
-                        list[i] = value;
-                    }
+                if let Value::Array(array) = &mut r!(b)
+                    && let Some(slot) = array.slot_mut(at)
+                {
+                    slot.put(value);
                 } else {
                     check!(set_index(regs, b, key, value, inside!(), proto));
                 }
@@ -759,14 +751,14 @@ fn segment<'p>(
                     Value::Undef => fail!(undefined(proto, b)),
                     other => fail!(no_member(other)),
                 };
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::IssetProp { dst, base: b, k } => {
                 let set = match &r!(b) {
                     Value::Object(o) => access::has_property(o, &proto.consts[k as usize], inside!()),
                     _ => false,
                 };
-                r!(dst) = Value::Bool(set);
+                r!(dst).put(Value::Bool(set));
             }
             Op::SetProp { base: b, src, k } => {
                 let value = check!(fetch(regs, src, proto));
@@ -784,7 +776,7 @@ fn segment<'p>(
                 let value = if uses { check!(fetch(regs, src, proto)) } else { Value::None };
                 save!();
                 let v = check!(run_path(m, slot, regs, path, value, inside!()));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::Element { dst, base: b, n } => {
                 let v = match &r!(b) {
@@ -794,7 +786,7 @@ fn segment<'p>(
                     },
                     _ => None,
                 };
-                r!(dst) = v.unwrap_or(Value::Undef);
+                r!(dst).put(v.unwrap_or(Value::Undef));
             }
             Op::ElementKey { dst, base: b, key } => {
                 let key = check!(defined(regs, key, proto));
@@ -802,20 +794,34 @@ fn segment<'p>(
                     Value::Array(array) => array.get_value(key).cloned(),
                     _ => None,
                 };
-                r!(dst) = v.unwrap_or(Value::Undef);
+                r!(dst).put(v.unwrap_or(Value::Undef));
             }
             Op::Rest { dst, base: b, n } => {
                 let list = match &r!(b) {
                     Value::Array(array) => array.values().skip(n as usize).cloned().collect(),
                     _ => Vec::new(),
                 };
-                r!(dst) = Value::Array(Array::from_list(list));
+                r!(dst).put(Value::Array(Array::from_list(list)));
             }
 
             Op::Call { dst, start, argc, proto: index } => {
                 let callee = &program.protos[index as usize];
                 let at = base + usize::from(start);
                 save!();
+                if callee.plain
+                    && argc == callee.params
+                    && m.frames.len() < m.limits.depth
+                    && stack.len() >= at + WINDOW
+                {
+                    m.frames.push(Frame::Script(plain_frame(slot as u16, index, at as u32, dst)));
+                    proto = callee;
+                    code = &callee.code[..];
+                    base = at;
+                    pc = 0;
+                    regs = check!(window(stack, base));
+                    burn!();
+                    continue;
+                }
                 let pushed =
                     push_call(m, stack, slot as u16, callee, index, at, usize::from(argc), None, dst, Mode::Value);
                 resume!(pushed.map(|()| Flow::Continue));
@@ -891,19 +897,38 @@ fn segment<'p>(
                 });
             }
             Op::MakeClass { dst, class } => {
-                r!(dst) = function(FunctionKind::Class { program: Arc::clone(program), class });
+                r!(dst).put(function(FunctionKind::Class { program: Arc::clone(program), class }));
             }
             Op::MakeNative { dst, native } => {
-                r!(dst) = function(FunctionKind::Native(Arc::clone(&program.natives[native as usize])));
+                r!(dst).put(function(FunctionKind::Native(Arc::clone(&program.natives[native as usize]))));
             }
             Op::MakeNativeClass { dst, class } => {
-                r!(dst) = function(FunctionKind::NativeClass(Arc::clone(&program.native_classes[class as usize])));
+                r!(dst).put(function(FunctionKind::NativeClass(Arc::clone(&program.native_classes[class as usize]))));
             }
             Op::Return { src } => {
                 if matches!(r!(src), Value::Undef) {
                     fail!(undefined(proto, src));
                 }
                 let value = std::mem::replace(&mut r!(src), Value::Undef);
+                if let [.., Frame::Script(parent), Frame::Script(f)] = &m.frames[..]
+                    && f.mode == Mode::Value
+                    && f.generator.is_none()
+                    && parent.program as usize == slot
+                {
+                    for v in &mut regs[..usize::from(proto.registers).min(WINDOW)] {
+                        v.put(Value::Undef);
+                    }
+                    let dst = f.dst;
+                    proto = &program.protos[parent.proto as usize];
+                    code = &proto.code[..];
+                    base = parent.base as usize;
+                    pc = parent.pc as usize;
+                    m.frames.pop();
+                    regs = check!(window(stack, base));
+                    r!(dst).put(value);
+                    burn!();
+                    continue;
+                }
                 resume!(return_value(m, stack, value));
             }
             Op::ReturnNone => resume!(return_value(m, stack, Value::None)),
@@ -947,7 +972,7 @@ fn segment<'p>(
                 if !fine {
                     fail!(Error::exception(format!("foreach needs an array or iterator, {} given", value.type_name())));
                 }
-                r!(iter) = value;
+                r!(iter).put(value);
                 r!(iter + 1) = Value::Number(0.0);
             }
             Op::IterNext { iter, dst, to } | Op::IterNextPair { iter, dst, to } => {
@@ -991,12 +1016,12 @@ fn segment<'p>(
                     Some((key, value, next)) => {
                         set_number(regs, iter + 1, next as f64);
                         if pair {
-                            r!(dst + 1) = key;
+                            r!(dst + 1).put(key);
                         }
-                        r!(dst) = value;
+                        r!(dst).put(value);
                     }
                     None => {
-                        r!(iter) = Value::Undef;
+                        r!(iter).put(Value::Undef);
                         pc = to as usize;
                     }
                 }
@@ -1006,7 +1031,7 @@ fn segment<'p>(
                 let name = check!(defined(regs, name, proto).and_then(ops::to_str));
                 match m.shared.enter(&name, m.execution) {
                     Ok(guard) => {
-                        r!(dst) = guard.value().unwrap_or(Value::Undef);
+                        r!(dst).put(guard.value().unwrap_or(Value::Undef));
                         m.barriers += 1;
                         if let Some(Frame::Script(f)) = m.frames.last_mut() {
                             f.handlers.push(Handler::Barrier(guard));

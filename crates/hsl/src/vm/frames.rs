@@ -119,6 +119,24 @@ impl ScriptFrame {
     }
 }
 
+/// The frame of a call that needs nothing special.
+#[inline(always)]
+pub(crate) fn plain_frame(program: u16, proto: u32, base: u32, dst: Reg) -> ScriptFrame {
+    ScriptFrame {
+        program,
+        proto,
+        pc: 0,
+        base,
+        dst,
+        mode: Mode::Value,
+        closure: None,
+        cells: Vec::new(),
+        handlers: Vec::new(),
+        generator: None,
+    }
+}
+
+#[inline]
 fn new_frame(
     m: &mut Machine,
     proto: &Proto,
@@ -637,7 +655,7 @@ fn clear_window(m: &Machine, stack: &mut [Value], frame: &ScriptFrame) {
     let base = frame.base as usize;
     let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     for slot in &mut stack[base..base + count] {
-        *slot = Value::Undef;
+        slot.put(Value::Undef);
     }
 }
 
