@@ -1,22 +1,27 @@
 //! Shared memory (library section 14). Waiting for a barrier of the same name suspends the script.
 
-use hsl::{Args, Continuation, Error, FunctionDef, NativeCall, NativeCx, Next, Outcome, Shared, Value, shareable};
-use smallvec::smallvec;
+use hsl::{
+    Args, Continuation, Error, FunctionDef, NativeCall, NativeCx, Next, Outcome, Shared, Value, shareable,
+};
 use std::sync::Arc;
 
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::full("memory_add(key: string, value: any)", "Stores a value unless the key exists.", |cx, mut a| {
-            let value = checked(a.take(1))?;
-            change(cx, &a, move |slot| {
-                let free = slot.is_none();
-                if free {
-                    *slot = Some(value.clone());
-                }
-                Value::Bool(free)
-            })
-        }),
+        FunctionDef::full(
+            "memory_add(key: string, value: any)",
+            "Stores a value unless the key exists.",
+            |cx, mut a| {
+                let value = checked(a.take(1))?;
+                change(cx, &a, move |slot| {
+                    let free = slot.is_none();
+                    if free {
+                        *slot = Some(value.clone());
+                    }
+                    Value::Bool(free)
+                })
+            },
+        ),
         FunctionDef::full(
             "memory_store(key: string, value: any, callback?: function)",
             "Stores a value; true if the key existed.",
@@ -30,31 +35,39 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
                 })
             },
         ),
-        FunctionDef::full("memory_fetch(key: string, callback?: function)", "The value of a key.", |cx, a| {
-            let key = a.get(0).clone();
-            let callback = a.given(1).cloned();
-            let slot = match try_change(cx, a.bytes(0), |slot| slot.clone()) {
-                Ok(slot) => slot,
-                Err(_) if callback.is_none() => {
-                    return change(cx, &a, |slot| slot.clone().unwrap_or_default());
+        FunctionDef::full(
+            "memory_fetch(key: string, callback?: function)",
+            "The value of a key.",
+            |cx, a| {
+                let key = a.get(0).clone();
+                let callback = a.given(1).cloned();
+                let slot = match try_change(cx, a.bytes(0), |slot| slot.clone()) {
+                    Ok(slot) => slot,
+                    Err(_) if callback.is_none() => {
+                        return change(cx, &a, |slot| slot.clone().unwrap_or_default());
+                    }
+                    Err(wait) => return Ok(Outcome::Pending(wait)),
+                };
+                match (slot, callback) {
+                    (Some(value), _) => Ok(value.into()),
+                    (None, Some(function)) => Ok(Outcome::Call(Box::new(NativeCall {
+                        function,
+                        args: [key].into(),
+                        then: Box::new(|_: &mut NativeCx<'_>, result: Value| Ok(Next::Value(result))),
+                    }))),
+                    (None, None) => Ok(Value::None.into()),
                 }
-                Err(wait) => return Ok(Outcome::Pending(wait)),
-            };
-            match (slot, callback) {
-                (Some(value), _) => Ok(value.into()),
-                (None, Some(function)) => Ok(Outcome::Call(Box::new(NativeCall {
-                    function,
-                    args: smallvec![key],
-                    then: Box::new(|_: &mut NativeCx<'_>, result: Value| Ok(Next::Value(result))),
-                }))),
-                (None, None) => Ok(Value::None.into()),
-            }
-        }),
-        FunctionDef::full("memory_exists(key: string, callback?: function)", "Whether a key exists.", |cx, a| {
-            let callback = a.given(1).cloned();
-            let key = a.get(0).clone();
-            with_old(cx, &a, callback, key, true, |slot| (Value::Bool(slot.is_some()), slot.clone()))
-        }),
+            },
+        ),
+        FunctionDef::full(
+            "memory_exists(key: string, callback?: function)",
+            "Whether a key exists.",
+            |cx, a| {
+                let callback = a.given(1).cloned();
+                let key = a.get(0).clone();
+                with_old(cx, &a, callback, key, true, |slot| (Value::Bool(slot.is_some()), slot.clone()))
+            },
+        ),
         FunctionDef::full("memory_delete(key: string, callback?: function)", "Removes a key.", |cx, a| {
             let callback = a.given(1).cloned();
             let key = a.get(0).clone();
@@ -149,7 +162,7 @@ fn with_old(
     match try_change(cx, args.bytes(0), &mut apply) {
         Ok((result, Some(old))) => Ok(Outcome::Call(Box::new(NativeCall {
             function,
-            args: smallvec![key, old],
+            args: [key, old].into(),
             then: Box::new(move |_: &mut NativeCx<'_>, _: Value| Ok(Next::Value(result.clone()))),
         }))),
         Ok((result, None)) => Ok(result.into()),
@@ -178,7 +191,11 @@ impl Continuation for Update {
 fn update(cx: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let current = match try_change(cx, args.bytes(0), |slot| slot.clone()) {
         Ok(current) => current,
-        Err(_) => return Err(Error::exception("memory_update(): the key is inside a barrier of another execution")),
+        Err(_) => {
+            return Err(Error::exception(
+                "memory_update(): the key is inside a barrier of another execution",
+            ));
+        }
     };
     let existed = current.is_some();
     let initial = if args.len() > 3 { Some(args.take(3)) } else { None };
@@ -192,7 +209,7 @@ fn update(cx: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let (key, value) = (args.get(0).clone(), args.take(1));
     Ok(Outcome::Call(Box::new(NativeCall {
         function: args.take(2),
-        args: smallvec![key, current, value],
+        args: vec![key, current, value].into(),
         then: Box::new(then),
     })))
 }

@@ -1,7 +1,9 @@
 //! Runs every program of the conformance corpus (`tests/conformance/hsl`, see the README there) and compares its
 //! output, or for `errors/` the reported line.
 
-use hsl::{Array, Compiler, DataError, Host, Limits, LoadError, Loader, NoHost, Place, Shared, Step, Value, Vm};
+use hsl::{
+    Array, Compiler, DataError, Host, Limits, LoadError, Loader, NoHost, Place, Shared, Step, Value, Vm,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -101,7 +103,9 @@ fn bad_programs_fail_on_the_right_line() {
         let line: u32 = why.strip_prefix("line ").unwrap().split(':').next().unwrap().parse().unwrap();
         match run(&root, &file) {
             Err((found, _)) if found == line => {}
-            Err((found, message)) => failures.push(format!("{}: line {found}: {message}; {why}", file.display())),
+            Err((found, message)) => {
+                failures.push(format!("{}: line {found}: {message}; {why}", file.display()))
+            }
             Ok(_) => failures.push(format!("{}: no error; {why}", file.display())),
         }
     }

@@ -35,11 +35,23 @@ impl Drop for Cell {
 pub struct Function(pub(crate) FunctionKind);
 
 pub(crate) enum FunctionKind {
-    Script { program: Arc<Program>, proto: u32, captures: Box<[Arc<Cell>]>, this: Option<Arc<Object>>, closure: bool },
-    Class { program: Arc<Program>, class: u32 },
+    Script {
+        program: Arc<Program>,
+        proto: u32,
+        captures: Box<[Arc<Cell>]>,
+        this: Option<Arc<Object>>,
+        closure: bool,
+    },
+    Class {
+        program: Arc<Program>,
+        class: u32,
+    },
     Native(Arc<FunctionDef>),
     NativeClass(Arc<NativeClass>),
-    NativeMethod { object: Arc<Object>, method: u32 },
+    NativeMethod {
+        object: Arc<Object>,
+        method: u32,
+    },
 }
 
 impl Function {

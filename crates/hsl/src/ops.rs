@@ -44,7 +44,9 @@ pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value) -> Outcome {
             _ => return Err(unsupported("%", a, b)),
         },
         Div | Rem | Pow => {
-            let (Some(x), Some(y)) = (number(a), number(b)) else { return Err(unsupported(op.symbol(), a, b)) };
+            let (Some(x), Some(y)) = (number(a), number(b)) else {
+                return Err(unsupported(op.symbol(), a, b));
+            };
             match op {
                 Pow => Value::Number(x.powf(y)),
                 _ if y == 0.0 => return Err(Error::exception("Division by zero")),
@@ -73,7 +75,9 @@ pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value) -> Outcome {
         Match => Value::Bool(matches(&Regex::from_value(b)?, a)?),
         NoMatch => Value::Bool(!matches(&Regex::from_value(b)?, a)?),
         BitAnd | BitOr | BitXor | Shl | Shr | UShr => {
-            let (Some(x), Some(y)) = (number(a), number(b)) else { return Err(unsupported(op.symbol(), a, b)) };
+            let (Some(x), Some(y)) = (number(a), number(b)) else {
+                return Err(unsupported(op.symbol(), a, b));
+            };
             let (x, y) = (to_i32(x), to_i32(y));
             let shift = (y as u32) & 31;
             match op {
@@ -193,7 +197,9 @@ fn sub(a: &Value, b: &Value) -> Outcome {
 
 fn mul(a: &Value, b: &Value) -> Outcome {
     match (a, b) {
-        (Value::Str(s), Value::Number(n)) | (Value::Number(n), Value::Str(s)) => repeat_string(s.as_bytes(), *n),
+        (Value::Str(s), Value::Number(n)) | (Value::Number(n), Value::Str(s)) => {
+            repeat_string(s.as_bytes(), *n)
+        }
         (Value::Array(list), Value::Number(n)) | (Value::Number(n), Value::Array(list)) => {
             let count = repeat_count(list.len(), *n, size_of::<Value>())?;
             if count == 0 {
@@ -359,7 +365,12 @@ struct Range {
     step: i64,
 }
 
-fn bounds(len: usize, from: Option<&Value>, to: Option<&Value>, step: Option<&Value>) -> Result<Range, Error> {
+fn bounds(
+    len: usize,
+    from: Option<&Value>,
+    to: Option<&Value>,
+    step: Option<&Value>,
+) -> Result<Range, Error> {
     let whole = |v: Option<&Value>| -> Result<Option<i64>, Error> {
         match v {
             None | Some(Value::Undef | Value::None) => Ok(None),

@@ -101,7 +101,10 @@ pub struct BucketInfo {
 pub(crate) enum Lookup {
     Hit(Value),
     /// Not there: the caller computes it. The old value may be expired.
-    Miss { ticket: Option<Ticket>, old: Option<Value> },
+    Miss {
+        ticket: Option<Ticket>,
+        old: Option<Value>,
+    },
     /// Another execution computes it.
     Wait(BoxFuture),
 }
@@ -116,7 +119,8 @@ pub(crate) struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let removed = self.shared.cache.lock().get_mut(&self.bucket).and_then(|b| b.flights.remove(&self.key));
+        let removed =
+            self.shared.cache.lock().get_mut(&self.bucket).and_then(|b| b.flights.remove(&self.key));
         drop(removed);
         self.flight.land();
     }
@@ -250,7 +254,9 @@ impl Shared {
                     b.uses.clear();
                 }
             }
-            cache.retain(|(name, _), b| !b.flights.is_empty() || namespace.is_some_and(|n| n != name.as_bytes()));
+            cache.retain(|(name, _), b| {
+                !b.flights.is_empty() || namespace.is_some_and(|n| n != name.as_bytes())
+            });
         }
         dropped.len()
     }
@@ -283,7 +289,11 @@ impl Shared {
     ///
     /// # Errors
     /// A future to wait for, or an exception when this execution is inside already.
-    pub fn enter(self: &Arc<Self>, name: &Str, execution: u64) -> Result<BarrierGuard, Result<BoxFuture, Error>> {
+    pub fn enter(
+        self: &Arc<Self>,
+        name: &Str,
+        execution: u64,
+    ) -> Result<BarrierGuard, Result<BoxFuture, Error>> {
         let mut memory = self.memory.lock();
         if let Some((owner, flight)) = memory.locks.get(name) {
             if *owner == execution {

@@ -13,7 +13,8 @@ fn registry() -> Registry {
 }
 
 fn run(source: &[u8]) -> Option<Step> {
-    let program = Compiler::new(Arc::new(registry())).context_variable("ctx", true).compile("f", source).ok()?.program;
+    let program =
+        Compiler::new(Arc::new(registry())).context_variable("ctx", true).compile("f", source).ok()?.program;
     assert!(!program.dump().is_empty());
     let limits = Limits { memory_bytes: 4 << 20, depth: 50, ..Limits::default() };
     let mut vm = Vm::new(program, Arc::new(Shared::new()), limits, Box::new(NoHost));
@@ -28,12 +29,98 @@ fn run(source: &[u8]) -> Option<Step> {
 }
 
 const TOKENS: &[&str] = &[
-    "$a", "$b", "$c", "$this", "$ctx", "f", "C", "length", "1", "2.5", "0", "\"x\"", "\"t$a\"", "''r''", "#/a+/i", "none", "true", "[", "]",
-    "(", ")", "{", "}", ";", ",", "=", "+", "-", "*", "/", "%", "**", ".", "==", "===", "<", ">=", "=~", "and", "or", "not", "!",
-    "??", "?", ":", "::", "->", "=>", "...", "++", "--", "+=", ".=", "??=", "&", "|", "<<", "if", "else", "while", "for", "foreach", "as",
-    "forever", "break", "continue", "switch", "case", "default", "match", "function", "closure", "class", "constructor", "static",
-    "private", "return", "yield", "throw", "try", "catch", "global", "isset", "unset", "barrier", "cache", "builtin", "echo",
-    "import", "from", "include", "\n",
+    "$a",
+    "$b",
+    "$c",
+    "$this",
+    "$ctx",
+    "f",
+    "C",
+    "length",
+    "1",
+    "2.5",
+    "0",
+    "\"x\"",
+    "\"t$a\"",
+    "''r''",
+    "#/a+/i",
+    "none",
+    "true",
+    "[",
+    "]",
+    "(",
+    ")",
+    "{",
+    "}",
+    ";",
+    ",",
+    "=",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "**",
+    ".",
+    "==",
+    "===",
+    "<",
+    ">=",
+    "=~",
+    "and",
+    "or",
+    "not",
+    "!",
+    "??",
+    "?",
+    ":",
+    "::",
+    "->",
+    "=>",
+    "...",
+    "++",
+    "--",
+    "+=",
+    ".=",
+    "??=",
+    "&",
+    "|",
+    "<<",
+    "if",
+    "else",
+    "while",
+    "for",
+    "foreach",
+    "as",
+    "forever",
+    "break",
+    "continue",
+    "switch",
+    "case",
+    "default",
+    "match",
+    "function",
+    "closure",
+    "class",
+    "constructor",
+    "static",
+    "private",
+    "return",
+    "yield",
+    "throw",
+    "try",
+    "catch",
+    "global",
+    "isset",
+    "unset",
+    "barrier",
+    "cache",
+    "builtin",
+    "echo",
+    "import",
+    "from",
+    "include",
+    "\n",
 ];
 
 fn soup() -> impl Strategy<Value = String> {
@@ -42,13 +129,36 @@ fn soup() -> impl Strategy<Value = String> {
 
 fn expr() -> impl Strategy<Value = String> {
     let leaf = proptest::sample::select(vec![
-        "$a", "$b", "$c", "1", "0", "-3", "2.5", "\"x\"", "\"long string for the heap\"", "none", "true", "[]", "[1,2,3]", "[\"k\"=>[1]]", "f", "C()",
-        "g()", "$ctx",
+        "$a",
+        "$b",
+        "$c",
+        "1",
+        "0",
+        "-3",
+        "2.5",
+        "\"x\"",
+        "\"long string for the heap\"",
+        "none",
+        "true",
+        "[]",
+        "[1,2,3]",
+        "[\"k\"=>[1]]",
+        "f",
+        "C()",
+        "g()",
+        "$ctx",
     ])
     .prop_map(str::to_owned);
     leaf.prop_recursive(4, 40, 3, |inner| {
         prop_oneof![
-            (inner.clone(), proptest::sample::select(vec!["+", "-", "*", "/", "%", "**", ".", "==", "===", "<", "&", "<<", "and", "or", "??", "?:", "=~"]), inner.clone())
+            (
+                inner.clone(),
+                proptest::sample::select(vec![
+                    "+", "-", "*", "/", "%", "**", ".", "==", "===", "<", "&", "<<", "and", "or", "??", "?:",
+                    "=~"
+                ]),
+                inner.clone()
+            )
                 .prop_map(|(a, op, b)| format!("({a} {op} {b})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}[{b}]")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}[{b}:]")),

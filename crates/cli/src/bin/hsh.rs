@@ -131,7 +131,8 @@ fn run(options: &Options) -> Result<ExitCode, String> {
         print!("{}", compiled.program.dump());
         return Ok(ExitCode::SUCCESS);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let host = Terminal { out: BufWriter::new(std::io::stdout()), binary: options.binary, failed: false };
     let mut vm = Vm::new(compiled.program, Arc::new(Shared::new()), Limits::default(), Box::new(host));
     loop {

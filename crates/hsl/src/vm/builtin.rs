@@ -7,7 +7,8 @@ use crate::value::Value;
 use std::sync::{Arc, LazyLock};
 
 /// Class of compiled patterns.
-pub(crate) static REGEX_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| Arc::new(NativeClass::new("Regex")));
+pub(crate) static REGEX_CLASS: LazyLock<Arc<NativeClass>> =
+    LazyLock::new(|| Arc::new(NativeClass::new("Regex")));
 
 static EXCEPTION_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
     let this = |o: &Arc<Object>| -> Result<(Value, Option<crate::diag::Place>), Error> {
@@ -28,7 +29,9 @@ static EXCEPTION_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
         .method("file()", "File of the failure.", move |_, o, _| {
             Ok(Outcome::Value(this(o)?.1.map(|p| p.file_or_entry().to_owned()).into()))
         })
-        .method("line()", "Line of the failure.", move |_, o, _| Ok(Outcome::Value(this(o)?.1.map(|p| p.line).into())))
+        .method("line()", "Line of the failure.", move |_, o, _| {
+            Ok(Outcome::Value(this(o)?.1.map(|p| p.line).into()))
+        })
         .method("column()", "Column of the failure.", move |_, o, _| {
             Ok(Outcome::Value(this(o)?.1.map(|p| p.column).into()))
         });

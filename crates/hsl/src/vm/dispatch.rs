@@ -2,8 +2,8 @@
 
 use super::access::{self, Inside};
 use super::frames::{
-    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, plain_frame, call_native_method, call_value, construct, continue_native,
-    push_call, raise, resume_generator, return_value, yield_value,
+    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct,
+    continue_native, plain_frame, push_call, raise, resume_generator, return_value, yield_value,
 };
 use super::{Machine, Step, Waiting, cache};
 use crate::array::Array;
@@ -88,7 +88,10 @@ fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
 
 fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
     // Every push reserves a whole window.
-    stack.get_mut(base..).and_then(|s| s.first_chunk_mut()).ok_or_else(|| Error::fatal("Register window is missing"))
+    stack
+        .get_mut(base..)
+        .and_then(|s| s.first_chunk_mut())
+        .ok_or_else(|| Error::fatal("Register window is missing"))
 }
 
 #[cold]
@@ -203,7 +206,13 @@ fn append(regs: &mut Regs, a: Reg, b: Reg, proto: &Proto) -> Result<(), Error> {
     result
 }
 
-fn compare(regs: &Regs, a: Reg, b: Reg, proto: &Proto, test: fn(&Value, &Value) -> bool) -> Result<bool, Error> {
+fn compare(
+    regs: &Regs,
+    a: Reg,
+    b: Reg,
+    proto: &Proto,
+    test: fn(&Value, &Value) -> bool,
+) -> Result<bool, Error> {
     Ok(test(defined(regs, a, proto)?, defined(regs, b, proto)?))
 }
 
@@ -231,7 +240,9 @@ fn run_path(
         }
         Root::Global(g) => {
             let state = &mut m.programs[slot];
-            check_augmented(&state.globals[g as usize], path, || state.program.global_names[g as usize].to_string())?;
+            check_augmented(&state.globals[g as usize], path, || {
+                state.program.global_names[g as usize].to_string()
+            })?;
             access::path(&mut state.globals[g as usize], path, regs, src, inside)
         }
         Root::Static(s) => access::path(&mut m.programs[slot].statics[s as usize], path, regs, src, inside),
@@ -392,7 +403,10 @@ fn segment<'p>(
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
                 let value = f.cell(cell).0.lock().clone();
                 if !quiet && matches!(value, Value::Undef) {
-                    fail!(Error::exception(format!("Undefined variable ${}", proto.cell_names[usize::from(cell)])));
+                    fail!(Error::exception(format!(
+                        "Undefined variable ${}",
+                        proto.cell_names[usize::from(cell)]
+                    )));
                 }
                 r!(dst).put(value);
             }
@@ -405,7 +419,10 @@ fn segment<'p>(
             Op::LoadGlobal { dst, quiet, slot: g } => {
                 let value = m.programs[slot].globals[g as usize].clone();
                 if !quiet && matches!(value, Value::Undef) {
-                    fail!(Error::exception(format!("Undefined variable ${}", program.global_names[g as usize])));
+                    fail!(Error::exception(format!(
+                        "Undefined variable ${}",
+                        program.global_names[g as usize]
+                    )));
                 }
                 r!(dst).put(value);
             }
@@ -483,7 +500,24 @@ fn segment<'p>(
                 }
                 _ => check!(int_slow(regs, BinaryOp::Rem, dst, a, n, proto)),
             },
-            Op::Binary { op, dst, a, b } => check!(binary_slow(regs, op, dst, a, b, proto)),
+            Op::Binary { op, dst, a, b } => match (&r!(a), &r!(b)) {
+                (Value::Number(x), Value::Number(y)) => {
+                    let (x, y) = (*x, *y);
+                    let v = match op {
+                        BinaryOp::Lt => Value::Bool(x < y),
+                        BinaryOp::Gt => Value::Bool(x > y),
+                        BinaryOp::Le => Value::Bool(x <= y),
+                        BinaryOp::Ge => Value::Bool(x >= y),
+                        BinaryOp::Eq | BinaryOp::StrictEq => Value::Bool(x == y),
+                        BinaryOp::Ne | BinaryOp::StrictNe => Value::Bool(x != y),
+                        BinaryOp::Div if y != 0.0 => Value::Number(x / y),
+                        BinaryOp::Rem if y != 0.0 => Value::Number(x % y),
+                        _ => check!(ops::binary(op, &Value::Number(x), &Value::Number(y))),
+                    };
+                    r!(dst).put(v);
+                }
+                _ => check!(binary_slow(regs, op, dst, a, b, proto)),
+            },
             Op::Append { a, b } => check!(append(regs, a, b, proto)),
             Op::Negate { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::negate));
@@ -614,7 +648,9 @@ fn segment<'p>(
                 jump!(to);
             }
 
-            Op::NewArray { dst, capacity } => r!(dst) = Value::Array(Array::with_capacity(usize::from(capacity))),
+            Op::NewArray { dst, capacity } => {
+                r!(dst) = Value::Array(Array::with_capacity(usize::from(capacity)))
+            }
             Op::Push { array, src } => {
                 let value = check!(fetch(regs, src, proto));
                 if let Value::Array(list) = &mut r!(array)
@@ -666,7 +702,10 @@ fn segment<'p>(
                         _ => fail!(Error::exception("Spread needs an array or iterator, object given")),
                     },
                     other => {
-                        fail!(Error::exception(format!("Spread needs an array or iterator, {} given", other.type_name())))
+                        fail!(Error::exception(format!(
+                            "Spread needs an array or iterator, {} given",
+                            other.type_name()
+                        )))
                     }
                 }
             }
@@ -736,7 +775,10 @@ fn segment<'p>(
                         *slot = Value::Array(Array::from_list(vec![value]));
                     }
                     other => {
-                        fail!(Error::exception(format!("Cannot use subscript on {} for writing", other.type_name())))
+                        fail!(Error::exception(format!(
+                            "Cannot use subscript on {} for writing",
+                            other.type_name()
+                        )))
                     }
                 }
             }
@@ -772,7 +814,8 @@ fn segment<'p>(
             }
             Op::Path { dst, src, path } => {
                 let path = &proto.paths[path as usize];
-                let uses = matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
+                let uses =
+                    matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
                 let value = if uses { check!(fetch(regs, src, proto)) } else { Value::None };
                 save!();
                 let v = check!(run_path(m, slot, regs, path, value, inside!()));
@@ -822,8 +865,18 @@ fn segment<'p>(
                     burn!();
                     continue;
                 }
-                let pushed =
-                    push_call(m, stack, slot as u16, callee, index, at, usize::from(argc), None, dst, Mode::Value);
+                let pushed = push_call(
+                    m,
+                    stack,
+                    slot as u16,
+                    callee,
+                    index,
+                    at,
+                    usize::from(argc),
+                    None,
+                    dst,
+                    Mode::Value,
+                );
                 resume!(pushed.map(|()| Flow::Continue));
             }
             Op::CallNative { dst, start, argc, native } => {
@@ -849,7 +902,17 @@ fn segment<'p>(
             }
             Op::CallMethod { dst, start, argc, k } => {
                 save!();
-                resume!(call_method(m, stack, program, slot, proto, base + usize::from(start), usize::from(argc), k, dst));
+                resume!(call_method(
+                    m,
+                    stack,
+                    program,
+                    slot,
+                    proto,
+                    base + usize::from(start),
+                    usize::from(argc),
+                    k,
+                    dst
+                ));
             }
             Op::CallMethodSpread { dst, start, k } => {
                 let args = match std::mem::replace(&mut r!(start + 1), Value::Undef) {
@@ -903,7 +966,9 @@ fn segment<'p>(
                 r!(dst).put(function(FunctionKind::Native(Arc::clone(&program.natives[native as usize]))));
             }
             Op::MakeNativeClass { dst, class } => {
-                r!(dst).put(function(FunctionKind::NativeClass(Arc::clone(&program.native_classes[class as usize]))));
+                r!(dst).put(function(FunctionKind::NativeClass(Arc::clone(
+                    &program.native_classes[class as usize],
+                ))));
             }
             Op::Return { src } => {
                 if matches!(r!(src), Value::Undef) {
@@ -970,7 +1035,10 @@ fn segment<'p>(
                     _ => false,
                 };
                 if !fine {
-                    fail!(Error::exception(format!("foreach needs an array or iterator, {} given", value.type_name())));
+                    fail!(Error::exception(format!(
+                        "foreach needs an array or iterator, {} given",
+                        value.type_name()
+                    )));
                 }
                 r!(iter).put(value);
                 r!(iter + 1) = Value::Number(0.0);
@@ -986,17 +1054,26 @@ fn segment<'p>(
                 }
                 let at = r!(iter + 1).to_number() as usize;
                 let step = match &r!(iter) {
-                    Value::Array(array) => array
-                        .at_position(at)
-                        .map(|(key, v, next)| (if pair { key.to_value() } else { Value::None }, v.clone(), next)),
+                    Value::Array(array) => array.at_position(at).map(|(key, v, next)| {
+                        (if pair { key.to_value() } else { Value::None }, v.clone(), next)
+                    }),
                     Value::Object(object) => {
                         let object = Arc::clone(object);
                         match &object.0 {
-                            ObjectKind::Native { data, .. } => check!(data.next()).map(|(k, v)| (k, v, at + 1)),
+                            ObjectKind::Native { data, .. } => {
+                                check!(data.next()).map(|(k, v)| (k, v, at + 1))
+                            }
                             _ => {
                                 save!();
                                 let top = base + usize::from(proto.registers);
-                                match resume_generator(m, stack, &object, top, dst, Mode::Foreach { iter, pair, to }) {
+                                match resume_generator(
+                                    m,
+                                    stack,
+                                    &object,
+                                    top,
+                                    dst,
+                                    Mode::Foreach { iter, pair, to },
+                                ) {
                                     Ok(Resumed::Running) => {
                                         resume!(Ok(Flow::Continue));
                                         continue;
@@ -1046,7 +1123,9 @@ fn segment<'p>(
                 }
             }
             Op::BarrierExit { src, write } => {
-                let Some(Frame::Script(f)) = m.frames.last_mut() else { fail!(Error::fatal("Frame is missing")) };
+                let Some(Frame::Script(f)) = m.frames.last_mut() else {
+                    fail!(Error::fatal("Frame is missing"))
+                };
                 if let Some(Handler::Barrier(guard)) = f.handlers.pop() {
                     m.barriers = m.barriers.saturating_sub(1);
                     if write {
@@ -1060,7 +1139,15 @@ fn segment<'p>(
             }
             Op::Cache { dst, start, argc, site } => {
                 save!();
-                resume!(cache::run(m, stack, program, site, base + usize::from(start), usize::from(argc), dst));
+                resume!(cache::run(
+                    m,
+                    stack,
+                    program,
+                    site,
+                    base + usize::from(start),
+                    usize::from(argc),
+                    dst
+                ));
             }
             Op::Echo { src } => {
                 let text = check!(defined(regs, src, proto).and_then(ops::to_str));
@@ -1075,7 +1162,8 @@ fn segment<'p>(
                     let main = &program.protos[index as usize];
                     let top = base + usize::from(proto.registers);
                     save!();
-                    let pushed = push_call(m, stack, slot as u16, main, index, top, 0, None, 0, Mode::Discard);
+                    let pushed =
+                        push_call(m, stack, slot as u16, main, index, top, 0, None, 0, Mode::Discard);
                     resume!(pushed.map(|()| Flow::Continue));
                 }
             }
@@ -1163,6 +1251,20 @@ fn call_method(
     dst: Reg,
 ) -> Result<Flow, Error> {
     let name = &proto.consts[k as usize];
+    let simple = match (&stack[at], name) {
+        (Value::Object(object), Value::Str(name)) => match &object.0 {
+            ObjectKind::Script { program: owner, class, .. } if Arc::ptr_eq(owner, program) => {
+                class.methods.get(name).filter(|m| !m.private).map(|m| m.proto)
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some(method) = simple {
+        let callee = &program.protos[method as usize];
+        push_call(m, stack, slot as u16, callee, method, at, argc, None, dst, Mode::Value)?;
+        return Ok(Flow::Continue);
+    }
     let object = match &stack[at] {
         Value::Object(object) => Arc::clone(object),
         other => return Err(no_member(other)),
@@ -1196,11 +1298,17 @@ fn call_method(
             Some(method) => call_native_method(m, stack, &object, method, at + 1, argc, dst),
             None => Err(no_method(&object, text)),
         },
-        ObjectKind::Generator(_) if text == b"next" => call_native_method(m, stack, &object, 0, at + 1, argc, dst),
+        ObjectKind::Generator(_) if text == b"next" => {
+            call_native_method(m, stack, &object, 0, at + 1, argc, dst)
+        }
         ObjectKind::Generator(_) => Err(no_method(&object, text)),
     }
 }
 
 fn no_method(object: &Object, name: &[u8]) -> Error {
-    Error::exception(format!("Class '{}' has no function '{}'", object.class_name(), String::from_utf8_lossy(name)))
+    Error::exception(format!(
+        "Class '{}' has no function '{}'",
+        object.class_name(),
+        String::from_utf8_lossy(name)
+    ))
 }

@@ -8,9 +8,7 @@ use crate::error::Error;
 use crate::mem;
 use crate::object::{Cell, Exception, Function, FunctionKind, Object, ObjectKind};
 use crate::program::{Program, Proto, Reg};
-use crate::registry::{
-    Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message,
-};
+use crate::registry::{Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message};
 use crate::shared::BarrierGuard;
 use crate::string::Str;
 use crate::value::Value;
@@ -54,11 +52,18 @@ pub(crate) enum Mode {
     /// A module body: the result is dropped.
     Discard,
     /// A generator resumed by `foreach`: value to `dst`, key behind it when `pair`, end at `to`.
-    Foreach { iter: Reg, pair: bool, to: u32 },
+    Foreach {
+        iter: Reg,
+        pair: bool,
+        to: u32,
+    },
     /// A generator resumed by `next()`.
     Next,
     /// A generator spread into an array.
-    Spread { array: Reg, values_only: bool },
+    Spread {
+        array: Reg,
+        values_only: bool,
+    },
 }
 
 pub(crate) enum Handler {
@@ -196,6 +201,12 @@ pub(crate) fn push_call(
         return Err(Error::exception("Recursion limit reached"));
     }
     reserve(stack, base);
+    if proto.plain {
+        let mut frame = plain_frame(program, index, base as u32, dst);
+        frame.mode = mode;
+        m.frames.push(Frame::Script(frame));
+        return Ok(());
+    }
     let first = base + usize::from(proto.method);
     if proto.variadic {
         let rest: Vec<Value> = if argc > params {
@@ -324,7 +335,8 @@ pub(crate) fn construct(
 ) -> Result<(), Error> {
     let def = &program.classes[class as usize];
     let props = Mutex::new(def.fields.clone());
-    let object = Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
+    let object =
+        Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
     m.heap.object(&object);
     match def.constructor {
         Some(c) => {
@@ -390,7 +402,7 @@ fn outcome_flow(
     outcome: Outcome,
     at: usize,
     dst: Reg,
-    name: &Cow<'static, str>,
+    name: &str,
 ) -> Result<Flow, Error> {
     match outcome {
         Outcome::Value(value) => {
@@ -404,7 +416,7 @@ fn outcome_flow(
             };
             Ok(Flow::Wait(future))
         }
-        Outcome::End(args) => Ok(Flow::End(name.clone(), args)),
+        Outcome::End(args) => Ok(Flow::End(Cow::Owned(name.to_owned()), args)),
         Outcome::Call(call) => {
             if m.frames.len() >= m.limits.depth {
                 return Err(Error::exception("Recursion limit reached"));
@@ -422,17 +434,19 @@ fn outcome_flow(
 }
 
 /// Calls the function of the native frame on top.
-fn start_callback(m: &mut Machine, stack: &mut Vec<Value>, args: crate::registry::CallArgs) -> Result<Flow, Error> {
+fn start_callback(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    args: crate::registry::CallArgs,
+) -> Result<Flow, Error> {
     let top = m.frames.len() - 1;
     let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
     let start = frame.base as usize;
     // Taken out for the call and put back: no counting for every callback.
     let function = std::mem::take(&mut frame.function);
-    reserve(stack, start + 1 + args.len());
     let argc = args.len();
-    for (i, value) in args.into_iter().enumerate() {
-        stack[start + 1 + i] = value;
-    }
+    reserve(stack, start + 1 + argc);
+    args.place(&mut stack[start + 1..]);
     let flow = call_value(m, stack, &function, start, argc, 0);
     if let Some(Frame::Native(frame)) = m.frames.get_mut(top) {
         frame.function = function;
@@ -441,7 +455,11 @@ fn start_callback(m: &mut Machine, stack: &mut Vec<Value>, args: crate::registry
 }
 
 /// Gives a result to the continuation on top until it needs a script frame, ends or waits.
-pub(crate) fn continue_native(m: &mut Machine, stack: &mut Vec<Value>, mut value: Value) -> Result<Flow, Error> {
+pub(crate) fn continue_native(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    mut value: Value,
+) -> Result<Flow, Error> {
     loop {
         let depth = m.frames.len();
         let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
@@ -574,7 +592,8 @@ pub(crate) fn resume_generator(
 pub(crate) fn yield_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value) -> Result<Flow, Error> {
     let Some(Frame::Script(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
     let base = frame.base as usize;
-    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    let count =
+        usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     let registers: Vec<Value> =
         stack[base..base + count].iter_mut().map(|v| std::mem::replace(v, Value::Undef)).collect();
     let (dst, mode) = (frame.dst, frame.mode);
@@ -653,7 +672,8 @@ pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value
 
 fn clear_window(m: &Machine, stack: &mut [Value], frame: &ScriptFrame) {
     let base = frame.base as usize;
-    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    let count =
+        usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     for slot in &mut stack[base..base + count] {
         slot.put(Value::Undef);
     }

@@ -88,7 +88,11 @@ pub struct NativeCx<'a> {
 }
 
 impl<'a> NativeCx<'a> {
-    pub(crate) fn detached(host: &'a mut dyn Host, shared: &'a Arc<Shared>, limits: &'a Limits) -> NativeCx<'a> {
+    pub(crate) fn detached(
+        host: &'a mut dyn Host,
+        shared: &'a Arc<Shared>,
+        limits: &'a Limits,
+    ) -> NativeCx<'a> {
         let started_s = shared.now();
         NativeCx { host, shared, limits, execution: 0, started_s, at: None }
     }
