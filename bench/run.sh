@@ -9,6 +9,8 @@ tools=$root/bench/smtp
 runs=${RUNS:-5}
 messages=${MESSAGES:-10000}
 dir=${DIR:-$(mktemp -d "$root/target/bench.XXXXXX")}
+# Postfix works as users of its own, which have to get there.
+chmod 755 "$dir"
 mkdir -p "$dir/ours"
 cd "$dir"
 

@@ -3,7 +3,6 @@
 use hsl::{
     Args, Continuation, Error, FunctionDef, NativeCall, NativeCx, Next, Outcome, Shared, Value, shareable,
 };
-use smallvec::smallvec;
 use std::sync::Arc;
 
 /// The functions of the group.
@@ -53,7 +52,7 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
                     (Some(value), _) => Ok(value.into()),
                     (None, Some(function)) => Ok(Outcome::Call(Box::new(NativeCall {
                         function,
-                        args: smallvec![key],
+                        args: [key].into(),
                         then: Box::new(|_: &mut NativeCx<'_>, result: Value| Ok(Next::Value(result))),
                     }))),
                     (None, None) => Ok(Value::None.into()),
@@ -163,7 +162,7 @@ fn with_old(
     match try_change(cx, args.bytes(0), &mut apply) {
         Ok((result, Some(old))) => Ok(Outcome::Call(Box::new(NativeCall {
             function,
-            args: smallvec![key, old],
+            args: [key, old].into(),
             then: Box::new(move |_: &mut NativeCx<'_>, _: Value| Ok(Next::Value(result.clone()))),
         }))),
         Ok((result, None)) => Ok(result.into()),
@@ -193,7 +192,9 @@ fn update(cx: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let current = match try_change(cx, args.bytes(0), |slot| slot.clone()) {
         Ok(current) => current,
         Err(_) => {
-            return Err(Error::exception("memory_update(): the key is inside a barrier of another execution"));
+            return Err(Error::exception(
+                "memory_update(): the key is inside a barrier of another execution",
+            ));
         }
     };
     let existed = current.is_some();
@@ -208,7 +209,7 @@ fn update(cx: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let (key, value) = (args.get(0).clone(), args.take(1));
     Ok(Outcome::Call(Box::new(NativeCall {
         function: args.take(2),
-        args: smallvec![key, current, value],
+        args: vec![key, current, value].into(),
         then: Box::new(then),
     })))
 }

@@ -5,7 +5,6 @@ use hsl::{
     Args, Array, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Regex, Str,
     Value,
 };
-use smallvec::smallvec;
 
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
@@ -85,28 +84,18 @@ fn group_array(regex: &Regex, subject: &[u8], groups: &Groups) -> Array {
 struct Matches {
     regex: Regex,
     at: usize,
-    last_end: Option<usize>,
 }
 
 impl Matches {
     fn new(regex: Regex) -> Matches {
-        Matches { regex, at: 0, last_end: None }
+        Matches { regex, at: 0 }
     }
 
     fn next(&mut self, subject: &[u8]) -> Result<Option<Groups>, Error> {
-        loop {
-            let Some(groups) = self.regex.groups(subject, self.at)? else { return Ok(None) };
-            let Some((start, end)) = groups.first().copied().flatten() else { return Ok(None) };
-            let empty_again = start == end && self.last_end == Some(end);
-            self.at = if start == end { self.step(subject, end) } else { end };
-            if !empty_again {
-                self.last_end = Some(end);
-                return Ok(Some(groups));
-            }
-            if self.at > subject.len() {
-                return Ok(None);
-            }
-        }
+        let Some(groups) = self.regex.groups(subject, self.at)? else { return Ok(None) };
+        let Some((start, end)) = groups.first().copied().flatten() else { return Ok(None) };
+        self.at = if start == end { self.step(subject, end) } else { end };
+        Ok(Some(groups))
     }
 
     fn step(&self, subject: &[u8], at: usize) -> usize {
@@ -206,7 +195,7 @@ impl Continuation for Replace {
         result.write_string(&mut self.out);
         check_string("pcre_replace", self.out.len())?;
         Ok(match self.advance()? {
-            Some(groups) => Next::Again(smallvec![groups]),
+            Some(groups) => Next::Again([groups].into()),
             None => Next::Value(self.finish()),
         })
     }
@@ -222,7 +211,7 @@ fn replace(_: &mut NativeCx<'_>, mut a: Args<'_>) -> Result<Outcome, Error> {
         return Ok(match state.advance()? {
             Some(groups) => Outcome::Call(Box::new(NativeCall {
                 function: a.take(1),
-                args: smallvec![groups],
+                args: [groups].into(),
                 then: Box::new(state),
             })),
             None => state.finish().into(),

@@ -82,7 +82,7 @@ fn field(out: &mut Vec<u8>, spec: &Spec, kind: u8, value: &Value) -> Result<(), 
     let mut align = b'>';
     match kind {
         b's' => {
-            value.write_string(&mut text);
+            crate::ops::write_string(value, &mut text)?;
             if let Some(p) = spec.precision {
                 text.truncate(p);
             }

@@ -274,23 +274,21 @@ impl Lexer<'_> {
             _ => 10,
         };
         let mut text = String::new();
-        let value;
-        if radix == 10 {
+        let value = if radix == 10 {
             self.digits(&mut text, 10);
             if self.peek(0) == b'.' && self.peek(1).is_ascii_digit() {
                 self.at += 1;
                 text.push('.');
                 self.digits(&mut text, 10);
             }
-            value = text.parse().unwrap_or(f64::NAN);
+            text.parse().unwrap_or(f64::NAN)
         } else {
             self.at += 2;
             self.digits(&mut text, radix);
-            value = text
-                .chars()
+            text.chars()
                 .filter_map(|c| c.to_digit(radix))
-                .fold(0.0, |acc, d| acc * f64::from(radix) + f64::from(d));
-        }
+                .fold(0.0, |acc, d| acc * f64::from(radix) + f64::from(d))
+        };
         let bad_tail = is_name(self.peek(0)) || (self.peek(0) == b'.' && self.peek(1).is_ascii_digit());
         if bad_tail || text.is_empty() {
             while is_name(self.peek(0)) || (self.peek(0) == b'.' && self.peek(1).is_ascii_digit()) {

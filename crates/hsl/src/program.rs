@@ -558,10 +558,15 @@ pub(crate) struct Proto {
     pub(crate) variadic: bool,
     pub(crate) method: bool,
     pub(crate) generator: bool,
+    /// Neither variadic nor a generator, without cells: a call only pushes a frame.
+    pub(crate) plain: bool,
     /// Class whose private members it may use.
     pub(crate) class: Option<u32>,
     pub(crate) span: Span,
 }
+
+/// Member names come from programs, not from clients; speed matters more than seeding.
+pub(crate) type Hasher = foldhash::fast::FixedState;
 
 /// A class of a script.
 #[derive(Debug)]
@@ -569,11 +574,11 @@ pub struct ClassDef {
     pub(crate) name: Arc<str>,
     /// Initial values of instance variables.
     pub(crate) fields: Array,
-    pub(crate) guarded: HashMap<Str, Guard>,
+    pub(crate) guarded: HashMap<Str, Guard, Hasher>,
     pub(crate) constructor: Option<u32>,
-    pub(crate) methods: HashMap<Str, MethodDef>,
-    pub(crate) statics: HashMap<Str, StaticDef>,
-    pub(crate) static_methods: HashMap<Str, MethodDef>,
+    pub(crate) methods: HashMap<Str, MethodDef, Hasher>,
+    pub(crate) statics: HashMap<Str, StaticDef, Hasher>,
+    pub(crate) static_methods: HashMap<Str, MethodDef, Hasher>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -94,7 +94,7 @@ impl Regex {
     /// # Errors
     /// As [`new`](Regex::new).
     pub fn from_string(text: &[u8]) -> Result<Regex, String> {
-        static CACHE: LazyLock<Mutex<(HashMap<Str, (Regex, u64)>, u64)>> = LazyLock::new(Default::default);
+        static CACHE: LazyLock<Mutex<Recent>> = LazyLock::new(Default::default);
         {
             let mut guard = CACHE.lock();
             let (map, clock) = &mut *guard;
@@ -204,6 +204,9 @@ impl Regex {
         self.0.flags.contains(&b'u')
     }
 }
+
+/// Patterns with the time of their last use, and the clock that counts uses.
+type Recent = (HashMap<Str, (Regex, u64)>, u64);
 
 /// Splits `/pattern/flags`; any other text is the pattern.
 fn split(text: &[u8]) -> (&[u8], &[u8]) {

@@ -11,7 +11,6 @@ use crate::shared::Shared;
 use crate::string::Str;
 use crate::value::Value;
 use crate::vm::{Host, Limits, NativeCx};
-use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -155,7 +154,48 @@ pub struct Param {
 pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
 
 /// Arguments of a callback.
-pub type CallArgs = SmallVec<[Value; 2]>;
+pub struct CallArgs {
+    first: [Value; 2],
+    len: usize,
+    more: Vec<Value>,
+}
+
+impl CallArgs {
+    pub(crate) fn len(&self) -> usize {
+        self.len + self.more.len()
+    }
+
+    /// Moves the arguments to the front of `slots`, which has room for all.
+    #[inline]
+    pub(crate) fn place(self, slots: &mut [Value]) {
+        for (slot, value) in slots.iter_mut().zip(self.first).take(self.len) {
+            slot.put(value);
+        }
+        for (slot, value) in slots.iter_mut().skip(self.len).zip(self.more) {
+            slot.put(value);
+        }
+    }
+}
+
+impl From<[Value; 1]> for CallArgs {
+    #[inline]
+    fn from([a]: [Value; 1]) -> CallArgs {
+        CallArgs { first: [a, Value::Undef], len: 1, more: Vec::new() }
+    }
+}
+
+impl From<[Value; 2]> for CallArgs {
+    #[inline]
+    fn from(first: [Value; 2]) -> CallArgs {
+        CallArgs { first, len: 2, more: Vec::new() }
+    }
+}
+
+impl From<Vec<Value>> for CallArgs {
+    fn from(more: Vec<Value>) -> CallArgs {
+        CallArgs { first: [Value::Undef, Value::Undef], len: 0, more }
+    }
+}
 
 /// How a native function goes on.
 pub enum Outcome {

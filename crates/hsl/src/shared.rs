@@ -350,8 +350,10 @@ impl Drop for BarrierGuard {
 /// Whether a value may be seen by other executions: plain data and objects that lock themselves.
 pub fn shareable(value: &Value) -> bool {
     let mut work = vec![value.clone()];
+    let mut seen = std::collections::HashSet::new();
     while let Some(v) = work.pop() {
         match &v {
+            Value::Array(a) if !seen.insert(a.address()) => {}
             Value::Array(a) => {
                 for (k, v) in a.iter() {
                     work.push(v.clone());

@@ -181,7 +181,7 @@ impl Generator<'_> {
             return Ok(());
         }
         let mark = self.mark();
-        let result = self.into_inner(e, dst);
+        let result = self.expr_into(e, dst);
         self.release_to(mark);
         result
     }
@@ -206,7 +206,7 @@ impl Generator<'_> {
         }
     }
 
-    fn into_inner(&mut self, e: &Expr, dst: Reg) -> Gen<()> {
+    fn expr_into(&mut self, e: &Expr, dst: Reg) -> Gen<()> {
         let span = e.span;
         match &*e.kind {
             ExprKind::None | ExprKind::Bool(_) | ExprKind::Number(_) | ExprKind::Str(_) => {
@@ -220,7 +220,7 @@ impl Generator<'_> {
                 Err(message) => return self.stop(span, message),
             },
             ExprKind::Var(name) => self.load_variable(name, dst, span)?,
-            ExprKind::Paren(inner) => self.into_inner(inner, dst)?,
+            ExprKind::Paren(inner) => self.expr_into(inner, dst)?,
             ExprKind::Array(elements) => self.array(elements, dst, span)?,
             ExprKind::Closure(decl) => self.closure(decl, dst, span)?,
             ExprKind::Match { subject, arms, default } => {

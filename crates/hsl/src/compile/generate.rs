@@ -361,11 +361,11 @@ impl Generator<'_> {
         let mut class = ClassDef {
             name: Arc::from(&*decl.name),
             fields: Array::new(),
-            guarded: HashMap::new(),
+            guarded: HashMap::default(),
             constructor: None,
-            methods: HashMap::new(),
-            statics: HashMap::new(),
-            static_methods: HashMap::new(),
+            methods: HashMap::default(),
+            statics: HashMap::default(),
+            static_methods: HashMap::default(),
         };
         for var in &decl.vars {
             let value = match &var.value {
@@ -527,6 +527,7 @@ impl Generator<'_> {
         if let Some(mut f) = self.functions.pop() {
             thread_jumps(&mut f.proto.code);
             f.proto.registers = f.proto.registers.max(f.proto.names.len() as u16) + 1;
+            f.proto.plain = !f.proto.variadic && !f.proto.generator && f.proto.cell_names.is_empty();
             self.program.protos[f.index as usize] = f.proto;
         }
     }

@@ -12,7 +12,7 @@ use crate::array::Array;
 use crate::ast::{Import, ImportWhat, Name, Stmt, StmtKind};
 use crate::diag::{Diagnostic, Severity, SourceFile, SourceMap, Span};
 use crate::loader::{LoadError, Loader, NoFiles, resolve};
-use crate::parser::{Includes, parse};
+use crate::parser::{Entered, Includes, parse};
 use crate::program::Program;
 use crate::registry::Registry;
 use crate::string::Str;
@@ -322,7 +322,7 @@ impl Unit<'_> {
 }
 
 impl Includes for Unit<'_> {
-    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<(u32, Arc<[u8]>)>, String> {
+    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<Entered>, String> {
         let importer = self.including.last().cloned().unwrap_or_default();
         let path = resolve(path.as_bytes(), &importer)?;
         if self.including.contains(&path) {

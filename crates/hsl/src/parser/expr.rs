@@ -161,7 +161,7 @@ impl Parser<'_> {
         let span = self.span();
         if let Tok::Punct(p) = *self.tok() {
             if p == "=" {
-                let target = self.to_target(left)?;
+                let target = self.pattern(left)?;
                 self.check_target(&target, span, true)?;
                 self.advance();
                 let value = self.expression()?;
@@ -193,7 +193,7 @@ impl Parser<'_> {
     }
 
     /// Turns an array literal into a destructuring pattern; other expressions stay.
-    pub(super) fn to_target(&mut self, e: Expr) -> Parsed<Expr> {
+    pub(super) fn pattern(&mut self, e: Expr) -> Parsed<Expr> {
         let span = e.span;
         match *e.kind {
             ExprKind::Array(elements) => {
@@ -224,7 +224,7 @@ impl Parser<'_> {
                     let span = target.span;
                     let (target, default) = match *target.kind {
                         ExprKind::Assign { target, value } => (target, Some(value)),
-                        kind => (self.to_target(Expr { kind: Box::new(kind), ..target })?, None),
+                        kind => (self.pattern(Expr { kind: Box::new(kind), ..target })?, None),
                     };
                     self.check_target(&target, span, true)?;
                     pattern.items.push((key, target, default));

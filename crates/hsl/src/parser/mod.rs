@@ -29,10 +29,13 @@ pub(crate) struct Recover;
 
 type Parsed<T> = Result<T, Recover>;
 
+/// Number and text of an included file.
+pub(crate) type Entered = (u32, Arc<[u8]>);
+
 /// Answers `include` statements while the parser runs.
 pub(crate) trait Includes {
     /// Finds the file; `None` when it is to be skipped. [`Includes::leave`] follows when a file was returned.
-    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<(u32, Arc<[u8]>)>, String>;
+    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<Entered>, String>;
     /// The included file has been parsed.
     fn leave(&mut self);
 }
@@ -161,9 +164,7 @@ impl<'a> Parser<'a> {
     fn report(&mut self, span: Span, message: impl Into<String>) {
         // A lexical error usually makes the tokens after it senseless; one message is enough for it.
         let follows = self.errors.iter().any(|e| self.lexical_errors && e.span.offset <= span.offset);
-        if self.errors.len() < ERRORS_MAX && !follows {
-            self.errors.push(SyntaxError { span, message: message.into() });
-        } else if self.errors.is_empty() {
+        if self.errors.is_empty() || (self.errors.len() < ERRORS_MAX && !follows) {
             self.errors.push(SyntaxError { span, message: message.into() });
         }
     }
@@ -277,7 +278,7 @@ mod tests {
     struct NoIncludes;
 
     impl Includes for NoIncludes {
-        fn enter(&mut self, _: &Str, _: Span, _: bool) -> Result<Option<(u32, Arc<[u8]>)>, String> {
+        fn enter(&mut self, _: &Str, _: Span, _: bool) -> Result<Option<Entered>, String> {
             Ok(None)
         }
         fn leave(&mut self) {}

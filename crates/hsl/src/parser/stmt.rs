@@ -277,7 +277,7 @@ impl Parser<'_> {
     fn loop_target(&mut self) -> Parsed<Expr> {
         let span = self.span();
         let e = self.nested(Self::postfix_target)?;
-        match self.to_target(e)? {
+        match self.pattern(e)? {
             t if t.assignable() => Ok(t),
             _ => self.fail_at(span, "Loop target must be assignable"),
         }

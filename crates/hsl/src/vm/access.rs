@@ -54,7 +54,7 @@ pub(crate) fn property(object: &Arc<Object>, key: &Value, inside: Inside<'_>) ->
             if !class.guarded.is_empty() {
                 check_read(class, name.as_bytes(), inside)?;
             }
-            if let Some(value) = props.lock().get_bytes(name.as_bytes()) {
+            if let Some(value) = props.lock().get_name(name) {
                 return Ok(value.clone());
             }
             match class.methods.get(name) {
@@ -114,6 +114,13 @@ pub(crate) fn set_property(
         && !class.guarded.is_empty()
     {
         check_write(class, name.as_bytes(), inside)?;
+    }
+    if let Value::Str(name) = key
+        && let Some(slot) = props.lock().get_name_mut(name)
+    {
+        // No destructor of a value takes a lock.
+        slot.put(value);
+        return Ok(());
     }
     let key = ops::key(key)?;
     let old = props.lock().insert(key, value);

@@ -84,7 +84,7 @@ pub struct NativeCx<'a> {
     limits: &'a Limits,
     execution: u64,
     started_s: f64,
-    at: Option<(&'a Program, Span)>,
+    at: Option<(&'a [Frame], &'a [ProgramState])>,
 }
 
 impl<'a> NativeCx<'a> {
@@ -124,7 +124,9 @@ impl<'a> NativeCx<'a> {
 
     /// The place of the call.
     pub fn place(&self) -> Option<Place> {
-        self.at.map(|(program, span)| program.sources.place(span))
+        let (calls, programs) = self.at?;
+        let (program, span) = frames::current_span(calls, programs)?;
+        Some(programs[program].program.sources.place(span))
     }
 
     /// Raises when `bytes` more would exceed the memory limit; to be asked before large allocations.
