@@ -64,19 +64,22 @@ impl Hook {
     }
 }
 
+/// Gets the output of `echo`.
+pub type EchoSink = Box<dyn FnMut(&[u8]) + Send>;
+
 /// What the daemon gives to an execution of a hook.
 pub struct HookHost {
     /// Gets the output of `echo`.
-    pub log: Box<dyn FnMut(&[u8]) + Send>,
+    pub log: EchoSink,
     /// Metadata of the entry, for the delivery hooks.
-    pub metadata: Vec<(String, Vec<u8>)>,
+    pub metadata: options::Metadata,
     /// `SetMetaData` was called.
     pub metadata_changed: bool,
 }
 
 impl HookHost {
     /// With a sink for `echo` and no metadata.
-    pub fn new(log: Box<dyn FnMut(&[u8]) + Send>) -> HookHost {
+    pub fn new(log: EchoSink) -> HookHost {
         HookHost { log, metadata: Vec::new(), metadata_changed: false }
     }
 }

@@ -5,6 +5,12 @@ use super::Hook;
 use hsl::{Array, Error, Key, Value};
 use mail::Address;
 
+/// Metadata of an entry: key and value.
+pub type Metadata = Vec<(String, Vec<u8>)>;
+
+/// Class, subject and detail of an enhanced status code.
+pub type EnhancedCode = (u16, u16, u16);
+
 /// Accepted, refused for good or for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the functions of the scripts")]
@@ -85,7 +91,7 @@ impl<'a> Reader<'a> {
         self.get(key).map(|value| read_address(key, value)).transpose()
     }
 
-    fn metadata(&self, key: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, Error> {
+    fn metadata(&self, key: &str) -> Result<Option<Metadata>, Error> {
         self.get(key).map(|value| read_metadata(key, value)).transpose()
     }
 
@@ -116,7 +122,7 @@ pub fn read_address(key: &str, value: &Value) -> Result<Address, Error> {
 }
 
 /// Metadata: an array with string keys and string values.
-pub fn read_metadata(key: &str, value: &Value) -> Result<Vec<(String, Vec<u8>)>, Error> {
+pub fn read_metadata(key: &str, value: &Value) -> Result<Metadata, Error> {
     let Value::Array(array) = value else { return Err(expected(key, "array", value)) };
     array
         .iter()
@@ -135,7 +141,7 @@ pub struct ReplyOptions {
     /// Replaces the default code.
     pub code: Option<u16>,
     /// Replaces the default enhanced code; `Some(None)` suppresses it.
-    pub enhanced: Option<Option<(u16, u16, u16)>>,
+    pub enhanced: Option<Option<EnhancedCode>>,
     /// Close after the reply.
     pub disconnect: bool,
     /// `sender` of mailfrom, `recipient` of rcptto.
@@ -241,7 +247,7 @@ fn read_code(codes: &Reader<'_>, verdict: Verdict) -> Result<Option<u16>, Error>
     Ok(Some(code as u16))
 }
 
-fn read_enhanced(codes: &Reader<'_>) -> Result<Option<Option<(u16, u16, u16)>>, Error> {
+fn read_enhanced(codes: &Reader<'_>) -> Result<Option<Option<EnhancedCode>>, Error> {
     let Some(value) = codes.get("enhanced") else { return Ok(None) };
     let Value::Array(list) = value else { return Err(expected("enhanced", "array", value)) };
     if list.is_empty() {
@@ -299,7 +305,7 @@ impl DsnOptions {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EnqueueOptions {
     /// Stored with the entry.
-    pub metadata: Vec<(String, Vec<u8>)>,
+    pub metadata: Metadata,
     /// HOLD instead of ACTIVE.
     pub hold: bool,
     /// Job id.
@@ -533,7 +539,7 @@ pub struct BounceOptions {
     /// Its envelope recipient.
     pub recipient: Option<Address>,
     /// Added to its entry.
-    pub metadata: Vec<(String, Vec<u8>)>,
+    pub metadata: Metadata,
     /// Job id of its entry.
     pub job_id: Option<String>,
     /// Replaces the subject's prefix.

@@ -145,7 +145,6 @@ pub async fn mail(
 }
 
 /// Runs the rcptto hook.
-#[expect(clippy::too_many_arguments, reason = "the facts of one command")]
 pub async fn rcpt(
     script: &Script,
     connection: &Connection,
