@@ -140,8 +140,14 @@ impl Engine {
         let now = clock::now();
         let (message, entries) =
             super::load::to_queue(staging.id(), &record.meta, &record.entries, staging.len());
+        let id = staging.id();
         self.spool.commit(staging, record).await?;
-        self.queue.lock().insert(now, message, entries)?;
+        let inserted = self.queue.lock().insert(now, message, entries);
+        if let Err(refused) = inserted {
+            // The client is told to come again, so the stored copy must not come back after a restart.
+            self.spool.remove(id, spool::Durability::Synced).await?;
+            return Err(refused.into());
+        }
         self.wake();
         Ok(())
     }
