@@ -139,8 +139,13 @@ impl Connection {
             starttls: wish,
         };
         let client = Client::new(settings);
-        let connection =
-            Connection { stream: Stream::Plain(stream), client, info, transport: transport.clone() };
+        let connection = Connection {
+            stream: Stream::Plain(stream),
+            client,
+            info,
+            transport: transport.clone(),
+            waiting: None,
+        };
         connection.greet(route.remote_mx, tls).await
     }
 
