@@ -1,9 +1,10 @@
 //! Black-box tests over the real binaries, with real peers on loopback.
 //!
 //! A [`Server`] is an `smtpd` process in a folder of its own; [`sink`] is a next hop that remembers what it
-//! took, [`client`] a sender that knows what it was promised, [`zone`] a real name server.
+//! took, [`peer`] one in trouble, [`client`] a sender that knows what it was promised, [`zone`] a real name server.
 
 pub mod client;
+pub mod peer;
 pub mod sink;
 pub mod zone;
 
@@ -135,7 +136,9 @@ impl Server {
 
     /// Everything logged so far.
     pub fn log(&self) -> String {
-        std::fs::read(self.path("log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(self.path("log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Sends SIGKILL and waits for the end.

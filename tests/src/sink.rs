@@ -65,7 +65,13 @@ impl Sink {
 
     /// Messages taken since a moment.
     pub fn count_since(&self, moment: Instant) -> usize {
-        self.taken.lock().expect("no thread panics with it").iter().rev().take_while(|t| t.at >= moment).count()
+        self.taken
+            .lock()
+            .expect("no thread panics with it")
+            .iter()
+            .rev()
+            .take_while(|t| t.at >= moment)
+            .count()
     }
 
     /// Connections open now.
@@ -77,7 +83,8 @@ impl Sink {
         stream.set_nodelay(true)?;
         let mut machine = Server::new(Settings::new("sink.test.example"));
         machine.greet(None);
-        let (mut helo, mut from, mut to, mut content) = (String::new(), String::new(), String::new(), Vec::new());
+        let (mut helo, mut from, mut to, mut content) =
+            (String::new(), String::new(), String::new(), Vec::new());
         let mut buffer = [0; 16 * 1024];
         let ok = || Reply::new(250, None, "Ok");
         loop {

@@ -1,10 +1,11 @@
 //! The main way: in over SMTP, decided by scripts, out over SMTP.
 
 use blackbox::client::{Sender, send};
+use blackbox::peer::smtp_sink;
 use blackbox::sink::Sink;
 use blackbox::zone::Zone;
-use blackbox::{PATIENCE, Process, Server, free_port, system_program, wait_for_port, wait_until};
-use std::process::{Command, Stdio};
+use blackbox::{PATIENCE, Server, system_program, wait_until};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const RELAY: &str = r#"
@@ -35,15 +36,7 @@ fn without_received(content: &[u8]) -> &[u8] {
 #[test]
 fn relays_ten_thousand_messages_by_mx_and_loses_none() {
     let zone = Zone::start("@ IN MX 10 mx1\n@ IN MX 20 mx2\nmx1 IN A 127.0.0.1\nmx2 IN A 127.0.0.1\n");
-    let port = free_port();
-    let sink = Command::new(system_program("smtp-sink"))
-        .args(["-c", &format!("127.0.0.1:{port}"), "200"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("smtp-sink starts");
-    let _sink = Process(sink);
-    wait_for_port(port);
+    let (port, _sink) = smtp_sink();
     let app = r#"
 version: "6.9"
 servers: [{id: in, transport: mx, concurrency: {total: 200}, phases: {connect: {remoteptr: false}}}]
@@ -51,10 +44,25 @@ transportgroups: [{id: g, transports: [{id: mx, connection: {port: @SINK}, sessi
 resolver: {servers: [{address: 127.0.0.1, port: @DNS}], cache: {size: 1000}}
 "#;
     let server = Server::start(app, &[("SINK", port.to_string()), ("DNS", zone.port.to_string())]);
-    server.write("policy.yaml", "version: \"6.9\"\npolicies: [{fields: [remotemx], default: {concurrency: 50}}]\n");
+    server.write(
+        "policy.yaml",
+        "version: \"6.9\"\npolicies: [{fields: [remotemx], default: {concurrency: 50}}]\n",
+    );
     server.ctl(&["queue", "policy", "reload"]);
     let status = Command::new(system_program("smtp-source"))
-        .args(["-s", "20", "-m", "10000", "-l", "4096", "-d", "-f", "a@sender.example", "-t", "b@test.example"])
+        .args([
+            "-s",
+            "20",
+            "-m",
+            "10000",
+            "-l",
+            "4096",
+            "-d",
+            "-f",
+            "a@sender.example",
+            "-t",
+            "b@test.example",
+        ])
         .arg(format!("127.0.0.1:{}", server.port))
         .status()
         .expect("smtp-source starts");
@@ -148,15 +156,27 @@ scripting:
     let refused = sender.send("a@b.example", "c@d.example", b"X-Spam: yes\r\n\r\nx\r\n").unwrap();
     assert_eq!(refused.result.as_ref().unwrap().to_string(), "554 5.7.9 No spam please");
     let taken = sender.send("a@b.example", "C@D.example", b"Subject: old\r\nTo: c\r\n\r\nbody\r\n").unwrap();
-    assert!(taken.is_delivered() && taken.result.as_ref().unwrap().to_string().contains("taken as "), "{taken:?}");
+    assert!(
+        taken.is_delivered() && taken.result.as_ref().unwrap().to_string().contains("taken as "),
+        "{taken:?}"
+    );
     wait_until("both arrive", || first.count() == 1 && second.count() == 1);
     let text = |sink: &Sink| String::from_utf8(sink.taken()[0].content.clone()).unwrap();
     let (one, two) = (text(&first), text(&second));
     assert!(one.contains("Subject: new subject\r\n") && one.contains("X-Added: one\r\n"), "{one}");
-    assert!(two.contains("Subject: old\r\n") && two.contains("X-Added: two\r\n") && !two.contains("one"), "{two}");
+    assert!(
+        two.contains("Subject: old\r\n") && two.contains("X-Added: two\r\n") && !two.contains("one"),
+        "{two}"
+    );
     let (one, two) = (&first.taken()[0], &second.taken()[0]);
-    assert_eq!((one.from.as_str(), one.to.as_str(), one.helo.as_str()), ("a@b.example", "C@d.example", "mx.test.example"));
-    assert_eq!((two.from.as_str(), two.to.as_str(), two.helo.as_str()), ("", "archive@example.org", "two.test.example"));
+    assert_eq!(
+        (one.from.as_str(), one.to.as_str(), one.helo.as_str()),
+        ("a@b.example", "C@d.example", "mx.test.example")
+    );
+    assert_eq!(
+        (two.from.as_str(), two.to.as_str(), two.helo.as_str()),
+        ("", "archive@example.org", "two.test.example")
+    );
 }
 
 #[test]
@@ -195,12 +215,23 @@ scripting:
     server.add_startup("logging: {level: debug}\n");
     let mut server = server;
     server.launch();
-    let talk = |input: &str| blackbox::client::talk(server.port, input.as_bytes(), Duration::from_millis(700));
-    let session = talk("EHLO me\r\nMAIL FROM:<A@b.example>\r\nRCPT TO:<error@d.example>\r\nRCPT TO:<later@d.example>\r\nRCPT TO:<ok@d.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n");
+    let talk =
+        |input: &str| blackbox::client::talk(server.port, input.as_bytes(), Duration::from_millis(700));
+    let session = talk(
+        "EHLO me\r\nMAIL FROM:<A@b.example>\r\nRCPT TO:<error@d.example>\r\nRCPT TO:<later@d.example>\r\nRCPT TO:<ok@d.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n",
+    );
     let expected = [
-        "220 hello 127.0.0.1", "250-mx.test.example", "250-PIPELINING", "250 XTEST", "250 2.1.0 Ok",
-        "450 4.3.2 Temporary server error", "450 4.3.2 Try again later", "250 2.1.5 Ok",
-        "354 Start mail input; end with <CRLF>.<CRLF>", "250 2.0.0 Ok: queued as ", "221 2.0.0 Bye",
+        "220 hello 127.0.0.1",
+        "250-mx.test.example",
+        "250-PIPELINING",
+        "250 XTEST",
+        "250 2.1.0 Ok",
+        "450 4.3.2 Temporary server error",
+        "450 4.3.2 Try again later",
+        "250 2.1.5 Ok",
+        "354 Start mail input; end with <CRLF>.<CRLF>",
+        "250 2.0.0 Ok: queued as ",
+        "221 2.0.0 Bye",
     ];
     let lines: Vec<&str> = session.lines().collect();
     assert_eq!(lines.len(), expected.len(), "{session}");
@@ -210,7 +241,12 @@ scripting:
     wait_until("it arrives", || sink.count() == 1);
     let taken = &sink.taken()[0];
     let text = String::from_utf8_lossy(&taken.content);
-    assert!(text.contains("EHLO me") && text.contains("a@b.example") && text.contains("changed@b.example > ok@d.example"), "{text}");
+    assert!(
+        text.contains("EHLO me")
+            && text.contains("a@b.example")
+            && text.contains("changed@b.example > ok@d.example"),
+        "{text}"
+    );
     assert_eq!((taken.from.as_str(), taken.to.as_str()), ("changed@b.example", "r@d.example"));
     assert_eq!(talk("EHLO me\r\nMAIL FROM:<bad@b.example>\r\nNOOP\r\n").lines().last(), Some("554 5.7.1 no"));
     wait_until("the disconnect hook ran", || server.log().contains("bye "));
@@ -221,11 +257,20 @@ scripting:
 #[test]
 fn script_that_spins_delays_nobody() {
     let sink = Sink::start();
-    let app = RELAY.replace("phases: {", "phases: {mailfrom: {hook: spin}, ") + "scripting: {limits: {timeout: 3}, hooks: {mailfrom: [{id: spin, data: 'if ($arguments[\"sender\"] == \"spin@b.example\") forever { $x = 1; } Accept();'}]}}\n";
+    let app = RELAY.replace("phases: {", "phases: {mailfrom: {hook: spin}, ")
+        + "scripting: {limits: {timeout: 3}, hooks: {mailfrom: [{id: spin, data: 'if ($arguments[\"sender\"] == \"spin@b.example\") forever { $x = 1; } Accept();'}]}}\n";
     let server = Server::start(&app, &[("SINK", sink.port.to_string())]);
     let port = server.port;
     let spinners: Vec<_> = (0..4)
-        .map(|_| std::thread::spawn(move || blackbox::client::talk(port, b"EHLO a\r\nMAIL FROM:<spin@b.example>\r\nQUIT\r\n", Duration::from_secs(20))))
+        .map(|_| {
+            std::thread::spawn(move || {
+                blackbox::client::talk(
+                    port,
+                    b"EHLO a\r\nMAIL FROM:<spin@b.example>\r\nQUIT\r\n",
+                    Duration::from_secs(20),
+                )
+            })
+        })
         .collect();
     std::thread::sleep(Duration::from_millis(300));
     for _ in 0..20 {
