@@ -1,9 +1,10 @@
 //! Black-box tests over the real binaries, with real peers on loopback.
 //!
 //! A [`Server`] is an `smtpd` process in a folder of its own; [`sink`] is a next hop that remembers what it
-//! took, [`client`] a sender that knows what it was promised, [`zone`] a real name server.
+//! took, [`peer`] one in trouble, [`client`] a sender that knows what it was promised, [`zone`] a real name server.
 
 pub mod client;
+pub mod peer;
 pub mod sink;
 pub mod zone;
 
@@ -32,6 +33,16 @@ pub fn program(name: &str) -> PathBuf {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
     listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// A free port that the system gives to nobody by itself. A server that is down for a while can come back on it:
+/// no client's own port takes it meanwhile, and no client connects to itself.
+///
+/// # Panics
+/// When there is none.
+pub fn lasting_port() -> u16 {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (0..1000).map(|_| 10_000 + rand::random::<u16>() % 20_000).find(free).expect("loopback has free ports")
 }
 
 /// Waits until `condition` holds.
@@ -102,6 +113,16 @@ impl Server {
     /// Starts the process and waits until it is ready.
     pub fn launch(&mut self) {
         let before = self.log().matches("smtpd: ready").count();
+        self.spawn();
+        wait_until("smtpd is ready", || {
+            let log = self.log();
+            assert!(!log.contains("Could not load configuration"), "{log}");
+            log.matches("smtpd: ready").count() > before
+        });
+    }
+
+    /// Starts the process without waiting.
+    pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a log file");
         let child = Command::new(program("smtpd"))
             .args(["-f", "-c"])
@@ -111,11 +132,6 @@ impl Server {
             .spawn()
             .expect("smtpd starts");
         self.child = Some(child);
-        wait_until("smtpd is ready", || {
-            let log = self.log();
-            assert!(!log.contains("Could not load configuration"), "{log}");
-            log.matches("smtpd: ready").count() > before
-        });
     }
 
     /// Starts a process that is expected to fail; gives its status and what it said.
@@ -232,6 +248,39 @@ fn tail(text: &str, lines: usize) -> String {
 
 fn fill(text: &str, values: &[(&str, String)]) -> String {
     values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("@{name}"), value))
+}
+
+/// Random numbers that a seed repeats (SplitMix64).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// Seeded by the environment variable `BLACKBOX_SEED`, else by the system; prints the seed.
+    ///
+    /// # Panics
+    /// When the variable holds no number.
+    pub fn seeded(test: &str) -> Random {
+        let seed = match std::env::var("BLACKBOX_SEED") {
+            Ok(text) => text.parse().expect("BLACKBOX_SEED is a number"),
+            Err(_) => rand::random(),
+        };
+        println!("{test}: BLACKBOX_SEED={seed}");
+        Random(seed)
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.number() % end
+    }
 }
 
 /// A process that is killed when dropped.

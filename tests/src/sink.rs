@@ -4,7 +4,7 @@ use smtp::Reply;
 use smtp::server::{Event, Server, Settings};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -30,6 +30,8 @@ pub struct Sink {
     pub port: u16,
     taken: Arc<Mutex<Vec<Taken>>>,
     open: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+    down: Arc<AtomicBool>,
 }
 
 impl Sink {
@@ -37,13 +39,20 @@ impl Sink {
     pub fn start() -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let sink = Sink { port, taken: Arc::default(), open: Arc::default() };
+        let sink = Sink {
+            port,
+            taken: Arc::default(),
+            open: Arc::default(),
+            most: Arc::default(),
+            down: Arc::default(),
+        };
         let of_thread = sink.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let sink = of_thread.clone();
                 std::thread::spawn(move || {
-                    sink.open.fetch_add(1, Ordering::SeqCst);
+                    let open = sink.open.fetch_add(1, Ordering::SeqCst) + 1;
+                    sink.most.fetch_max(open, Ordering::SeqCst);
                     // A sender that breaks off is part of the tests.
                     let _ = sink.session(stream);
                     sink.open.fetch_sub(1, Ordering::SeqCst);
@@ -79,6 +88,21 @@ impl Sink {
         self.open.load(Ordering::SeqCst)
     }
 
+    /// The most connections that were open at once.
+    pub fn most_open(&self) -> u64 {
+        self.most.load(Ordering::SeqCst)
+    }
+
+    /// Looks at everything taken so far without copying it.
+    pub fn look<T>(&self, at: impl FnOnce(&[Taken]) -> T) -> T {
+        at(&self.taken.lock().expect("no thread panics with it"))
+    }
+
+    /// Down: connections are closed at once and running sessions break off.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
     fn session(&self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut machine = Server::new(Settings::new("sink.test.example"));
@@ -88,6 +112,9 @@ impl Sink {
         let mut buffer = [0; 16 * 1024];
         let ok = || Reply::new(250, None, "Ok");
         loop {
+            if self.down.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             match machine.next() {
                 Event::NeedInput => {
                     stream.write_all(&machine.take_output())?;

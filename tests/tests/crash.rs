@@ -1,0 +1,214 @@
+//! Kill -9 at any moment: what was answered 250 is delivered (Q1, Q2), and only what was on its way at a kill may
+//! be delivered twice (Q3).
+
+use blackbox::client::Sender;
+use blackbox::sink::Sink;
+use blackbox::{Random, Server, lasting_port, wait_until};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const APP: &str = r#"
+version: "6.9"
+servers: [{id: in, transport: out, phases: {connect: {remoteptr: false}}}]
+queues: {concurrency: {total: 20}}
+transportgroups:
+  - id: g
+    transports:
+      - id: out
+        connection: {server: 127.0.0.1, port: @SINK}
+        session: {tls: {mode: disabled}}
+        retry: {count: 1000000, intervals: [{interval: 1}]}
+"#;
+
+/// A 250 of the sink this close to a kill may not have been recorded.
+const UNRECORDED: Duration = Duration::from_millis(200);
+
+/// Every so many messages one is larger than what goes through the journal.
+const LARGE_EVERY: u64 = 60;
+
+struct Plan {
+    name: &'static str,
+    rounds: u64,
+    startup: &'static str,
+    sink_comes_and_goes: bool,
+}
+
+#[test]
+fn kill_9_loses_nothing_that_was_accepted() {
+    run(&Plan { name: "crash", rounds: 60, startup: "", sink_comes_and_goes: false });
+}
+
+#[test]
+fn kill_9_with_a_next_hop_that_comes_and_goes_loses_nothing() {
+    run(&Plan { name: "crash, sink half down", rounds: 50, startup: "", sink_comes_and_goes: true });
+}
+
+#[test]
+fn kill_9_without_journal_loses_nothing() {
+    let startup = "spool: {journal: {enabled: false}}\n";
+    run(&Plan { name: "crash, no journal", rounds: 25, startup, sink_comes_and_goes: false });
+}
+
+fn run(plan: &Plan) {
+    let mut random = Random::seeded(plan.name);
+    let sink = Sink::start();
+    let mut server = Server::prepare(APP, &[("SINK", sink.port.to_string())]);
+    server.port = lasting_port();
+    server.add_startup(plan.startup);
+    server.launch();
+    let stop = Arc::new(AtomicBool::new(false));
+    let accepted: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
+    let clients: Vec<_> = (0..4).map(|thread| client(thread, server.port, &stop, &accepted)).collect();
+    let switch = plan.sink_comes_and_goes.then(|| switch(&sink, &stop));
+
+    let (mut open, mut recent, mut early) = (0, 0, 0);
+    let mut kills = Vec::new();
+    for _ in 0..plan.rounds {
+        std::thread::sleep(Duration::from_millis(random.below(450)));
+        let before = Instant::now();
+        kills.push(before);
+        open += sink.open();
+        server.kill();
+        recent += before.checked_sub(UNRECORDED).map_or(0, |since| sink.count_since(since) as u64);
+        // What the killed process had left in the sockets ends by itself.
+        wait_until("the sink sees the end", || sink.open() == 0);
+        std::fs::rename(server.path("log"), server.path("log.before")).expect("there is a log");
+        if random.below(4) == 0 {
+            // The recovery is killed as well.
+            early += 1;
+            server.spawn();
+            std::thread::sleep(Duration::from_millis(random.below(120)));
+            let before = Instant::now();
+            kills.push(before);
+            open += sink.open();
+            server.kill();
+            recent += before.checked_sub(UNRECORDED).map_or(0, |since| sink.count_since(since) as u64);
+        }
+        server.launch();
+    }
+    stop.store(true, Ordering::SeqCst);
+    for thread in clients.into_iter().chain(switch) {
+        thread.join().expect("no client panics");
+    }
+    sink.set_down(false);
+    let end = Instant::now() + Duration::from_secs(120);
+    while !server.queue().is_empty() {
+        assert!(Instant::now() < end, "{} entries are left", server.queue().len());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    let accepted = std::mem::take(&mut *accepted.lock().expect("no client panics"));
+    let mut arrivals: HashMap<(u64, u64), Vec<Instant>> = HashMap::new();
+    sink.look(|taken| {
+        for message in taken {
+            let token = token(&message.content);
+            assert!(message.content.ends_with(&content(token)), "{token:?} arrived altered");
+            arrivals.entry(token).or_default().push(message.at);
+        }
+    });
+    let lost: Vec<_> = accepted.iter().filter(|token| !arrivals.contains_key(token)).collect();
+    // Each arrival that was followed by another has to lie at a kill.
+    let at_a_kill =
+        |at: &Instant| kills.iter().any(|kill| *at + UNRECORDED >= *kill && *at <= *kill + UNRECORDED);
+    let repeated = arrivals.values().flat_map(|times| times[..times.len() - 1].iter());
+    let (explained, strange): (Vec<Instant>, Vec<Instant>) = repeated.copied().partition(|at| at_a_kill(at));
+    let duplicates = (explained.len() + strange.len()) as u64;
+    let bound = open + recent;
+    println!(
+        "{}: {} kills ({early} during recovery), {} accepted, {} delivered, {} lost, {duplicates} duplicates, \
+         in flight at the kills at most {bound} ({open} connections, {recent} replies just before)",
+        plan.name,
+        plan.rounds + early,
+        accepted.len(),
+        arrivals.len(),
+        lost.len(),
+    );
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    assert!(
+        strange.is_empty(),
+        "{} were sent again though their end should have been recorded",
+        strange.len()
+    );
+    assert!(duplicates <= bound, "{duplicates} duplicates, at most {bound} were in flight");
+    assert!(accepted.len() as u64 > plan.rounds * 5, "too few messages to mean anything");
+
+    // What is over stays over.
+    wait_until("the spool is empty", || server.hqf_files().is_empty());
+    let count = sink.count();
+    assert_eq!(server.stop(), Some(0));
+    server.launch();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(server.queue().is_empty() && sink.count() == count, "sent again after the end");
+    assert_eq!(std::fs::read_dir(server.path("spool/incoming")).expect("a spool").count(), 0);
+}
+
+/// Sends as fast as it can over connections that break, and notes what was accepted.
+fn client(
+    thread: u64,
+    port: u16,
+    stop: &Arc<AtomicBool>,
+    accepted: &Arc<Mutex<Vec<(u64, u64)>>>,
+) -> JoinHandle<()> {
+    let (stop, accepted) = (stop.clone(), accepted.clone());
+    std::thread::spawn(move || {
+        let (mut sender, mut number) = (None, 0);
+        while !stop.load(Ordering::SeqCst) {
+            let Some(session) = &mut sender else {
+                match Sender::connect(port) {
+                    Ok(session) => sender = Some(session),
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+                continue;
+            };
+            number += 1;
+            let token = (thread, number);
+            match session.send("a@sender.example", "b@test.example", &content(token)) {
+                Ok(outcome) if outcome.is_delivered() => {
+                    accepted.lock().expect("no client panics").push(token);
+                }
+                // Killed, or refused while starting: nothing was promised.
+                _ => sender = None,
+            }
+        }
+    })
+}
+
+/// Turns the sink off and on.
+fn switch(sink: &Sink, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let (sink, stop) = (sink.clone(), stop.clone());
+    std::thread::spawn(move || {
+        let mut down = false;
+        while !stop.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(700));
+            down = !down;
+            sink.set_down(down);
+        }
+    })
+}
+
+/// The message of a token, the same at every call.
+fn content(token: (u64, u64)) -> Vec<u8> {
+    let (thread, number) = token;
+    let bytes = match (thread * 17 + number) % LARGE_EVERY {
+        0 => 1_300_000,
+        other => other as usize * 100,
+    };
+    let mut text = format!("Subject: token {thread} {number}\r\n\r\n").into_bytes();
+    while text.len() < bytes {
+        text.extend_from_slice(
+            format!("{number} line at {} of a message that is long enough to matter\r\n", text.len())
+                .as_bytes(),
+        );
+    }
+    text
+}
+
+fn token(content: &[u8]) -> (u64, u64) {
+    let head = String::from_utf8_lossy(&content[..content.len().min(1000)]).into_owned();
+    let line = head.lines().find_map(|line| line.strip_prefix("Subject: token ")).expect("our subject");
+    let (thread, number) = line.split_once(' ').expect("two numbers");
+    (thread.parse().expect("a number"), number.parse().expect("a number"))
+}
