@@ -1,11 +1,14 @@
 //! The HSL standard library: one module per group of the manual, registered in one table.
 
+mod aliases;
 mod array;
+mod collections;
 mod data;
 mod datatypes;
 mod encoding;
 mod math;
 mod memory;
+mod misc;
 mod regex;
 mod string;
 mod support;
@@ -25,13 +28,17 @@ pub fn registry() -> Registry {
         encoding::functions,
         math::functions,
         memory::functions,
+        misc::functions,
         regex::functions,
         string::functions,
     ];
     for group in groups {
         add(&mut registry, group());
     }
-    string::aliases(&mut registry);
+    for class in collections::classes() {
+        registry.add_class(class);
+    }
+    aliases::add(&mut registry);
     registry
 }
 

@@ -331,6 +331,13 @@ impl Args<'_> {
         }
     }
 
+    /// Exchanges two arguments that were given.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        if a.max(b) < self.0.len() {
+            self.0.swap(a, b);
+        }
+    }
+
     /// All arguments.
     pub fn as_slice(&self) -> &[Value] {
         self.0
