@@ -195,4 +195,3 @@ static SET: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
 pub(crate) fn classes() -> Vec<Arc<NativeClass>> {
     vec![Arc::clone(&MAP), Arc::clone(&SET)]
 }
-

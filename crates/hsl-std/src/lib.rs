@@ -6,6 +6,7 @@ mod collections;
 mod data;
 mod datatypes;
 mod encoding;
+mod files;
 mod math;
 mod memory;
 mod misc;
@@ -15,6 +16,8 @@ mod support;
 mod yaml;
 
 pub use data::decode;
+pub use encoding::base64_decode;
+pub use files::ScriptFiles;
 
 use hsl::{FunctionDef, Registry};
 use std::sync::Arc;

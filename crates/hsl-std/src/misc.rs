@@ -30,7 +30,9 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
                 if a.given(1).is_some() { (a.integer(0)?, a.integer(1)?) } else { (0, a.integer(0)?) };
             Ok(rand::random_range(first.min(last)..=first.max(last)).into())
         }),
-        FunctionDef::pure("executiontime()", "Seconds since the execution began.", |cx, _| Ok(cx.elapsed_s().into())),
+        FunctionDef::pure("executiontime()", "Seconds since the execution began.", |cx, _| {
+            Ok(cx.elapsed_s().into())
+        }),
         FunctionDef::pure("time()", "Unix time.", |_, _| Ok(unix_time().into())),
         FunctionDef::pure("uptime()", "Seconds since the system started.", |_, _| {
             let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
@@ -59,9 +61,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
             name.map(|n| n.trim().into()).map_err(|e| Error::exception(format!("gethostname(): {e}")))
         }),
-        FunctionDef::pure("inet_includes(ip: string, network: string)", "Whether a network contains an address.", |_, a| {
-            Ok(includes(a.bytes(0), a.bytes(1)).into())
-        }),
+        FunctionDef::pure(
+            "inet_includes(ip: string, network: string)",
+            "Whether a network contains an address.",
+            |_, a| Ok(includes(a.bytes(0), a.bytes(1)).into()),
+        ),
         FunctionDef::pure("inet_ntop(ip: string)", "Text of 4 or 16 bytes.", |_, a| {
             Ok(match a.bytes(0).len() {
                 4 => <[u8; 4]>::try_from(a.bytes(0)).ok().map(|b| Ipv4Addr::from(b).to_string()),
@@ -71,18 +75,20 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             .into())
         }),
         FunctionDef::pure("inet_pton(ip: string)", "Bytes of an address.", |_, a| {
-            Ok(address(a.bytes(0)).map(|ip| match ip {
-                IpAddr::V4(v4) => v4.octets().to_vec(),
-                IpAddr::V6(v6) => v6.octets().to_vec(),
-            })
-            .into())
+            Ok(address(a.bytes(0))
+                .map(|ip| match ip {
+                    IpAddr::V4(v4) => v4.octets().to_vec(),
+                    IpAddr::V6(v6) => v6.octets().to_vec(),
+                })
+                .into())
         }),
         FunctionDef::pure("inet_reverse(ip: string, zone?: string)", "Name for reverse lookups.", |_, a| {
             let Some(ip) = address(a.bytes(0)) else { return Ok(Value::None) };
             let (mut labels, default): (Vec<String>, &[u8]) = match ip {
                 IpAddr::V4(v4) => (v4.octets().iter().map(ToString::to_string).collect(), b"in-addr.arpa"),
                 IpAddr::V6(v6) => {
-                    let nibbles = v6.octets().iter().flat_map(|o| [o >> 4, o & 15]).map(|n| format!("{n:x}")).collect();
+                    let nibbles =
+                        v6.octets().iter().flat_map(|o| [o >> 4, o & 15]).map(|n| format!("{n:x}")).collect();
                     (nibbles, b"ip6.arpa")
                 }
             };
@@ -95,9 +101,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             }
             Ok(out.into())
         }),
-        FunctionDef::pure("url_parse(url: string, options?: array)", "Components of a URL (RFC 3986).", |_, a| {
-            Ok(url(a.bytes(0)).into())
-        }),
+        FunctionDef::pure(
+            "url_parse(url: string, options?: array)",
+            "Components of a URL (RFC 3986).",
+            |_, a| Ok(url(a.bytes(0)).into()),
+        ),
         FunctionDef::pure("uuid()", "A random UUID.", |_, _| {
             let mut b = [0u8; 16];
             rand::rng().fill_bytes(&mut b);
@@ -105,7 +113,8 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             b[6] = (b[6] & 0x0f) | 0x40;
             b[8] = (b[8] & 0x3f) | 0x80;
             let hex: String = b.iter().map(|c| format!("{c:02x}")).collect();
-            Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]).into())
+            Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+                .into())
         }),
     ]
 }
@@ -186,7 +195,9 @@ fn url(text: &[u8]) -> Option<Array> {
     }
     let (schema, rest) = text.split_once("://")?;
     let mut letters = schema.chars();
-    if !letters.next()?.is_ascii_alphabetic() || !letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) {
+    if !letters.next()?.is_ascii_alphabetic()
+        || !letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+    {
         return None;
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

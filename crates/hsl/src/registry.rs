@@ -203,6 +203,8 @@ pub enum Outcome {
     Value(Value),
     /// The execution is suspended until the host has the result.
     Pending(BoxFuture),
+    /// The execution is suspended; the continuation gets the result.
+    Wait(BoxFuture, Box<dyn Continuation>),
     /// The execution ends here (`Accept()` and the like). Not catchable.
     End(Vec<Value>),
     /// A script function is called and the continuation gets its result.
