@@ -3,9 +3,10 @@
 use clap::Parser;
 use config::pack::{self, Options};
 use config::{App, Error, Policy, Startup, load, validate};
-use hsl::{Compiler, LoadError, Loader, Registry};
+use hsl::{Compiler, Loader, Registry};
+use hsl_std::ScriptFiles;
 use hsl_std::hooks::{self, Hook};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -173,25 +174,20 @@ fn check_files(config: &Path, files: &BTreeMap<String, String>) -> Vec<String> {
     errors
 }
 
-/// The files of a packed configuration, for includes and imports.
-struct Files(HashMap<String, Arc<[u8]>>);
-
-impl Loader for Files {
-    fn load(&self, path: &str) -> Result<Arc<[u8]>, LoadError> {
-        self.0.get(path).cloned().ok_or(LoadError::NotFound)
-    }
-}
-
 fn check_scripts(source: &Path, files: &BTreeMap<String, String>) -> Vec<String> {
     let Some(app) =
         files.get("smtpd-app.yaml").and_then(|text| load::parse::<App>("smtpd-app.yaml", text).ok())
     else {
         return Vec::new();
     };
-    let library = hsl_std::library();
-    let virtual_files =
-        app.scripting.files.iter().map(|file| (file.id.clone(), file.data.clone().into_bytes().into()));
-    let loader: Arc<dyn Loader> = Arc::new(Files(virtual_files.collect()));
+    let library = hsl_std::shared_registry();
+    let mut files = ScriptFiles::new();
+    for file in &app.scripting.files {
+        let data = file.data.as_bytes();
+        files
+            .insert(file.id.as_str(), if file.binary { hsl_std::base64_decode(data) } else { data.to_vec() });
+    }
+    let loader: Arc<dyn Loader> = Arc::new(files);
     let mut errors = Vec::new();
     let mut compile = |hook: Hook, path: &Path, text: &str| {
         errors.extend(compile_errors(hook, path, text, &library, &loader));

@@ -157,6 +157,11 @@ fn decode_bits(text: &[u8], alphabet: &[u8], bits: u32) -> Vec<u8> {
     out
 }
 
+/// Decodes base64 leniently: foreign characters are skipped, padding ends it.
+pub fn base64_decode(text: &[u8]) -> Vec<u8> {
+    decode_bits(text, BASE64, 6)
+}
+
 /// Decodes an escape byte followed by two hexadecimal digits; malformed ones stay.
 fn unescape(text: &[u8], escape: u8) -> Vec<u8> {
     let digit = |c: u8| (c as char).to_digit(16).map(|d| d as u8);

@@ -1,7 +1,7 @@
 //! String functions (library section 12). Strings are bytes.
 
 use crate::support::check_string;
-use hsl::{Args, Array, Error, FunctionDef, NativeCx, Registry, Str, Value, repeat_string};
+use hsl::{Args, Array, Error, FunctionDef, NativeCx, Str, Value, repeat_string};
 use memchr::memmem;
 
 /// The functions of the group.
@@ -193,13 +193,4 @@ fn chunk(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
     }
     let list: Array = std::iter::once(head).chain(rest.chunks(length)).map(Value::bytes).collect();
     Ok(list.into())
-}
-
-/// Names of other languages that published scripts use.
-pub(crate) fn aliases(registry: &mut Registry) {
-    for (alias, name) in
-        [("strlen", "length"), ("count", "length"), ("strtolower", "str_lower"), ("strtoupper", "str_upper")]
-    {
-        registry.add_alias(alias, name);
-    }
 }

@@ -203,6 +203,8 @@ pub enum Outcome {
     Value(Value),
     /// The execution is suspended until the host has the result.
     Pending(BoxFuture),
+    /// The execution is suspended; the continuation gets the result.
+    Wait(BoxFuture, Box<dyn Continuation>),
     /// The execution ends here (`Accept()` and the like). Not catchable.
     End(Vec<Value>),
     /// A script function is called and the continuation gets its result.
@@ -328,6 +330,13 @@ impl Args<'_> {
         match self.get(i) {
             Value::Str(s) => s.clone(),
             other => other.to_str(),
+        }
+    }
+
+    /// Exchanges two arguments that were given.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        if a.max(b) < self.0.len() {
+            self.0.swap(a, b);
         }
     }
 

@@ -285,6 +285,11 @@ impl Shared {
         Ok(result)
     }
 
+    /// Whether an execution is inside the barrier of a name.
+    pub fn is_inside(&self, name: &[u8], execution: u64) -> bool {
+        self.memory.lock().locks.get(name).is_some_and(|(owner, _)| *owner == execution)
+    }
+
     /// Enters the barrier of a name.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Classes that belong to the language itself: `Exception` and `Regex`.
+//! Classes that belong to the language itself: `Exception`, `Regex`, `Iterator`.
 
 use crate::error::Error;
 use crate::object::{Exception, Object};
@@ -9,6 +9,20 @@ use std::sync::{Arc, LazyLock};
 /// Class of compiled patterns.
 pub(crate) static REGEX_CLASS: LazyLock<Arc<NativeClass>> =
     LazyLock::new(|| Arc::new(NativeClass::new("Regex")));
+
+/// Class of iterators over native objects.
+pub(crate) static ITERATOR_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
+    let class = NativeClass::new("Iterator").method("next()", "The next value.", |_, o, _| {
+        let item = match o.as_native() {
+            Some(data) => data.next()?,
+            None => None,
+        };
+        let done = item.is_none();
+        let value = item.map_or(Value::None, |(_, v)| v);
+        Ok(Outcome::Value(super::frames::next_result(value, done)))
+    });
+    Arc::new(class)
+});
 
 static EXCEPTION_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
     let this = |o: &Arc<Object>| -> Result<(Value, Option<crate::diag::Place>), Error> {

@@ -1024,7 +1024,12 @@ fn segment<'p>(
             }
 
             Op::IterInit { iter, src } => {
-                let value = check!(fetch(regs, src, proto));
+                let mut value = check!(fetch(regs, src, proto));
+                if let Value::Object(o) = &value
+                    && let Some(items) = o.as_native().and_then(|data| data.elements())
+                {
+                    value = Object::iterator(items);
+                }
                 let fine = match &value {
                     Value::Array(_) => true,
                     Value::Object(o) => match &o.0 {

@@ -416,6 +416,15 @@ fn outcome_flow(
             };
             Ok(Flow::Wait(future))
         }
+        Outcome::Wait(future, then) => {
+            if m.frames.len() >= m.limits.depth {
+                return Err(Error::exception("Recursion limit reached"));
+            }
+            let frame = NativeFrame { then: Some(then), function: Value::None, dst, base: at as u32 };
+            m.frames.push(Frame::Native(frame));
+            m.waiting = Waiting::Continuation;
+            Ok(Flow::Wait(future))
+        }
         Outcome::End(args) => Ok(Flow::End(Cow::Owned(name.to_owned()), args)),
         Outcome::Call(call) => {
             if m.frames.len() >= m.limits.depth {
