@@ -27,6 +27,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 test: test-packages lint
+	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 
 bench: test-packages

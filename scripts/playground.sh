@@ -23,13 +23,16 @@ stop() {
 	done
 }
 
+# wait_for WHAT CONDITION LOG PROCESS
 wait_for() {
 	for _ in $(seq 100); do
 		if eval "$2"; then return 0; fi
+		running "$4" || break
 		sleep 0.1
 	done
-	echo "The $1 did not come up; its log:" >&2
+	echo "No $1; its log:" >&2
 	cat "$dir/$3" >&2
+	stop
 	exit 1
 }
 
@@ -54,14 +57,14 @@ stop
 
 "$bin/smtp-capture" --listen 127.0.0.1:2526 --dir captured >capture.log 2>&1 &
 echo $! >capture.pid
-wait_for "capture server" 'grep -q listening capture.log' capture.log
+wait_for "capture server" 'grep -q listening capture.log' capture.log capture
 "$bin/smtpd" -f -c dist/smtpd.yaml >smtpd.log 2>&1 &
 echo $! >smtpd.pid
-wait_for "mail server" 'grep -q "smtpd: ready" smtpd.log' smtpd.log
+wait_for "mail server" 'grep -q "smtpd: ready" smtpd.log' smtpd.log smtpd
 
 before=$(ls captured 2>/dev/null | wc -l)
 "$bin/smtp-send" --server 127.0.0.1:2525 --from alice@example.com --to bob@example.net --subject "Hello from the playground"
-wait_for "first mail" "[ \"\$(ls captured | wc -l)\" -gt $before ]" smtpd.log
+wait_for "first mail" "[ \"\$(ls captured | wc -l)\" -gt $before ]" smtpd.log smtpd
 arrived=$dir/captured/$(ls captured | tail -n 1)
 
 cat <<END

@@ -316,6 +316,13 @@ pub fn system_program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is missing: run scripts/packages.sh build test"))
 }
 
+/// Arguments that let Postfix's `smtp-sink` run when the tests run as root, which it refuses to serve as.
+pub fn sink_user() -> &'static [&'static str] {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
+    if is_root { &["-u", "nobody"] } else { &[] }
+}
+
 /// Waits until something listens on a port of loopback.
 pub fn wait_for_port(port: u16) {
     wait_until(&format!("port {port} is open"), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());

@@ -18,7 +18,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Receives mail and writes each message as an .eml file.
 #[derive(Parser)]
-#[command(name = "smtp-capture", version, after_help = "\
+#[command(
+    name = "smtp-capture",
+    version,
+    after_help = "\
 Examples:
   smtp-capture --listen 127.0.0.1:2526 --dir ./captured
   smtp-capture --listen 127.0.0.1:2526 --dir ./captured --reply RCPT=550,451,250
@@ -27,7 +30,8 @@ Examples:
 --reply PHASE=LIST answers the n-th command of that phase with the n-th item; the last item repeats. Phases:
 CONNECT MAIL RCPT DATA EOD. Items: a reply code, close (close the connection), or stall (say nothing more).
 
-Exit status: 0 told to stop; 1 the address or the folder cannot be used; 2 usage.")]
+Exit status: 0 told to stop; 1 the address or the folder cannot be used; 2 usage."
+)]
 struct Arguments {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -109,8 +113,9 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), String> {
     let dir = arguments.dir;
     std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let listener =
-        TcpListener::bind(arguments.listen).await.map_err(|error| format!("{}: {error}", arguments.listen))?;
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .map_err(|error| format!("{}: {error}", arguments.listen))?;
     let scripts = arguments.reply.into_iter().map(|script| (script, AtomicU64::new(0))).collect();
     let capture = Arc::new(Capture { dir, quiet: arguments.quiet, scripts, count: AtomicU64::new(0) });
     println!("smtp-capture: listening on {}, writing to {}", arguments.listen, capture.dir.display());
@@ -162,7 +167,9 @@ async fn session(mut stream: TcpStream, capture: &Capture) -> io::Result<()> {
                 }
                 machine.feed(&buffer[..count]);
             }
-            Event::Helo(_) => machine.helo(Reply::new(250, None, "capture.playground.example"), None, None, false),
+            Event::Helo(_) => {
+                machine.helo(Reply::new(250, None, "capture.playground.example"), None, None, false)
+            }
             Event::Mail { address, .. } => {
                 envelope = vec![format!("X-Envelope-From: <{address}>\r\n")];
                 match decide(capture, "MAIL", 250).await {

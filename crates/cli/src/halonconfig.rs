@@ -3,15 +3,19 @@
 use clap::Parser;
 use config::pack::{self, Options};
 use config::{App, Error, Policy, Startup, load, validate};
-use hsl::{Compiler, LoadError, Loader, Registry};
+use hsl::{Compiler, Loader, Registry};
+use hsl_std::ScriptFiles;
 use hsl_std::hooks::{self, Hook};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Checks a configuration tree and packs it.
 #[derive(Parser, Debug)]
-#[command(name = "halonconfig", version, after_help = "\
+#[command(
+    name = "halonconfig",
+    version,
+    after_help = "\
 Examples:
   halonconfig                          pack ./src into ./dist
   halonconfig --check                  do everything but write
@@ -19,7 +23,8 @@ Examples:
   halonconfig --unpack                 split ./dist into ./src
   halonconfig && cp dist/* /etc/halon/ && halonctl config reload
 
-Exit status: 0 done; 1 the configuration has errors (file:line:column: or file: /key/path: on standard error); 2 usage.")]
+Exit status: 0 done; 1 the configuration has errors (file:line:column: or file: /key/path: on standard error); 2 usage."
+)]
 pub struct Arguments {
     /// Folder of the source tree
     #[arg(long, value_name = "DIR", default_value = "./src")]
@@ -58,21 +63,48 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 2] = [
             ("config/smtpd.yaml", include_str!("../../../share/examples/minimal/config/smtpd.yaml")),
             ("config/smtpd-app.yaml", include_str!("../../../share/examples/minimal/config/smtpd-app.yaml")),
             ("hooks/eod/default.hsl", include_str!("../../../share/examples/minimal/hooks/eod/default.hsl")),
-            ("hooks/queue/predelivery.hsl", include_str!("../../../share/examples/minimal/hooks/queue/predelivery.hsl")),
-            ("hooks/queue/postdelivery.hsl", include_str!("../../../share/examples/minimal/hooks/queue/postdelivery.hsl")),
+            (
+                "hooks/queue/predelivery.hsl",
+                include_str!("../../../share/examples/minimal/hooks/queue/predelivery.hsl"),
+            ),
+            (
+                "hooks/queue/postdelivery.hsl",
+                include_str!("../../../share/examples/minimal/hooks/queue/postdelivery.hsl"),
+            ),
         ],
     ),
     (
         "playground",
         &[
             ("config/smtpd.yaml", include_str!("../../../share/examples/playground/config/smtpd.yaml")),
-            ("config/smtpd-app.yaml", include_str!("../../../share/examples/playground/config/smtpd-app.yaml")),
-            ("config/smtpd-policy.yaml", include_str!("../../../share/examples/playground/config/smtpd-policy.yaml")),
-            ("hooks/mailfrom/sender.hsl", include_str!("../../../share/examples/playground/hooks/mailfrom/sender.hsl")),
-            ("hooks/rcptto/recipient.hsl", include_str!("../../../share/examples/playground/hooks/rcptto/recipient.hsl")),
-            ("hooks/eod/message.hsl", include_str!("../../../share/examples/playground/hooks/eod/message.hsl")),
-            ("hooks/queue/postdelivery.hsl", include_str!("../../../share/examples/playground/hooks/queue/postdelivery.hsl")),
-            ("files/lib/subject.hsl", include_str!("../../../share/examples/playground/files/lib/subject.hsl")),
+            (
+                "config/smtpd-app.yaml",
+                include_str!("../../../share/examples/playground/config/smtpd-app.yaml"),
+            ),
+            (
+                "config/smtpd-policy.yaml",
+                include_str!("../../../share/examples/playground/config/smtpd-policy.yaml"),
+            ),
+            (
+                "hooks/mailfrom/sender.hsl",
+                include_str!("../../../share/examples/playground/hooks/mailfrom/sender.hsl"),
+            ),
+            (
+                "hooks/rcptto/recipient.hsl",
+                include_str!("../../../share/examples/playground/hooks/rcptto/recipient.hsl"),
+            ),
+            (
+                "hooks/eod/message.hsl",
+                include_str!("../../../share/examples/playground/hooks/eod/message.hsl"),
+            ),
+            (
+                "hooks/queue/postdelivery.hsl",
+                include_str!("../../../share/examples/playground/hooks/queue/postdelivery.hsl"),
+            ),
+            (
+                "files/lib/subject.hsl",
+                include_str!("../../../share/examples/playground/files/lib/subject.hsl"),
+            ),
         ],
     ),
 ];
@@ -116,7 +148,9 @@ fn check_files(config: &Path, files: &BTreeMap<String, String>) -> Vec<String> {
     ) -> Vec<String> {
         match load::parse::<T>(name, text) {
             Err(error) => vec![error.to_string()],
-            Ok(value) => check(name, &value).err().into_iter().flatten().map(|error| error.to_string()).collect(),
+            Ok(value) => {
+                check(name, &value).err().into_iter().flatten().map(|error| error.to_string()).collect()
+            }
         }
     }
     let mut errors = Vec::new();
@@ -140,22 +174,20 @@ fn check_files(config: &Path, files: &BTreeMap<String, String>) -> Vec<String> {
     errors
 }
 
-/// The files of a packed configuration, for includes and imports.
-struct Files(HashMap<String, Arc<[u8]>>);
-
-impl Loader for Files {
-    fn load(&self, path: &str) -> Result<Arc<[u8]>, LoadError> {
-        self.0.get(path).cloned().ok_or(LoadError::NotFound)
-    }
-}
-
 fn check_scripts(source: &Path, files: &BTreeMap<String, String>) -> Vec<String> {
-    let Some(app) = files.get("smtpd-app.yaml").and_then(|text| load::parse::<App>("smtpd-app.yaml", text).ok()) else {
+    let Some(app) =
+        files.get("smtpd-app.yaml").and_then(|text| load::parse::<App>("smtpd-app.yaml", text).ok())
+    else {
         return Vec::new();
     };
-    let library = hsl_std::library();
-    let virtual_files = app.scripting.files.iter().map(|file| (file.id.clone(), file.data.clone().into_bytes().into()));
-    let loader: Arc<dyn Loader> = Arc::new(Files(virtual_files.collect()));
+    let library = hsl_std::shared_registry();
+    let mut files = ScriptFiles::new();
+    for file in &app.scripting.files {
+        let data = file.data.as_bytes();
+        files
+            .insert(file.id.as_str(), if file.binary { hsl_std::base64_decode(data) } else { data.to_vec() });
+    }
+    let loader: Arc<dyn Loader> = Arc::new(files);
     let mut errors = Vec::new();
     let mut compile = |hook: Hook, path: &Path, text: &str| {
         errors.extend(compile_errors(hook, path, text, &library, &loader));
@@ -167,7 +199,9 @@ fn check_scripts(source: &Path, files: &BTreeMap<String, String>) -> Vec<String>
             compile(hook, &path, &script.data);
         }
     }
-    for (hook, text) in [(Hook::PreDelivery, &scripting.predelivery), (Hook::PostDelivery, &scripting.postdelivery)] {
+    for (hook, text) in
+        [(Hook::PreDelivery, &scripting.predelivery), (Hook::PostDelivery, &scripting.postdelivery)]
+    {
         if let Some(text) = text {
             let path = source.join("hooks/queue").join(format!("{}.hsl", hook.name()));
             compile(hook, &path, text);
@@ -214,7 +248,8 @@ fn unpack(arguments: &Arguments) -> Result<(), Vec<String>> {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         if name.ends_with(".yaml") {
-            let text = std::fs::read_to_string(&path).map_err(|error| vec![format!("{}: {error}", path.display())])?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| vec![format!("{}: {error}", path.display())])?;
             files.insert(name, text);
         }
     }
@@ -231,7 +266,10 @@ fn refuse_filled(folder: &Path, force: bool) -> Result<(), Vec<String>> {
 }
 
 /// Writes all files, each under a temporary name first, so that a reader never sees half of one.
-fn write_tree<'a>(folder: &Path, files: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<(), Vec<String>> {
+fn write_tree<'a>(
+    folder: &Path,
+    files: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Result<(), Vec<String>> {
     for (name, bytes) in files {
         let path = folder.join(name);
         let failed = |error: std::io::Error| vec![format!("{}: {error}", path.display())];

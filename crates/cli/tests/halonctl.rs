@@ -207,6 +207,60 @@ fn other_requests() {
 }
 
 #[test]
+fn requests_about_connections_scripts_and_stages() {
+    for (arguments, expected) in [
+        (vec!["queue", "connections", "list", "--remotemx", "mx"], r#"{"condition":{"remotemx":"mx"}}"#),
+        (vec!["queue", "connections", "close", "--all"], "{}"),
+        (
+            vec!["server", "connections", "close", "--remoteip", "192.0.2.1"],
+            r#"{"reply":{"code":"421","reason":"Service shutting down"},"remoteip":"192.0.2.1"}"#,
+        ),
+        (vec!["server", "connections", "list", "--limit", "5"], r#"{"paging":{"limit":"5"}}"#),
+        (vec!["hsl", "memory", "store", "theanswer", "42"], r#"{"key":"theanswer","value":"42"}"#),
+        (vec!["hsl", "memory", "store", "k", "plain", "--string"], r#"{"key":"k","value":"\"plain\""}"#),
+        (
+            vec!["hsl", "memory", "list", "--match", "!part", "--caseless"],
+            r#"{"condition":{"key":{"exclude":true,"value":"part","type":"PARTIAL","caseless":true}}}"#,
+        ),
+        (vec!["hsl", "memory", "delete", "k", "--return"], r#"{"key":"k","return":true}"#),
+        (
+            vec!["hsl", "cache", "clear", "--function", "http", "--argument", "0=1"],
+            r#"{"function":{"value":"http"},"arguments":{"0":"1"}}"#,
+        ),
+        (vec!["resolver", "clear"], "{}"),
+        (vec!["resolver", "clear", "halon.io"], r#"{"domain":{"value":"halon.io"}}"#),
+        (
+            vec!["resolver", "query", "halon.io", "--retry", "3"],
+            r#"{"domain":"halon.io","retry":"3","ipv4":true,"ipv6":true}"#,
+        ),
+        (vec!["config", "livestage", "cancel"], "{}"),
+        (vec!["config", "show", "policy"], r#"{"file":"POLICY"}"#),
+        (vec!["queue", "policy", "grouping", "list"], "{}"),
+        (
+            vec!["queue", "policy", "grouping", "show", "-F", "remotemx", "--remotemx", "#hosted"],
+            r##"{"fields":{"remotemx":true},"remotemx":"#hosted"}"##,
+        ),
+        (vec!["plugin", "command", "p", "a"], r#"{"id":"p","arguments":["YQ=="]}"#),
+        (vec!["queue", "policy", "match", "--remotemx", "mx"], r#"{"remotemx":"mx"}"#),
+        (
+            vec!["queue", "trace", "--remotemx", "*.example.com", "--no-pipelining"],
+            r#"{"remotemx":{"value":"*.example.com"},"nopipelining":true}"#,
+        ),
+    ] {
+        assert_eq!(request(&arguments), expected, "{arguments:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("smtpd-app.yaml");
+    std::fs::write(&file, "version: x").unwrap();
+    let start =
+        ["config", "livestage", "start", "--id", "t1", "--probability", "0.1", "--time", "3600", "--file"];
+    assert_eq!(
+        request(&[&start[..], &[file.to_str().unwrap()]].concat()),
+        r#"{"id":"t1","conditions":{"probability":0.1,"time":"3600"},"config":"version: x"}"#
+    );
+}
+
+#[test]
 fn wrong_usage_ends_with_2_and_no_server_with_3() {
     for arguments in [
         &["queue", "update", "--delete"][..],
@@ -221,6 +275,9 @@ fn wrong_usage_ends_with_2_and_no_server_with_3() {
         &["queue", "export"],
         &["--dry-run", "version"],
         &["nonsense"],
+        &["queue", "connections", "close"],
+        &["server", "connections", "close"],
+        &["hsl", "memory", "store", "k", "not json"],
     ] {
         let output = halonctl(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -237,7 +294,7 @@ fn wrong_usage_ends_with_2_and_no_server_with_3() {
 struct Daemon;
 
 impl Handler for Daemon {
-    fn handle<'a>(&'a self, _peer: &'a Peer, request: Request) -> Answering<'a> {
+    fn handle<'a>(&'a self, peer: &'a Peer, request: Request) -> Answering<'a> {
         Box::pin(async move {
             match request.command {
                 b'F' => Ok(payload(&list())),
@@ -248,7 +305,16 @@ impl Handler for Daemon {
                 b'v' => Ok(payload(&conditions())),
                 b'x' => Ok(payload(&PolicyConditionDeleteResponse { affected: 0 })),
                 b'J' => Ok(payload(&QueueUnloadResponse::default())),
-                b'r' => Ok(bytes::Bytes::new()),
+                b'r' | b'b' => Ok(bytes::Bytes::new()),
+                b'g' => Ok(payload(&cache())),
+                b'V' => {
+                    for line in
+                        ["1 Begin trace of message a:1", "2 Connected", "3 Begin trace of message b:1"]
+                    {
+                        peer.send(bytes::Bytes::from_static(line.as_bytes())).await;
+                    }
+                    Ok(bytes::Bytes::new())
+                }
                 _ => Err("Not today".to_owned()),
             }
         })
@@ -282,6 +348,18 @@ fn groups() -> QueueGroupByResponse {
         total: 19,
     };
     QueueGroupByResponse { items: vec![item], paging: None }
+}
+
+fn cache() -> HslCacheResponse {
+    let item = hsl_cache_response::Item {
+        function: "api_call_http".into(),
+        maxsize: 100_000,
+        size: 845,
+        hits: 122_799,
+        misses: 6041,
+        ..Default::default()
+    };
+    HslCacheResponse { items: vec![item] }
 }
 
 fn conditions() -> PolicyConditionResponse {
@@ -344,6 +422,13 @@ fn answers_look_as_in_the_manual() {
              │ 30be002e-7436-11eb-ae42-5254004d77d3 │ remotemx │             │         │          │ *.example.com │                 │       │          │             │ 10/600 │ 3592.44 │     │\n",
         ),
         (vec!["queue", "unload"], "No messages unloaded\n"),
+        (
+            vec!["hsl", "cache", "list"],
+            "│ Namespace │ Function      │ Max size │ Size │   Hits │ Misses │ Evicts │ Hit rate │\n\
+             │           │ api_call_http │   100000 │  845 │ 122799 │   6041 │      0 │  95.3112 │\n",
+        ),
+        (vec!["config", "livestage", "status"], "No live stage\n"),
+        (vec!["queue", "trace", "--count", "1"], "1 Begin trace of message a:1\n2 Connected\n"),
         (vec!["config", "reload"], ""),
         (vec!["config", "reload", "--json"], "{}\n"),
         (

@@ -91,6 +91,11 @@ impl Client {
         Client { stream, input: BytesMut::new(), greeted: false, timeout }
     }
 
+    /// Changes the bound of each wait; `None` waits for ever.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
     /// A command with a request message.
     pub async fn request<Q: Message, R: Message + Default>(
         &mut self,

@@ -3,6 +3,8 @@
 //! Each connection has its own task and serves one request at a time, in order. Interim frames may go out at any
 //! time, also between requests. There is no idle timeout; access is decided by the permissions of the socket.
 
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,6 +91,24 @@ impl Listener for TcpListener {
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
     }
+}
+
+/// Binds a Unix socket with these permissions (like 0o660). A socket left behind by a process that is gone is
+/// replaced; one that answers, and anything that is no socket, is an error.
+pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ControlError> {
+    let fail = |source| ControlError::Socket { path: path.to_owned(), source };
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(fail(std::io::Error::other("there is a file that is no socket")));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(fail(std::io::Error::from(std::io::ErrorKind::AddrInUse)));
+        }
+        std::fs::remove_file(path).map_err(fail)?;
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fail)?;
+    Ok(listener)
 }
 
 /// The connections of a process: their limit is shared by all its listeners.

@@ -197,3 +197,19 @@ async fn endpoints_are_paths_or_host_and_port() {
     let error = Client::connect(&endpoint, None).await.err().unwrap();
     assert!(matches!(error, ControlError::Connect { .. }));
 }
+
+#[tokio::test]
+async fn sockets_left_behind_are_replaced_and_others_are_not() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("smtpd.ctl");
+    let first = control::server::bind(&path, 0o660).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    assert!(matches!(control::server::bind(&path, 0o660), Err(ControlError::Socket { .. })), "in use");
+    drop(first);
+    drop(control::server::bind(&path, 0o600).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    assert!(control::server::bind(&path, 0o660).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}

@@ -1,34 +1,75 @@
 //! Array functions (library section 1).
 
 use crate::support::{ARRAY_MAX, flag, options};
-use hsl::{Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Value};
+use hsl::{
+    Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Value,
+};
 use rand::seq::SliceRandom;
-use smallvec::smallvec;
 use std::collections::HashSet;
 
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::pure("array_combine(keys: array, values: array, default_value?: any)", "Pairs keys with values.", combine),
-        FunctionDef::full("array_every(callback: function, array: array)", "Whether the callback accepts all values.", every),
-        FunctionDef::full("array_filter(callback: function, array: array)", "Elements that the callback accepts.", filter),
-        FunctionDef::full("array_find(callback: function, array: array)", "First value that the callback accepts.", find),
-        FunctionDef::full("array_includes(needle: any, array: array)", "Whether a value is in the array.", includes),
-        FunctionDef::pure("array_join(array: array, separator?: string)", "Values joined to one string.", join),
+        FunctionDef::pure(
+            "array_combine(keys: array, values: array, default_value?: any)",
+            "Pairs keys with values.",
+            combine,
+        ),
+        FunctionDef::full(
+            "array_every(callback: function, array: array)",
+            "Whether the callback accepts all values.",
+            every,
+        ),
+        FunctionDef::full(
+            "array_filter(callback: function, array: array)",
+            "Elements that the callback accepts.",
+            filter,
+        ),
+        FunctionDef::full(
+            "array_find(callback: function, array: array)",
+            "First value that the callback accepts.",
+            find,
+        ),
+        FunctionDef::full(
+            "array_includes(needle: any, array: array)",
+            "Whether a value is in the array.",
+            includes,
+        ),
+        FunctionDef::pure(
+            "array_join(array: array, separator?: string)",
+            "Values joined to one string.",
+            join,
+        ),
         FunctionDef::pure("array_keys(array: array)", "The keys as a list.", |_, a| {
             Ok(a.array(0).keys().map(|k| k.to_value()).collect::<Array>().into())
         }),
-        FunctionDef::full("array_map(callback: function, array: array)", "Results of the callback, keys kept.", map),
+        FunctionDef::full(
+            "array_map(callback: function, array: array)",
+            "Results of the callback, keys kept.",
+            map,
+        ),
         FunctionDef::pure("array_random(array: array)", "A random element as key and value.", random),
-        FunctionDef::pure("array_range(start: number, stop: number, step?: number)", "Numbers from start up to stop.", range),
-        FunctionDef::full("array_reduce(callback: function, array: array, initial?: any)", "Left fold.", reduce),
+        FunctionDef::pure(
+            "array_range(start: number, stop: number, step?: number)",
+            "Numbers from start up to stop.",
+            range,
+        ),
+        FunctionDef::full(
+            "array_reduce(callback: function, array: array, initial?: any)",
+            "Left fold.",
+            reduce,
+        ),
         FunctionDef::pure("array_reverse(array: array)", "Elements in reverse order.", |_, a| {
             let array = a.array(0);
             let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
             items.reverse();
             Ok(renumber(items))
         }),
-        FunctionDef::full("array_sort(callback: function, array: array, options?: array)", "Sorts by a less-than callback.", sort),
+        FunctionDef::full(
+            "array_sort(callback: function, array: array, options?: array)",
+            "Sorts by a less-than callback.",
+            sort,
+        ),
         FunctionDef::pure("array_shuffle(array: array)", "Elements in random order.", |_, a| {
             let array = a.array(0);
             let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
@@ -71,7 +112,8 @@ fn combine(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
         if matches!(key, Value::Array(_) | Value::Function(_) | Value::Object(_) | Value::Resource(_)) {
             return Err(Error::exception(format!("array_combine(): {} cannot be a key", key.type_name())));
         }
-        let key = Key::from_value(key).map_err(|_| Error::exception("Array key cannot be nan or infinite"))?;
+        let key =
+            Key::from_value(key).map_err(|_| Error::exception("Array key cannot be nan or infinite"))?;
         let value = values.next().cloned().or_else(|| default.clone()).unwrap_or_default();
         result.insert(key, value);
     }
@@ -110,7 +152,7 @@ impl<S: Send + 'static> Walk<S> {
         self.key = key;
         self.value = value.clone();
         self.at = next;
-        Some(smallvec![self.value.clone()])
+        Some([self.value.clone()].into())
     }
 }
 
@@ -252,7 +294,7 @@ impl Continuation for Fold {
             Some((_, value, next)) => {
                 let value = value.clone();
                 self.at = next;
-                Next::Again(smallvec![carry, value])
+                Next::Again([carry, value].into())
             }
             None => Next::Value(carry),
         })
@@ -280,7 +322,7 @@ fn reduce(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
         None => Ok(carry.into()),
         Some(value) => Ok(Outcome::Call(Box::new(NativeCall {
             function: args.take(0),
-            args: smallvec![carry, value],
+            args: [carry, value].into(),
             then: Box::new(fold),
         }))),
     }
@@ -288,10 +330,11 @@ fn reduce(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
 
 /// A bottom-up merge sort that can stop at every comparison. Stable; ends for any callback.
 struct Sort {
-    items: Vec<(Key, Value)>,
-    /// Order so far, as indexes into the items.
-    from: Vec<u32>,
-    to: Vec<u32>,
+    /// What is compared, and its place in `other`.
+    from: Vec<(Value, u32)>,
+    to: Vec<(Value, u32)>,
+    /// Keys, or values when keys are compared.
+    other: Vec<Value>,
     width: usize,
     left: usize,
     right: usize,
@@ -301,17 +344,40 @@ struct Sort {
 }
 
 impl Sort {
+    fn new(array: Array, keys: bool) -> Sort {
+        let n = array.len();
+        let mut from = Vec::with_capacity(n);
+        let mut other = Vec::with_capacity(n);
+        for (i, (key, value)) in array.into_elements().into_iter().enumerate() {
+            let (compared, rest) = if keys { (key.to_value(), value) } else { (value, key.to_value()) };
+            from.push((compared, i as u32));
+            other.push(rest);
+        }
+        Sort {
+            from,
+            to: Vec::with_capacity(n),
+            other,
+            width: 1,
+            left: 0,
+            left_end: 1.min(n),
+            right: 1.min(n),
+            right_end: 2.min(n),
+            keys,
+        }
+    }
+
     /// Moves on to the next pair that needs a comparison; none when sorted.
     fn advance(&mut self) -> Option<CallArgs> {
         loop {
             if self.left < self.left_end && self.right < self.right_end {
-                let (l, r) = (self.from[self.left] as usize, self.from[self.right] as usize);
                 // Right before left only if it is strictly less: that keeps the order of equals.
-                let pick = |i: usize| if self.keys { self.items[i].0.to_value() } else { self.items[i].1.clone() };
-                return Some(smallvec![pick(r), pick(l)]);
+                return Some([self.from[self.right].0.clone(), self.from[self.left].0.clone()].into());
             }
-            self.to.extend_from_slice(&self.from[self.left.min(self.left_end)..self.left_end]);
-            self.to.extend_from_slice(&self.from[self.right.min(self.right_end)..self.right_end]);
+            for range in [self.left..self.left_end, self.right..self.right_end] {
+                for item in &mut self.from[range] {
+                    self.to.push(std::mem::take(item));
+                }
+            }
             let n = self.from.len();
             let mut start = self.right_end;
             if start >= n {
@@ -331,11 +397,13 @@ impl Sort {
     }
 
     fn result(&mut self) -> Value {
-        let mut items: Vec<Option<(Key, Value)>> = std::mem::take(&mut self.items).into_iter().map(Some).collect();
-        let mut result = Array::new();
-        for i in &self.from {
-            if let Some((k, v)) = items[*i as usize].take() {
-                result.insert(k, v);
+        let mut result = Array::with_capacity(0);
+        for (compared, i) in std::mem::take(&mut self.from) {
+            let rest = std::mem::take(&mut self.other[i as usize]);
+            let (key, value) = if self.keys { (compared, rest) } else { (rest, compared) };
+            // The value was a key before, so it can be one again.
+            if let Ok(key) = Key::from_value(&key) {
+                result.insert(key, value);
             }
         }
         result.into()
@@ -345,7 +413,7 @@ impl Sort {
 impl Continuation for Sort {
     fn resume(&mut self, _: &mut NativeCx<'_>, less: Value) -> Result<Next, Error> {
         let side = if less.truthy() { &mut self.right } else { &mut self.left };
-        self.to.push(self.from[*side]);
+        self.to.push(std::mem::take(&mut self.from[*side]));
         *side += 1;
         Ok(match self.advance() {
             Some(args) => Next::Again(args),
@@ -360,24 +428,17 @@ fn sort(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     if array.len() > ARRAY_MAX {
         return Err(Error::too_large("array_sort"));
     }
-    let items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
-    let n = items.len();
-    let mut sort = Sort {
-        items,
-        from: (0..n as u32).collect(),
-        to: Vec::with_capacity(n),
-        width: 1,
-        left: 0,
-        left_end: 1.min(n),
-        right: 1.min(n),
-        right_end: 2.min(n),
-        keys,
-    };
-    if n < 2 {
-        return Ok(sort.result().into());
+    if array.len() < 2 {
+        return Ok(Value::from(array).into());
     }
+    args.take(1);
+    let mut sort = Sort::new(array, keys);
     match sort.advance() {
-        Some(call) => Ok(Outcome::Call(Box::new(NativeCall { function: args.take(0), args: call, then: Box::new(sort) }))),
+        Some(call) => Ok(Outcome::Call(Box::new(NativeCall {
+            function: args.take(0),
+            args: call,
+            then: Box::new(sort),
+        }))),
         None => Ok(sort.result().into()),
     }
 }

@@ -226,7 +226,8 @@ impl Json<'_> {
 
     fn hex(&mut self) -> Result<u32, usize> {
         let digits = self.text.get(self.at..self.at + 4).ok_or(self.at)?;
-        let n = digits.iter().try_fold(0u32, |n, c| Some(n * 16 + (*c as char).to_digit(16)?)).ok_or(self.at)?;
+        let n =
+            digits.iter().try_fold(0u32, |n, c| Some(n * 16 + (*c as char).to_digit(16)?)).ok_or(self.at)?;
         self.at += 4;
         Ok(n)
     }
@@ -572,7 +573,9 @@ mod tests {
     #[test]
     fn json_round_trip() {
         let style = JsonStyle { ensure_ascii: true, pretty: false };
-        for text in [r#"{"a":[1,2.5,"x\n\u00e5"],"b":{"c":null,"d":true}}"#, "[]", "-0.5", r#""\ud83d\ude00""#] {
+        for text in
+            [r#"{"a":[1,2.5,"x\n\u00e5"],"b":{"c":null,"d":true}}"#, "[]", "-0.5", r#""\ud83d\ude00""#]
+        {
             let value = decode_json(text.as_bytes(), false).unwrap();
             let mut out = Vec::new();
             encode_json(&value, &style, 0, &mut out).unwrap();
@@ -583,7 +586,8 @@ mod tests {
     #[test]
     fn json_errors() {
         let deep = "[".repeat(100_000);
-        for bad in ["", "{bad", "[1,]", "01", "1.", "\"\u{1}\"", "// x\n1", "nul", "\"\\x\"", "1e999", &deep] {
+        for bad in ["", "{bad", "[1,]", "01", "1.", "\"\u{1}\"", "// x\n1", "nul", "\"\\x\"", "1e999", &deep]
+        {
             assert!(decode_json(bad.as_bytes(), false).is_err(), "{bad:.20}");
         }
         assert!(decode_json(b"/* a */ 1 // b", true).is_ok());

@@ -13,15 +13,27 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             })
         }),
         FunctionDef::pure("boolean(value: any)", "Truthiness.", |_, a| Ok(a.get(0).truthy().into())),
-        FunctionDef::pure("number(value: any)", "Conversion to number.", |_, a| Ok(a.get(0).to_number().into())),
+        FunctionDef::pure("number(value: any)", "Conversion to number.", |_, a| {
+            Ok(a.get(0).to_number().into())
+        }),
         FunctionDef::pure("string(value: any)", "Conversion to string.", |_, a| Ok(a.get(0).to_str().into())),
-        FunctionDef::pure("is_array(value: any)", "Type test.", |_, a| Ok(matches!(a.get(0), Value::Array(_)).into())),
-        FunctionDef::pure("is_boolean(value: any)", "Type test.", |_, a| Ok(matches!(a.get(0), Value::Bool(_)).into())),
+        FunctionDef::pure("is_array(value: any)", "Type test.", |_, a| {
+            Ok(matches!(a.get(0), Value::Array(_)).into())
+        }),
+        FunctionDef::pure("is_boolean(value: any)", "Type test.", |_, a| {
+            Ok(matches!(a.get(0), Value::Bool(_)).into())
+        }),
         FunctionDef::pure("is_function(value: any)", "Type test.", |_, a| {
             Ok(matches!(a.get(0), Value::Function(_)).into())
         }),
-        FunctionDef::pure("is_number(value: any)", "Type test.", |_, a| Ok(matches!(a.get(0), Value::Number(_)).into())),
-        FunctionDef::pure("is_object(value: any)", "Type test.", |_, a| Ok(matches!(a.get(0), Value::Object(_)).into())),
-        FunctionDef::pure("is_string(value: any)", "Type test.", |_, a| Ok(matches!(a.get(0), Value::Str(_)).into())),
+        FunctionDef::pure("is_number(value: any)", "Type test.", |_, a| {
+            Ok(matches!(a.get(0), Value::Number(_)).into())
+        }),
+        FunctionDef::pure("is_object(value: any)", "Type test.", |_, a| {
+            Ok(matches!(a.get(0), Value::Object(_)).into())
+        }),
+        FunctionDef::pure("is_string(value: any)", "Type test.", |_, a| {
+            Ok(matches!(a.get(0), Value::Str(_)).into())
+        }),
     ]
 }

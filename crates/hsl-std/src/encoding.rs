@@ -19,21 +19,29 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
         FunctionDef::pure("base64_decode(string: string)", "RFC 4648 section 4, lenient.", |_, a| {
             Ok(decode_bits(a.bytes(0), BASE64, 6).into())
         }),
-        FunctionDef::pure("base64url_encode(string: string)", "RFC 4648 section 5 without padding.", |_, a| {
-            Ok(encode_bits(a.bytes(0), BASE64URL, 6, false).into())
-        }),
+        FunctionDef::pure(
+            "base64url_encode(string: string)",
+            "RFC 4648 section 5 without padding.",
+            |_, a| Ok(encode_bits(a.bytes(0), BASE64URL, 6, false).into()),
+        ),
         FunctionDef::pure("base64url_decode(string: string)", "RFC 4648 section 5, lenient.", |_, a| {
             Ok(decode_bits(a.bytes(0), BASE64URL, 6).into())
         }),
-        FunctionDef::pure("csv_encode(values: array, options?: array)", "One row of CSV, or all rows.", csv_encode),
+        FunctionDef::pure(
+            "csv_encode(values: array, options?: array)",
+            "One row of CSV, or all rows.",
+            csv_encode,
+        ),
         FunctionDef::pure("csv_decode(string: string, options?: array)", "Rows of a CSV text.", |_, a| {
             // Errors of the data give none by contract.
             Ok(decode_csv(a.bytes(0), &options(&a, 1)).unwrap_or_default())
         }),
         FunctionDef::pure("json_encode(value: any, options?: array)", "JSON text of a value.", |_, a| {
             let o = options(&a, 1);
-            let style =
-                JsonStyle { ensure_ascii: flag(&o, "ensure_ascii", true), pretty: flag(&o, "pretty_print", false) };
+            let style = JsonStyle {
+                ensure_ascii: flag(&o, "ensure_ascii", true),
+                pretty: flag(&o, "pretty_print", false),
+            };
             let mut out = Vec::new();
             Ok(match encode_json(a.get(0), &style, 0, &mut out) {
                 Some(()) => out.into(),
@@ -44,9 +52,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             let comments = flag(&options(&a, 1), "allow_comments", false);
             Ok(decode_json(a.bytes(0), comments).unwrap_or_default())
         }),
-        FunctionDef::pure("yaml_decode(string: string, options?: array)", "Value of a YAML document.", |_, a| {
-            Ok(crate::yaml::decode(a.bytes(0)).unwrap_or_default())
-        }),
+        FunctionDef::pure(
+            "yaml_decode(string: string, options?: array)",
+            "Value of a YAML document.",
+            |_, a| Ok(crate::yaml::decode(a.bytes(0)).unwrap_or_default()),
+        ),
         FunctionDef::pure("url_encode(string: string)", "Percent-encoding (RFC 3986).", |_, a| {
             let mut out = Vec::new();
             for c in a.bytes(0) {
@@ -75,12 +85,18 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
         FunctionDef::pure("xtext_decode(text: string)", "RFC 3461 section 4.", |_, a| {
             Ok(unescape(a.bytes(0), b'+').into())
         }),
-        FunctionDef::pure("pack(format: string, ...args: any)", "Binary string from values.", |_, a| Ok(pack(&a).into())),
-        FunctionDef::pure("unpack(format: string, data: string, offset?: number)", "Values from a binary string.", |_, a| {
-            let offset = usize::try_from(a.integer_or(2, 0)?).ok();
-            let data = offset.and_then(|o| a.bytes(1).get(o..));
-            Ok(data.and_then(|d| unpack(a.bytes(0), d)).map(Array::from_list).into())
+        FunctionDef::pure("pack(format: string, ...args: any)", "Binary string from values.", |_, a| {
+            Ok(pack(&a).into())
         }),
+        FunctionDef::pure(
+            "unpack(format: string, data: string, offset?: number)",
+            "Values from a binary string.",
+            |_, a| {
+                let offset = usize::try_from(a.integer_or(2, 0)?).ok();
+                let data = offset.and_then(|o| a.bytes(1).get(o..));
+                Ok(data.and_then(|d| unpack(a.bytes(0), d)).map(Array::from_list).into())
+            },
+        ),
     ]
 }
 
@@ -139,6 +155,11 @@ fn decode_bits(text: &[u8], alphabet: &[u8], bits: u32) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Decodes base64 leniently: foreign characters are skipped, padding ends it.
+pub fn base64_decode(text: &[u8]) -> Vec<u8> {
+    decode_bits(text, BASE64, 6)
 }
 
 /// Decodes an escape byte followed by two hexadecimal digits; malformed ones stay.
@@ -210,7 +231,11 @@ fn codes(format: &[u8]) -> Option<Vec<(u8, Count)>> {
             rest = &rest[1..];
             Count::All
         } else if digits > 0 {
-            let n = std::str::from_utf8(&rest[..digits]).ok()?.parse::<usize>().ok().filter(|n| *n <= FIELD_MAX)?;
+            let n = std::str::from_utf8(&rest[..digits])
+                .ok()?
+                .parse::<usize>()
+                .ok()
+                .filter(|n| *n <= FIELD_MAX)?;
             rest = &rest[digits..];
             Count::Number(n)
         } else {
@@ -245,8 +270,11 @@ fn pack(args: &Args<'_>) -> Option<Vec<u8>> {
             }
             b'H' => {
                 let text = values.next()?.to_str();
-                let digits: Vec<u8> =
-                    text.as_bytes().iter().map(|c| (*c as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+                let digits: Vec<u8> = text
+                    .as_bytes()
+                    .iter()
+                    .map(|c| (*c as char).to_digit(16).map(|d| d as u8))
+                    .collect::<Option<_>>()?;
                 let n = match count {
                     Count::One => 1,
                     Count::Number(n) => n,

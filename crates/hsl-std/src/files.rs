@@ -1,29 +1,94 @@
-//! Files below the script root (`scripting.rootpath`): nothing outside of it can be reached.
+//! [`ScriptFiles`]: the virtual files of a configuration and the script root, as a loader for the compiler.
 
-use hsl::LoadError;
-use std::path::Path;
+use crate::decode;
+use hsl::{Array, DataError, LoadError, Loader, Value};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The largest file that scripts may include or import, octets.
-const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Where scripts find what they include and import (language section 12.1).
+#[derive(Default, Clone)]
+pub struct ScriptFiles {
+    virtual_files: HashMap<String, Arc<[u8]>>,
+    root: Option<PathBuf>,
+    bare_names_in_root: bool,
+}
 
-/// Reads a file below `root`. `..` and links that lead out of it are refused.
-///
-/// # Errors
-/// [`LoadError`], shown to the author of the script.
-pub fn read_below(root: &Path, below: &str) -> Result<Arc<[u8]>, LoadError> {
-    let refused = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => LoadError::NotFound,
-        _ => LoadError::Refused(error.to_string()),
-    };
-    let root = root.canonicalize().map_err(refused)?;
-    let path = root.join(below.trim_start_matches('/')).canonicalize().map_err(refused)?;
-    if !path.starts_with(&root) {
-        return Err(LoadError::Refused("outside of the script root".to_owned()));
+impl ScriptFiles {
+    /// No files.
+    pub fn new() -> ScriptFiles {
+        ScriptFiles::default()
     }
-    let size = std::fs::metadata(&path).map_err(refused)?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(LoadError::Refused(format!("larger than {FILE_BYTES_MAX} bytes")));
+
+    /// Adds or replaces a virtual file (`scripting.files[]`).
+    pub fn insert(&mut self, id: impl Into<String>, data: impl Into<Arc<[u8]>>) {
+        self.virtual_files.insert(id.into(), data.into());
     }
-    std::fs::read(&path).map(Into::into).map_err(refused)
+
+    /// Sets the folder behind `file://` (`scripting.rootpath`).
+    pub fn set_root(&mut self, root: impl Into<PathBuf>) {
+        self.root = Some(root.into());
+    }
+
+    /// Lets names without scheme that are no virtual file fall back to the root, as `hsh` does.
+    pub fn bare_names_in_root(&mut self, yes: bool) {
+        self.bare_names_in_root = yes;
+    }
+
+    fn read_root(&self, name: &str) -> Result<Arc<[u8]>, LoadError> {
+        let refused = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::NotFound => LoadError::NotFound,
+            _ => LoadError::Refused(e.to_string()),
+        };
+        let root = self.root.as_ref().ok_or_else(|| LoadError::Refused("No script root is set".into()))?;
+        let root = root.canonicalize().map_err(refused)?;
+        let full = root.join(name).canonicalize().map_err(refused)?;
+        if !full.starts_with(&root) {
+            return Err(LoadError::Refused("The path leaves the script root".into()));
+        }
+        std::fs::read(full).map(Arc::from).map_err(refused)
+    }
+}
+
+impl Loader for ScriptFiles {
+    fn load(&self, path: &str) -> Result<Arc<[u8]>, LoadError> {
+        match path.split_once("://") {
+            Some(("file", name)) => self.read_root(name),
+            Some((scheme, _)) => Err(LoadError::Refused(format!("Scheme '{scheme}' is not available here"))),
+            None => match self.virtual_files.get(path) {
+                Some(data) => Ok(Arc::clone(data)),
+                None if self.bare_names_in_root && self.root.is_some() => self.read_root(path),
+                None => Err(LoadError::NotFound),
+            },
+        }
+    }
+
+    fn decode(&self, kind: &str, data: &[u8], options: &Array) -> Result<Value, DataError> {
+        decode(kind, data, options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stays_below_the_root() {
+        let folder = std::env::temp_dir().join(format!("hsl-files-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("root")).unwrap();
+        std::fs::write(folder.join("secret"), "s").unwrap();
+        std::fs::write(folder.join("root/a.hsl"), "a").unwrap();
+        std::os::unix::fs::symlink("../secret", folder.join("root/link")).unwrap();
+        let mut files = ScriptFiles::new();
+        files.set_root(folder.join("root"));
+        files.insert("v", &b"virtual"[..]);
+        assert_eq!(&*files.load("file://a.hsl").unwrap(), b"a");
+        assert_eq!(&*files.load("v").unwrap(), b"virtual");
+        assert!(matches!(files.load("a.hsl"), Err(LoadError::NotFound)));
+        assert!(matches!(files.load("file://link"), Err(LoadError::Refused(_))));
+        assert!(matches!(files.load("http://x"), Err(LoadError::Refused(_))));
+        files.bare_names_in_root(true);
+        assert_eq!(&*files.load("a.hsl").unwrap(), b"a");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -1,20 +1,25 @@
 //! The HSL standard library: one module per group of the manual, registered in one table.
 
+mod aliases;
 mod array;
+mod collections;
 mod data;
 mod datatypes;
 mod encoding;
-pub mod files;
+mod files;
 pub mod hooks;
 pub mod mailmessage;
 mod math;
 mod memory;
+mod misc;
 mod regex;
 mod string;
 mod support;
 mod yaml;
 
 pub use data::decode;
+pub use encoding::base64_decode;
+pub use files::ScriptFiles;
 
 use hsl::{FunctionDef, Registry};
 use std::sync::Arc;
@@ -28,19 +33,18 @@ pub fn registry() -> Registry {
         encoding::functions,
         math::functions,
         memory::functions,
+        misc::functions,
         regex::functions,
         string::functions,
     ];
     for group in groups {
         add(&mut registry, group());
     }
-    string::aliases(&mut registry);
+    for class in collections::classes() {
+        registry.add_class(class);
+    }
+    aliases::add(&mut registry);
     registry
-}
-
-/// The functions and classes that every script has, behind a reference that layers can share.
-pub fn library() -> Arc<Registry> {
-    shared_registry()
 }
 
 /// [`registry`] behind a reference that layers can share.

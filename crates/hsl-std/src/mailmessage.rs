@@ -149,7 +149,13 @@ fn queue(_: &mut hsl::NativeCx<'_>, object: &Arc<Object>, args: Args<'_>) -> Res
     let recipient = read_address("recipient", args.get(1))?;
     let options = EnqueueOptions::read(args.get(3))?;
     let data = data(object)?;
-    let number = data.sink.queue(&data.message.lock(), sender, recipient, args.string(2).to_text().into_owned(), options)?;
+    let number = data.sink.queue(
+        &data.message.lock(),
+        sender,
+        recipient,
+        args.string(2).to_text().into_owned(),
+        options,
+    )?;
     let mut result = Array::new();
     result.insert_str("transaction", data.sink.transaction());
     result.insert_str("queue", number as f64);
@@ -189,7 +195,9 @@ fn flag(options: &Value, key: &str, default: bool) -> Result<bool, Error> {
     match option(options, key) {
         None => Ok(default),
         Some(Value::Bool(flag)) => Ok(*flag),
-        Some(other) => Err(Error::exception(format!("Option '{key}' expects boolean, {} given", other.type_name()))),
+        Some(other) => {
+            Err(Error::exception(format!("Option '{key}' expects boolean, {} given", other.type_name())))
+        }
     }
 }
 

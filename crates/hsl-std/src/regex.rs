@@ -2,33 +2,41 @@
 
 use crate::support::check_string;
 use hsl::{
-    Args, Array, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Regex, Str, Value,
+    Args, Array, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Regex, Str,
+    Value,
 };
-use smallvec::smallvec;
 
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::pure("pcre_match(pattern: Regex or string, subject: string)", "Groups of the first match.", |_, a| {
-            let regex = Regex::from_value(a.get(0))?;
-            let mut result = Array::new();
-            let subject = a.bytes(1);
-            regex.with_groups(subject, 0, |groups| {
-                let named = regex.names().iter().any(Option::is_some);
-                let group = |i: usize| groups.get(i).map_or(b"".as_slice(), |(s, e)| &subject[s..e]);
-                if named {
-                    for i in 0..groups.len() {
-                        insert_group(&mut result, &regex, i, Value::bytes(group(i)));
+        FunctionDef::pure(
+            "pcre_match(pattern: Regex or string, subject: string)",
+            "Groups of the first match.",
+            |_, a| {
+                let regex = Regex::from_value(a.get(0))?;
+                let mut result = Array::new();
+                let subject = a.bytes(1);
+                regex.with_groups(subject, 0, |groups| {
+                    let named = regex.names().iter().any(Option::is_some);
+                    let group = |i: usize| groups.get(i).map_or(b"".as_slice(), |(s, e)| &subject[s..e]);
+                    if named {
+                        for i in 0..groups.len() {
+                            insert_group(&mut result, &regex, i, Value::bytes(group(i)));
+                        }
+                    } else {
+                        let mut list = Vec::with_capacity(groups.len());
+                        list.extend((0..groups.len()).map(|i| Value::bytes(group(i))));
+                        result = Array::from_list(list);
                     }
-                } else {
-                    let mut list = Vec::with_capacity(groups.len());
-                    list.extend((0..groups.len()).map(|i| Value::bytes(group(i))));
-                    result = Array::from_list(list);
-                }
-            })?;
-            Ok(result.into())
-        }),
-        FunctionDef::pure("pcre_match_all(pattern: Regex or string, subject: string)", "All matches by group.", match_all),
+                })?;
+                Ok(result.into())
+            },
+        ),
+        FunctionDef::pure(
+            "pcre_match_all(pattern: Regex or string, subject: string)",
+            "All matches by group.",
+            match_all,
+        ),
         FunctionDef::pure("pcre_quote(string: string)", "Escapes pattern characters.", |_, a| {
             let mut out = Vec::new();
             for c in a.bytes(0) {
@@ -76,28 +84,18 @@ fn group_array(regex: &Regex, subject: &[u8], groups: &Groups) -> Array {
 struct Matches {
     regex: Regex,
     at: usize,
-    last_end: Option<usize>,
 }
 
 impl Matches {
     fn new(regex: Regex) -> Matches {
-        Matches { regex, at: 0, last_end: None }
+        Matches { regex, at: 0 }
     }
 
     fn next(&mut self, subject: &[u8]) -> Result<Option<Groups>, Error> {
-        loop {
-            let Some(groups) = self.regex.groups(subject, self.at)? else { return Ok(None) };
-            let Some((start, end)) = groups.first().copied().flatten() else { return Ok(None) };
-            let empty_again = start == end && self.last_end == Some(end);
-            self.at = if start == end { self.step(subject, end) } else { end };
-            if !empty_again {
-                self.last_end = Some(end);
-                return Ok(Some(groups));
-            }
-            if self.at > subject.len() {
-                return Ok(None);
-            }
-        }
+        let Some(groups) = self.regex.groups(subject, self.at)? else { return Ok(None) };
+        let Some((start, end)) = groups.first().copied().flatten() else { return Ok(None) };
+        self.at = if start == end { self.step(subject, end) } else { end };
+        Ok(Some(groups))
     }
 
     fn step(&self, subject: &[u8], at: usize) -> usize {
@@ -151,9 +149,8 @@ fn expand(out: &mut Vec<u8>, template: &[u8], regex: &Regex, subject: &[u8], gro
         };
         let name = &body[..len];
         let number = std::str::from_utf8(name).ok().and_then(|n| n.parse::<usize>().ok());
-        let index = number.or_else(|| {
-            regex.names().iter().position(|n| n.as_ref().is_some_and(|n| n.as_bytes() == name))
-        });
+        let index = number
+            .or_else(|| regex.names().iter().position(|n| n.as_ref().is_some_and(|n| n.as_bytes() == name)));
         if let Some(i) = index {
             out.extend_from_slice(text(subject, groups, i));
         }
@@ -198,7 +195,7 @@ impl Continuation for Replace {
         result.write_string(&mut self.out);
         check_string("pcre_replace", self.out.len())?;
         Ok(match self.advance()? {
-            Some(groups) => Next::Again(smallvec![groups]),
+            Some(groups) => Next::Again([groups].into()),
             None => Next::Value(self.finish()),
         })
     }
@@ -214,7 +211,7 @@ fn replace(_: &mut NativeCx<'_>, mut a: Args<'_>) -> Result<Outcome, Error> {
         return Ok(match state.advance()? {
             Some(groups) => Outcome::Call(Box::new(NativeCall {
                 function: a.take(1),
-                args: smallvec![groups],
+                args: [groups].into(),
                 then: Box::new(state),
             })),
             None => state.finish().into(),

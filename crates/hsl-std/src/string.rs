@@ -1,7 +1,7 @@
 //! String functions (library section 12). Strings are bytes.
 
 use crate::support::check_string;
-use hsl::{Args, Array, Error, FunctionDef, NativeCx, Registry, Str, Value, repeat_string};
+use hsl::{Args, Array, Error, FunctionDef, NativeCx, Str, Value, repeat_string};
 use memchr::memmem;
 
 /// The functions of the group.
@@ -10,31 +10,60 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
         FunctionDef::pure("chr(number: number)", "The byte with a code, modulo 256.", |_, a| {
             Ok(Str::from_byte(a.integer(0)?.rem_euclid(256) as u8).into())
         }),
-        FunctionDef::pure("ord(character: string)", "Code of the first byte.", |_, a| match a.bytes(0).first() {
-            Some(c) => Ok((*c).into()),
-            None => Err(Error::exception("ord(): empty string")),
+        FunctionDef::pure("ord(character: string)", "Code of the first byte.", |_, a| {
+            match a.bytes(0).first() {
+                Some(c) => Ok((*c).into()),
+                None => Err(Error::exception("ord(): empty string")),
+            }
         }),
-        FunctionDef::pure("str_repeat(string: string, multiplier: number)", "The string repeated.", |_, a| {
-            let n = a.integer(1)?.max(0);
-            check_string("str_repeat", a.bytes(0).len().saturating_mul(usize::try_from(n).unwrap_or(usize::MAX)))?;
-            repeat_string(a.bytes(0), n as f64)
-        }),
-        FunctionDef::pure("str_replace(search: string, replace: string, subject: string)", "Replaces all.", replace),
-        FunctionDef::pure("str_split(string: string, delimiter: string, limit?: number)", "Parts as a list.", split),
-        FunctionDef::pure("str_find(string: string, substring: string, offset?: number)", "First position or -1.", find),
-        FunctionDef::pure("str_rfind(string: string, substring: string, offset?: number)", "Last position or -1.", |_, a| {
-            let text = a.bytes(0);
-            let cut = usize::try_from(a.integer_or(2, 0)?.max(0)).unwrap_or(usize::MAX);
-            let text = &text[..text.len().saturating_sub(cut)];
-            Ok(memmem::rfind(text, a.bytes(1)).map_or((-1).into(), Value::from))
-        }),
+        FunctionDef::pure(
+            "str_repeat(string: string, multiplier: number)",
+            "The string repeated.",
+            |_, a| {
+                let n = a.integer(1)?.max(0);
+                check_string(
+                    "str_repeat",
+                    a.bytes(0).len().saturating_mul(usize::try_from(n).unwrap_or(usize::MAX)),
+                )?;
+                repeat_string(a.bytes(0), n as f64)
+            },
+        ),
+        FunctionDef::pure(
+            "str_replace(search: string, replace: string, subject: string)",
+            "Replaces all.",
+            replace,
+        ),
+        FunctionDef::pure(
+            "str_split(string: string, delimiter: string, limit?: number)",
+            "Parts as a list.",
+            split,
+        ),
+        FunctionDef::pure(
+            "str_find(string: string, substring: string, offset?: number)",
+            "First position or -1.",
+            find,
+        ),
+        FunctionDef::pure(
+            "str_rfind(string: string, substring: string, offset?: number)",
+            "Last position or -1.",
+            |_, a| {
+                let text = a.bytes(0);
+                let cut = usize::try_from(a.integer_or(2, 0)?.max(0)).unwrap_or(usize::MAX);
+                let text = &text[..text.len().saturating_sub(cut)];
+                Ok(memmem::rfind(text, a.bytes(1)).map_or((-1).into(), Value::from))
+            },
+        ),
         FunctionDef::pure("str_lower(string: string)", "ASCII letters in lower case.", |_, a| {
             Ok(a.bytes(0).to_ascii_lowercase().into())
         }),
         FunctionDef::pure("str_upper(string: string)", "ASCII letters in upper case.", |_, a| {
             Ok(a.bytes(0).to_ascii_uppercase().into())
         }),
-        FunctionDef::pure("str_slice(string: string, offset: number, length?: number)", "A part of the string.", slice),
+        FunctionDef::pure(
+            "str_slice(string: string, offset: number, length?: number)",
+            "A part of the string.",
+            slice,
+        ),
         FunctionDef::pure("str_strip(string: string, characters?: string)", "Strips both ends.", |_, a| {
             Ok(strip(&a, true, true).into())
         }),
@@ -44,7 +73,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
         FunctionDef::pure("str_rstrip(string: string, characters?: string)", "Strips the end.", |_, a| {
             Ok(strip(&a, false, true).into())
         }),
-        FunctionDef::pure("str_chunk(string: string, length: number, firstlength?: number)", "Pieces of a length.", chunk),
+        FunctionDef::pure(
+            "str_chunk(string: string, length: number, firstlength?: number)",
+            "Pieces of a length.",
+            chunk,
+        ),
     ]
 }
 
@@ -160,11 +193,4 @@ fn chunk(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
     }
     let list: Array = std::iter::once(head).chain(rest.chunks(length)).map(Value::bytes).collect();
     Ok(list.into())
-}
-
-/// Names of other languages that published scripts use.
-pub(crate) fn aliases(registry: &mut Registry) {
-    for (alias, name) in [("strlen", "length"), ("count", "length"), ("strtolower", "str_lower"), ("strtoupper", "str_upper")] {
-        registry.add_alias(alias, name);
-    }
 }

@@ -12,7 +12,8 @@ pub(crate) struct YamlError {
 
 /// Parses the first document.
 pub(crate) fn decode(text: &[u8]) -> Result<Value, YamlError> {
-    let text = std::str::from_utf8(text).map_err(|_| YamlError { line: 1, message: "Not valid UTF-8".into() })?;
+    let text =
+        std::str::from_utf8(text).map_err(|_| YamlError { line: 1, message: "Not valid UTF-8".into() })?;
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     serde_saphyr::from_str_with_options::<Node>(text, options).map(|n| n.0).map_err(|e| YamlError {
         line: e.location().map_or(1, |l| u32::try_from(l.line()).unwrap_or(u32::MAX)),
@@ -84,7 +85,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut array = Array::new();
         while let Some((key, value)) = map.next_entry::<Node, Node>()? {
-            let key = Key::from_value(&key.0).map_err(|_| serde::de::Error::custom("Key cannot be nan or infinite"))?;
+            let key = Key::from_value(&key.0)
+                .map_err(|_| serde::de::Error::custom("Key cannot be nan or infinite"))?;
             array.insert(key, value.0);
         }
         Ok(array.into())

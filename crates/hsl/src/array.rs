@@ -293,6 +293,30 @@ impl Array {
         }
     }
 
+    /// The value at a string key.
+    #[inline]
+    pub(crate) fn get_name(&self, key: &Str) -> Option<&Value> {
+        match canonical_integer(key.as_bytes()) {
+            Some(n) => self.get_int(n),
+            None => match &self.0.repr {
+                Repr::List(_) => None,
+                Repr::Map(map) => map.find_str(key).map(|i| &map.entries[i].value),
+            },
+        }
+    }
+
+    /// The value at a string key for changing, unless the key is an integer or missing.
+    #[inline]
+    pub(crate) fn get_name_mut(&mut self, key: &Str) -> Option<&mut Value> {
+        match &mut Arc::make_mut(&mut self.0).repr {
+            Repr::List(_) => None,
+            Repr::Map(map) => match map.find_str(key) {
+                Some(i) => Some(&mut map.entries[i].value),
+                None => None,
+            },
+        }
+    }
+
     /// The value at the key a value converts to; keys that cannot be are absent.
     #[inline]
     pub fn get_value(&self, key: &Value) -> Option<&Value> {
@@ -471,15 +495,31 @@ impl Array {
         }
     }
 
+    /// Takes keys and values out in order, moving them when this is the only owner.
+    pub fn into_elements(self) -> Vec<(Key, Value)> {
+        let keys: Vec<Key> = self.keys().collect();
+        keys.into_iter().zip(self.into_values()).collect()
+    }
+
     /// True when both share one block, so equality is certain.
     pub(crate) fn same_block(&self, other: &Array) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Values for changing, in order.
-    pub(crate) fn list_mut(&mut self) -> Option<&mut Vec<Value>> {
+    /// Identifies the block while the array lives.
+    pub(crate) fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
+    /// Item `i` of a dense array for changing.
+    #[inline(always)]
+    pub(crate) fn slot_mut(&mut self, i: usize) -> Option<&mut Value> {
+        match &self.0.repr {
+            Repr::List(list) if i < list.len() => {}
+            _ => return None,
+        }
         match &mut Arc::make_mut(&mut self.0).repr {
-            Repr::List(list) => Some(list),
+            Repr::List(list) => list.get_mut(i),
             Repr::Map(_) => None,
         }
     }
@@ -608,13 +648,10 @@ impl Map {
     #[inline]
     fn find(&self, key: &Key) -> Option<usize> {
         if let Key::Val(Value::Str(s)) = key {
-            return self.find_bytes(s.as_bytes());
+            return self.find_str(s);
         }
         if !self.indexed {
-            return self
-                .entries
-                .iter()
-                .position(|e| !matches!(e.value, Value::Undef) && e.key.same(key));
+            return self.entries.iter().position(|e| !matches!(e.value, Value::Undef) && e.key.same(key));
         }
         let hash = key.hash();
         self.index
@@ -623,6 +660,16 @@ impl Map {
                 e.hash == hash && e.key.same(key)
             })
             .map(|i| *i as usize)
+    }
+
+    #[inline]
+    fn find_str(&self, key: &Str) -> Option<usize> {
+        if self.indexed {
+            return self.find_bytes(key.as_bytes());
+        }
+        self.entries.iter().position(|e| {
+            matches!(&e.key, Key::Val(Value::Str(s)) if s == key) && !matches!(e.value, Value::Undef)
+        })
     }
 
     #[inline]

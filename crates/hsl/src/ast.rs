@@ -26,35 +26,90 @@ pub(crate) enum ExprKind {
     Var(Name),
     Array(Vec<Element>),
     Closure(Rc<FunctionDecl>),
-    Match { subject: Expr, arms: Vec<(Vec<Expr>, Expr)>, default: Option<Expr> },
+    Match {
+        subject: Expr,
+        arms: Vec<(Vec<Expr>, Expr)>,
+        default: Option<Expr>,
+    },
     Isset(Expr),
     Unset(Expr),
     /// A function or class by name; `builtin` skips overrides.
-    Name { builtin: bool, name: Name },
+    Name {
+        builtin: bool,
+        name: Name,
+    },
     /// `Cls::name`; class is an identifier, a namespace or `static`.
-    StaticName { class: Name, name: Name },
+    StaticName {
+        class: Name,
+        name: Name,
+    },
     /// `Cls::$name`.
-    StaticVar { class: Name, name: Name },
-    Cache { options: Expr, target: Expr, args: Vec<Arg> },
-    Call { callee: Expr, args: Vec<Arg> },
-    Index { base: Expr, key: Expr },
+    StaticVar {
+        class: Name,
+        name: Name,
+    },
+    Cache {
+        options: Expr,
+        target: Expr,
+        args: Vec<Arg>,
+    },
+    Call {
+        callee: Expr,
+        args: Vec<Arg>,
+    },
+    Index {
+        base: Expr,
+        key: Expr,
+    },
     /// `e[]`, only as a target.
-    Append { base: Expr },
-    Slice { base: Expr, from: Option<Expr>, to: Option<Expr>, step: Option<Expr> },
-    Prop { base: Expr, name: Name },
-    Unary { op: UnaryOp, operand: Expr },
-    Binary { op: BinaryOp, left: Expr, right: Expr },
+    Append {
+        base: Expr,
+    },
+    Slice {
+        base: Expr,
+        from: Option<Expr>,
+        to: Option<Expr>,
+        step: Option<Expr>,
+    },
+    Prop {
+        base: Expr,
+        name: Name,
+    },
+    Unary {
+        op: UnaryOp,
+        operand: Expr,
+    },
+    Binary {
+        op: BinaryOp,
+        left: Expr,
+        right: Expr,
+    },
     Concat(Vec<Expr>),
     And(Expr, Expr),
     Or(Expr, Expr),
-    Ternary { cond: Expr, then: Option<Expr>, other: Expr },
+    Ternary {
+        cond: Expr,
+        then: Option<Expr>,
+        other: Expr,
+    },
     Coalesce(Expr, Expr),
-    Assign { target: Expr, value: Expr },
+    Assign {
+        target: Expr,
+        value: Expr,
+    },
     /// A destructuring pattern, only as a target.
     Pattern(Pattern),
     /// `op=`; `None` is `??=`.
-    Augment { op: Option<BinaryOp>, target: Expr, value: Expr },
-    IncDec { target: Expr, delta: f64, prefix: bool },
+    Augment {
+        op: Option<BinaryOp>,
+        target: Expr,
+        value: Expr,
+    },
+    IncDec {
+        target: Expr,
+        delta: f64,
+        prefix: bool,
+    },
     /// An expression between parentheses that would otherwise draw a warning.
     Paren(Expr),
 }
@@ -170,15 +225,43 @@ pub(crate) enum StmtKind {
     Import(Import),
     Expr(Expr),
     /// Conditions with their branches, and `else`.
-    If { arms: Vec<(Expr, Stmt)>, other: Option<Box<Stmt>> },
-    While { cond: Expr, body: Box<Stmt> },
-    For { init: Option<Expr>, cond: Option<Expr>, step: Option<Expr>, body: Box<Stmt> },
+    If {
+        arms: Vec<(Expr, Stmt)>,
+        other: Option<Box<Stmt>>,
+    },
+    While {
+        cond: Expr,
+        body: Box<Stmt>,
+    },
+    For {
+        init: Option<Expr>,
+        cond: Option<Expr>,
+        step: Option<Expr>,
+        body: Box<Stmt>,
+    },
     Forever(Box<Stmt>),
-    Foreach { subject: Expr, key: Option<Expr>, value: Expr, body: Box<Stmt> },
+    Foreach {
+        subject: Expr,
+        key: Option<Expr>,
+        value: Expr,
+        body: Box<Stmt>,
+    },
     /// Cases in order; `None` is `default`.
-    Switch { subject: Expr, cases: Vec<(Option<Expr>, Vec<Stmt>)> },
-    Try { body: Vec<Stmt>, name: Name, name_span: Span, handler: Vec<Stmt> },
-    Barrier { name: Expr, var: Option<Name>, body: Vec<Stmt> },
+    Switch {
+        subject: Expr,
+        cases: Vec<(Option<Expr>, Vec<Stmt>)>,
+    },
+    Try {
+        body: Vec<Stmt>,
+        name: Name,
+        name_span: Span,
+        handler: Vec<Stmt>,
+    },
+    Barrier {
+        name: Expr,
+        var: Option<Name>,
+        body: Vec<Stmt>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -276,7 +359,10 @@ impl Expr {
     /// True if evaluating the expression may write a variable of the function it stands in.
     pub(crate) fn writes(&self) -> bool {
         match &*self.kind {
-            ExprKind::Assign { .. } | ExprKind::Augment { .. } | ExprKind::IncDec { .. } | ExprKind::Unset(_) => true,
+            ExprKind::Assign { .. }
+            | ExprKind::Augment { .. }
+            | ExprKind::IncDec { .. }
+            | ExprKind::Unset(_) => true,
             kind => kind.children().any(Expr::writes),
         }
     }
@@ -287,7 +373,15 @@ impl ExprKind {
     pub(crate) fn children(&self) -> Box<dyn Iterator<Item = &Expr> + '_> {
         use ExprKind::*;
         match self {
-            None | Bool(_) | Number(_) | Str(_) | Regex(..) | Var(_) | Closure(_) | Name { .. } | StaticName { .. }
+            None
+            | Bool(_)
+            | Number(_)
+            | Str(_)
+            | Regex(..)
+            | Var(_)
+            | Closure(_)
+            | Name { .. }
+            | StaticName { .. }
             | StaticVar { .. } => Box::new(std::iter::empty()),
             Template(list) | Concat(list) => Box::new(list.iter()),
             Array(elements) => Box::new(elements.iter().flat_map(|e| match e {
@@ -299,7 +393,12 @@ impl ExprKind {
                     .chain(arms.iter().flat_map(|(c, r)| c.iter().chain(std::iter::once(r))))
                     .chain(default.iter()),
             ),
-            Isset(e) | Unset(e) | Append { base: e } | Prop { base: e, .. } | Unary { operand: e, .. } | Paren(e)
+            Isset(e)
+            | Unset(e)
+            | Append { base: e }
+            | Prop { base: e, .. }
+            | Unary { operand: e, .. }
+            | Paren(e)
             | IncDec { target: e, .. } => Box::new(std::iter::once(e)),
             Cache { options: head, args, .. } | Call { callee: head, args } => {
                 Box::new(std::iter::once(head).chain(args.iter().map(|a| &a.value)))

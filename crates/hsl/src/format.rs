@@ -33,7 +33,8 @@ pub(crate) fn format(template: &[u8], args: &Array) -> Result<Str, Error> {
         }
         if rest.first() == Some(&b'[') {
             rest = &rest[1..];
-            next = integer(&mut rest).ok_or_else(|| Error::exception("Format argument needs a number between '[' and ']'"))?;
+            next = integer(&mut rest)
+                .ok_or_else(|| Error::exception("Format argument needs a number between '[' and ']'"))?;
             rest = rest.strip_prefix(b"]").ok_or_else(|| Error::exception("Format argument lacks ']'"))?;
         }
         let mut spec = Spec { fill: b' ', align: None, width: 0, precision: None };
@@ -57,9 +58,9 @@ pub(crate) fn format(template: &[u8], args: &Array) -> Result<Str, Error> {
             return Err(Error::exception("Format ends without a type"));
         };
         rest = tail;
-        let value = *values
-            .get(next)
-            .ok_or_else(|| Error::exception(format!("Format argument {next} is missing: {} given", values.len())))?;
+        let value = *values.get(next).ok_or_else(|| {
+            Error::exception(format!("Format argument {next} is missing: {} given", values.len()))
+        })?;
         next += 1;
         field(&mut out, &spec, *kind, value)?;
         check_length(out.len())?;
@@ -81,7 +82,7 @@ fn field(out: &mut Vec<u8>, spec: &Spec, kind: u8, value: &Value) -> Result<(), 
     let mut align = b'>';
     match kind {
         b's' => {
-            value.write_string(&mut text);
+            crate::ops::write_string(value, &mut text)?;
             if let Some(p) = spec.precision {
                 text.truncate(p);
             }
@@ -109,7 +110,12 @@ fn field(out: &mut Vec<u8>, spec: &Spec, kind: u8, value: &Value) -> Result<(), 
             text.push(value.to_number() as i64 as u8);
             align = b'<';
         }
-        other => return Err(Error::exception(std::format!("Unknown format type '{}'", (other as char).escape_default()))),
+        other => {
+            return Err(Error::exception(std::format!(
+                "Unknown format type '{}'",
+                (other as char).escape_default()
+            )));
+        }
     }
     let align = spec.align.unwrap_or(align);
     let pad = spec.width.saturating_sub(text.len());

@@ -43,21 +43,83 @@ pub(crate) struct LexError {
 
 /// Longest first.
 const PUNCTUATION: &[&str] = &[
-    ">>>", "===", "!==", "**=", "??=", "...", "**", "++", "--", "+=", "-=", "*=", "/=", "%=", ".=", "==", "!=", "<=", ">=",
-    "=~", "!~", "<<", ">>", "??", "->", "::", "=>", "+", "-", "*", "/", "%", ".", "=", "<", ">", "!", "&", "|", "^", "~",
-    "?", ":", "(", ")", "[", "]", "{", "}", ",", ";",
+    ">>>", "===", "!==", "**=", "??=", "...", "**", "++", "--", "+=", "-=", "*=", "/=", "%=", ".=", "==",
+    "!=", "<=", ">=", "=~", "!~", "<<", ">>", "??", "->", "::", "=>", "+", "-", "*", "/", "%", ".", "=", "<",
+    ">", "!", "&", "|", "^", "~", "?", ":", "(", ")", "[", "]", "{", "}", ",", ";",
 ];
 
 pub(crate) const RESERVED: &[&str] = &[
-    "and", "array", "as", "barrier", "break", "builtin", "cache", "case", "catch", "class", "closure", "constructor",
-    "continue", "default", "echo", "else", "false", "for", "foreach", "forever", "from", "function", "global", "if",
-    "import", "include", "include_once", "isset", "match", "none", "not", "object", "or", "private", "readonly", "return",
-    "static", "switch", "throw", "true", "try", "unset", "while", "with", "yield",
+    "and",
+    "array",
+    "as",
+    "barrier",
+    "break",
+    "builtin",
+    "cache",
+    "case",
+    "catch",
+    "class",
+    "closure",
+    "constructor",
+    "continue",
+    "default",
+    "echo",
+    "else",
+    "false",
+    "for",
+    "foreach",
+    "forever",
+    "from",
+    "function",
+    "global",
+    "if",
+    "import",
+    "include",
+    "include_once",
+    "isset",
+    "match",
+    "none",
+    "not",
+    "object",
+    "or",
+    "private",
+    "readonly",
+    "return",
+    "static",
+    "switch",
+    "throw",
+    "true",
+    "try",
+    "unset",
+    "while",
+    "with",
+    "yield",
 ];
 
 pub(crate) const FUTURE: &[&str] = &[
-    "this", "self", "public", "protected", "struct", "clone", "final", "const", "goto", "namespace", "new", "interface",
-    "in", "extends", "print", "trait", "assert", "finally", "lambda", "pass", "destroy", "export", "use",
+    "this",
+    "self",
+    "public",
+    "protected",
+    "struct",
+    "clone",
+    "final",
+    "const",
+    "goto",
+    "namespace",
+    "new",
+    "interface",
+    "in",
+    "extends",
+    "print",
+    "trait",
+    "assert",
+    "finally",
+    "lambda",
+    "pass",
+    "destroy",
+    "export",
+    "use",
 ];
 
 /// Splits `text` into tokens. Errors do not stop it; the offending bytes are left out.
@@ -191,7 +253,11 @@ impl Lexer<'_> {
             if (c as char).is_digit(radix) {
                 text.push(c as char);
                 self.at += 1;
-            } else if c == b'_' && !text.is_empty() && !text.ends_with('.') && (self.peek(1) as char).is_digit(radix) {
+            } else if c == b'_'
+                && !text.is_empty()
+                && !text.ends_with('.')
+                && (self.peek(1) as char).is_digit(radix)
+            {
                 self.at += 1;
             } else {
                 return;
@@ -208,20 +274,21 @@ impl Lexer<'_> {
             _ => 10,
         };
         let mut text = String::new();
-        let value;
-        if radix == 10 {
+        let value = if radix == 10 {
             self.digits(&mut text, 10);
             if self.peek(0) == b'.' && self.peek(1).is_ascii_digit() {
                 self.at += 1;
                 text.push('.');
                 self.digits(&mut text, 10);
             }
-            value = text.parse().unwrap_or(f64::NAN);
+            text.parse().unwrap_or(f64::NAN)
         } else {
             self.at += 2;
             self.digits(&mut text, radix);
-            value = text.chars().filter_map(|c| c.to_digit(radix)).fold(0.0, |acc, d| acc * f64::from(radix) + f64::from(d));
-        }
+            text.chars()
+                .filter_map(|c| c.to_digit(radix))
+                .fold(0.0, |acc, d| acc * f64::from(radix) + f64::from(d))
+        };
         let bad_tail = is_name(self.peek(0)) || (self.peek(0) == b'.' && self.peek(1).is_ascii_digit());
         if bad_tail || text.is_empty() {
             while is_name(self.peek(0)) || (self.peek(0) == b'.' && self.peek(1).is_ascii_digit()) {
@@ -333,7 +400,10 @@ impl Lexer<'_> {
                 self.push(start, Tok::Str(text));
             }
             None => {
-                self.error(start, format!("Raw string is never closed by {}", String::from_utf8_lossy(&delimiter)));
+                self.error(
+                    start,
+                    format!("Raw string is never closed by {}", String::from_utf8_lossy(&delimiter)),
+                );
                 self.at = self.text.len();
             }
         }
@@ -391,7 +461,9 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (text, value) in [("0x1F", 31.0), ("0o17", 15.0), ("0b1010_0101", 165.0), ("1_0.2_5", 10.25), ("010", 10.0)] {
+        for (text, value) in
+            [("0x1F", 31.0), ("0o17", 15.0), ("0b1010_0101", 165.0), ("1_0.2_5", 10.25), ("010", 10.0)]
+        {
             assert_eq!(tokens(text), [Tok::Number(value)], "{text}");
         }
         assert_eq!(tokens("5.\"x\"").len(), 3);
@@ -403,7 +475,10 @@ mod tests {
     #[test]
     fn strings() {
         let text = |s: &str| Tok::Str(Str::from(s));
-        assert_eq!(tokens(r#""\x48\t\$x" ''a\n'' 'X'it''s'X'"#), [text("H\t$x"), text("a\\n"), text("it''s")]);
+        assert_eq!(
+            tokens(r#""\x48\t\$x" ''a\n'' 'X'it''s'X'"#),
+            [text("H\t$x"), text("a\\n"), text("it''s")]
+        );
         assert_eq!(
             tokens(r#""$a[0]${b}c $ 5$""#),
             [Tok::Template(

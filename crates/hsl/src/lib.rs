@@ -45,8 +45,8 @@ pub use ops::{check_memory, repeat_string};
 pub use program::{ClassDef, Program};
 pub use regex::{Groups, Regex};
 pub use registry::{
-    Args, BoxFuture, CallArgs, Continuation, FunctionDef, NativeCall, NativeClass, NativeFn, NativeMethod, Next, Outcome,
-    Param, Registry, Types, call_native,
+    Args, BoxFuture, CallArgs, Continuation, FunctionDef, NativeCall, NativeClass, NativeFn, NativeMethod,
+    Next, Outcome, Param, Registry, Types, call_native,
 };
 pub use shared::{BarrierGuard, BucketInfo, Clock, Shared, shareable};
 pub use string::Str;

@@ -66,7 +66,9 @@ pub fn parse_number(text: &[u8]) -> Option<f64> {
         if hex.is_empty() {
             return None;
         }
-        return hex.iter().try_fold(0.0f64, |acc, c| Some(acc * 16.0 + f64::from((*c as char).to_digit(16)?)));
+        return hex
+            .iter()
+            .try_fold(0.0f64, |acc, c| Some(acc * 16.0 + f64::from((*c as char).to_digit(16)?)));
     }
     let unsigned = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
     let digits = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();

@@ -35,11 +35,23 @@ impl Drop for Cell {
 pub struct Function(pub(crate) FunctionKind);
 
 pub(crate) enum FunctionKind {
-    Script { program: Arc<Program>, proto: u32, captures: Box<[Arc<Cell>]>, this: Option<Arc<Object>>, closure: bool },
-    Class { program: Arc<Program>, class: u32 },
+    Script {
+        program: Arc<Program>,
+        proto: u32,
+        captures: Box<[Arc<Cell>]>,
+        this: Option<Arc<Object>>,
+        closure: bool,
+    },
+    Class {
+        program: Arc<Program>,
+        class: u32,
+    },
     Native(Arc<FunctionDef>),
     NativeClass(Arc<NativeClass>),
-    NativeMethod { object: Arc<Object>, method: u32 },
+    NativeMethod {
+        object: Arc<Object>,
+        method: u32,
+    },
 }
 
 impl Function {
@@ -114,6 +126,11 @@ impl Object {
         Value::Object(Arc::new(Object(ObjectKind::Native { class: Arc::clone(class), data: Box::new(data) })))
     }
 
+    /// An iterator over keys and values.
+    pub fn iterator(items: Vec<(Value, Value)>) -> Value {
+        Object::native(&crate::vm::builtin::ITERATOR_CLASS, Items(Mutex::new(items.into_iter())))
+    }
+
     /// Name of the class.
     pub fn class_name(&self) -> &str {
         match &self.0 {
@@ -177,9 +194,28 @@ pub trait NativeObject: Any + Send + Sync {
         Ok(None)
     }
 
+    /// Keys and values that `foreach` walks over, as they are at its start; `None` for objects that are iterators
+    /// themselves or cannot be walked.
+    fn elements(&self) -> Option<Vec<(Value, Value)>> {
+        None
+    }
+
     /// Whether the cache and the shared memory may hold the object by reference.
     fn shareable(&self) -> bool {
         false
+    }
+}
+
+/// An iterator over elements taken from a native object.
+pub(crate) struct Items(Mutex<std::vec::IntoIter<(Value, Value)>>);
+
+impl NativeObject for Items {
+    fn iterable(&self) -> bool {
+        true
+    }
+
+    fn next(&self) -> Result<Option<(Value, Value)>, Error> {
+        Ok(self.0.lock().next())
     }
 }
 

@@ -44,7 +44,9 @@ pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value) -> Outcome {
             _ => return Err(unsupported("%", a, b)),
         },
         Div | Rem | Pow => {
-            let (Some(x), Some(y)) = (number(a), number(b)) else { return Err(unsupported(op.symbol(), a, b)) };
+            let (Some(x), Some(y)) = (number(a), number(b)) else {
+                return Err(unsupported(op.symbol(), a, b));
+            };
             match op {
                 Pow => Value::Number(x.powf(y)),
                 _ if y == 0.0 => return Err(Error::exception("Division by zero")),
@@ -58,7 +60,7 @@ pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value) -> Outcome {
                 if v.is_none() {
                     return Err(unsupported(".", a, b));
                 }
-                v.write_string(&mut out);
+                write_string(v, &mut out)?;
             }
             Value::Str(Str::from_vec(out))
         }
@@ -73,7 +75,9 @@ pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value) -> Outcome {
         Match => Value::Bool(matches(&Regex::from_value(b)?, a)?),
         NoMatch => Value::Bool(!matches(&Regex::from_value(b)?, a)?),
         BitAnd | BitOr | BitXor | Shl | Shr | UShr => {
-            let (Some(x), Some(y)) = (number(a), number(b)) else { return Err(unsupported(op.symbol(), a, b)) };
+            let (Some(x), Some(y)) = (number(a), number(b)) else {
+                return Err(unsupported(op.symbol(), a, b));
+            };
             let (x, y) = (to_i32(x), to_i32(y));
             let shift = (y as u32) & 31;
             match op {
@@ -106,7 +110,7 @@ pub(crate) fn matches(regex: &Regex, subject: &Value) -> Result<bool, Error> {
     match subject {
         Value::Str(s) => regex.is_match(s.as_bytes()),
         v if v.is_none() => Err(Error::exception("Unsupported operand type for =~: none")),
-        v => regex.is_match(v.to_str().as_bytes()),
+        v => regex.is_match(to_str(v)?.as_bytes()),
     }
 }
 
@@ -114,7 +118,10 @@ pub(crate) fn matches(regex: &Regex, subject: &Value) -> Result<bool, Error> {
 pub(crate) fn add_assign(a: &mut Value, b: &Value) -> Result<(), Error> {
     match (&mut *a, b) {
         (Value::Number(x), Value::Number(y)) => *x += y,
-        (Value::Array(array), Value::Array(other)) => array.merge(other),
+        (Value::Array(array), Value::Array(other)) => {
+            check_elements(array.len() + other.len())?;
+            array.merge(other);
+        }
         (Value::Array(array), b) => {
             if !array.push(b.clone()) {
                 return Err(Error::exception("Array has no further index"));
@@ -138,7 +145,7 @@ pub(crate) fn append_assign(a: &mut Value, b: &Value) -> Result<(), Error> {
         return Err(unsupported(".", a, b));
     }
     if !matches!(a, Value::Str(_)) {
-        *a = Value::Str(a.to_str());
+        *a = Value::Str(to_str(a)?);
     }
     let Value::Str(s) = a else { return Ok(()) };
     match b {
@@ -148,7 +155,7 @@ pub(crate) fn append_assign(a: &mut Value, b: &Value) -> Result<(), Error> {
         }
         b => {
             let mut text = Vec::with_capacity(24);
-            b.write_string(&mut text);
+            write_string(b, &mut text)?;
             check_length(s.len() + text.len())?;
             s.push_bytes(&text);
         }
@@ -190,7 +197,9 @@ fn sub(a: &Value, b: &Value) -> Outcome {
 
 fn mul(a: &Value, b: &Value) -> Outcome {
     match (a, b) {
-        (Value::Str(s), Value::Number(n)) | (Value::Number(n), Value::Str(s)) => repeat_string(s.as_bytes(), *n),
+        (Value::Str(s), Value::Number(n)) | (Value::Number(n), Value::Str(s)) => {
+            repeat_string(s.as_bytes(), *n)
+        }
         (Value::Array(list), Value::Number(n)) | (Value::Number(n), Value::Array(list)) => {
             let count = repeat_count(list.len(), *n, size_of::<Value>())?;
             if count == 0 {
@@ -239,6 +248,43 @@ pub(crate) fn check_length(len: usize) -> Result<(), Error> {
         return check_memory(len);
     }
     Ok(())
+}
+
+/// Raises when an array of `count` elements would be too long or not fit into memory.
+pub(crate) fn check_elements(count: usize) -> Result<(), Error> {
+    if count > LENGTH_MAX {
+        return Err(Error::fatal("Value is too long"));
+    }
+    if count > 1 << 12 {
+        return check_memory(count * size_of::<Value>());
+    }
+    Ok(())
+}
+
+/// The string form of a value, raising when it would not fit into memory.
+pub(crate) fn to_str(v: &Value) -> Result<Str, Error> {
+    match v {
+        Value::Str(s) => Ok(s.clone()),
+        v => {
+            let mut out = Vec::new();
+            write_string(v, &mut out)?;
+            Ok(Str::from_vec(out))
+        }
+    }
+}
+
+/// Appends the string form of a value, raising when it would not fit into memory.
+pub(crate) fn write_string(v: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+    if v.write_string_within(out, string_room()) {
+        return Ok(());
+    }
+    check_memory(out.len())?;
+    Err(Error::fatal("Value is too long"))
+}
+
+/// Longest string that the running execution could still hold.
+pub(crate) fn string_room() -> usize {
+    LENGTH_MAX.min(MEMORY_LIMIT.get().saturating_sub(mem::used().max(0) as usize))
 }
 
 thread_local! {
@@ -319,7 +365,12 @@ struct Range {
     step: i64,
 }
 
-fn bounds(len: usize, from: Option<&Value>, to: Option<&Value>, step: Option<&Value>) -> Result<Range, Error> {
+fn bounds(
+    len: usize,
+    from: Option<&Value>,
+    to: Option<&Value>,
+    step: Option<&Value>,
+) -> Result<Range, Error> {
     let whole = |v: Option<&Value>| -> Result<Option<i64>, Error> {
         match v {
             None | Some(Value::Undef | Value::None) => Ok(None),
@@ -368,6 +419,7 @@ pub(crate) fn slice(base: &Value, from: Option<&Value>, to: Option<&Value>, step
         }
         Value::Array(array) => {
             let range = bounds(array.len(), from, to, step)?;
+            check_elements(array.len())?;
             let values: Vec<Value> = match array.as_list() {
                 Some(list) if range.step == 1 => {
                     list[range.start as usize..range.end.max(range.start) as usize].to_vec()
@@ -400,6 +452,7 @@ pub(crate) fn replace_slice(
         }
         return Ok(!keys.is_empty());
     };
+    check_elements(array.len() + items.len())?;
     let mut result = Array::with_capacity(array.len() + items.len());
     let copy = |result: &mut Array, key: Key, value: &Value| match key {
         Key::Int(_) => {

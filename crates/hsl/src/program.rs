@@ -21,120 +21,447 @@ pub(crate) type Reg = u8;
 /// One instruction; 8 bytes. `to` is an index into the code of the same function.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Op {
-    Const { dst: Reg, k: u32 },
-    Int { dst: Reg, n: i32 },
-    Bool { dst: Reg, b: bool },
-    None { dst: Reg },
-    Move { dst: Reg, src: Reg },
+    Const {
+        dst: Reg,
+        k: u32,
+    },
+    Int {
+        dst: Reg,
+        n: i32,
+    },
+    Bool {
+        dst: Reg,
+        b: bool,
+    },
+    None {
+        dst: Reg,
+    },
+    Move {
+        dst: Reg,
+        src: Reg,
+    },
     /// As `Move`, but an unset variable gives `none`.
-    MoveQuiet { dst: Reg, src: Reg },
-    LoadCell { dst: Reg, quiet: bool, cell: u16 },
-    StoreCell { src: Reg, cell: u16 },
-    LoadGlobal { dst: Reg, quiet: bool, slot: u32 },
-    StoreGlobal { src: Reg, slot: u32 },
-    LoadStatic { dst: Reg, slot: u32 },
-    StoreStatic { src: Reg, slot: u32 },
-    ClearReg { dst: Reg, reg: Reg },
-    ClearCell { dst: Reg, cell: u16 },
-    ClearGlobal { dst: Reg, slot: u32 },
-    IssetReg { dst: Reg, reg: Reg },
-    IssetCell { dst: Reg, cell: u16 },
-    IssetGlobal { dst: Reg, slot: u32 },
+    MoveQuiet {
+        dst: Reg,
+        src: Reg,
+    },
+    LoadCell {
+        dst: Reg,
+        quiet: bool,
+        cell: u16,
+    },
+    StoreCell {
+        src: Reg,
+        cell: u16,
+    },
+    LoadGlobal {
+        dst: Reg,
+        quiet: bool,
+        slot: u32,
+    },
+    StoreGlobal {
+        src: Reg,
+        slot: u32,
+    },
+    LoadStatic {
+        dst: Reg,
+        slot: u32,
+    },
+    StoreStatic {
+        src: Reg,
+        slot: u32,
+    },
+    ClearReg {
+        dst: Reg,
+        reg: Reg,
+    },
+    ClearCell {
+        dst: Reg,
+        cell: u16,
+    },
+    ClearGlobal {
+        dst: Reg,
+        slot: u32,
+    },
+    IssetReg {
+        dst: Reg,
+        reg: Reg,
+    },
+    IssetCell {
+        dst: Reg,
+        cell: u16,
+    },
+    IssetGlobal {
+        dst: Reg,
+        slot: u32,
+    },
 
-    Add { dst: Reg, a: Reg, b: Reg },
-    Sub { dst: Reg, a: Reg, b: Reg },
-    Mul { dst: Reg, a: Reg, b: Reg },
-    AddInt { dst: Reg, a: Reg, n: i32 },
-    MulInt { dst: Reg, a: Reg, n: i32 },
-    RemInt { dst: Reg, a: Reg, n: i32 },
-    Binary { op: BinaryOp, dst: Reg, a: Reg, b: Reg },
+    Add {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Sub {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Mul {
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    AddInt {
+        dst: Reg,
+        a: Reg,
+        n: i32,
+    },
+    MulInt {
+        dst: Reg,
+        a: Reg,
+        n: i32,
+    },
+    RemInt {
+        dst: Reg,
+        a: Reg,
+        n: i32,
+    },
+    Binary {
+        op: BinaryOp,
+        dst: Reg,
+        a: Reg,
+        b: Reg,
+    },
     /// `a .= b` on a register variable.
-    Append { a: Reg, b: Reg },
-    Negate { dst: Reg, a: Reg },
-    Plus { dst: Reg, a: Reg },
-    Not { dst: Reg, a: Reg },
-    Truth { dst: Reg, a: Reg },
-    BitNot { dst: Reg, a: Reg },
+    Append {
+        a: Reg,
+        b: Reg,
+    },
+    Negate {
+        dst: Reg,
+        a: Reg,
+    },
+    Plus {
+        dst: Reg,
+        a: Reg,
+    },
+    Not {
+        dst: Reg,
+        a: Reg,
+    },
+    Truth {
+        dst: Reg,
+        a: Reg,
+    },
+    BitNot {
+        dst: Reg,
+        a: Reg,
+    },
     /// Adds to a number variable (`++`, `--`).
-    Increment { reg: Reg, n: i32 },
-    CheckNumber { reg: Reg },
+    Increment {
+        reg: Reg,
+        n: i32,
+    },
+    CheckNumber {
+        reg: Reg,
+    },
     /// Joins `count` registers; `none` raises unless interpolated.
-    Concat { dst: Reg, start: Reg, count: u8, interpolated: bool },
-    MatchRegex { dst: Reg, a: Reg, negate: bool, regex: u32 },
+    Concat {
+        dst: Reg,
+        start: Reg,
+        count: u8,
+        interpolated: bool,
+    },
+    MatchRegex {
+        dst: Reg,
+        a: Reg,
+        negate: bool,
+        regex: u32,
+    },
 
-    Jump { to: u32 },
-    JumpIf { a: Reg, to: u32 },
-    JumpIfNot { a: Reg, to: u32 },
-    JumpIfNone { a: Reg, to: u32 },
-    JumpIfDefined { a: Reg, to: u32 },
-    JumpLt { a: Reg, b: Reg, when: bool, to: u32 },
-    JumpLe { a: Reg, b: Reg, when: bool, to: u32 },
-    JumpEq { a: Reg, b: Reg, when: bool, to: u32 },
-    JumpNe { a: Reg, b: Reg, when: bool, to: u32 },
-    JumpLtConst { a: Reg, k: u16, to: u32 },
-    JumpNotLtConst { a: Reg, k: u16, to: u32 },
-    JumpLeConst { a: Reg, k: u16, to: u32 },
-    JumpNotLeConst { a: Reg, k: u16, to: u32 },
+    Jump {
+        to: u32,
+    },
+    JumpIf {
+        a: Reg,
+        to: u32,
+    },
+    JumpIfNot {
+        a: Reg,
+        to: u32,
+    },
+    JumpIfNone {
+        a: Reg,
+        to: u32,
+    },
+    JumpIfDefined {
+        a: Reg,
+        to: u32,
+    },
+    JumpLt {
+        a: Reg,
+        b: Reg,
+        when: bool,
+        to: u32,
+    },
+    JumpLe {
+        a: Reg,
+        b: Reg,
+        when: bool,
+        to: u32,
+    },
+    JumpEq {
+        a: Reg,
+        b: Reg,
+        when: bool,
+        to: u32,
+    },
+    JumpNe {
+        a: Reg,
+        b: Reg,
+        when: bool,
+        to: u32,
+    },
+    JumpLtConst {
+        a: Reg,
+        k: u16,
+        to: u32,
+    },
+    JumpNotLtConst {
+        a: Reg,
+        k: u16,
+        to: u32,
+    },
+    JumpLeConst {
+        a: Reg,
+        k: u16,
+        to: u32,
+    },
+    JumpNotLeConst {
+        a: Reg,
+        k: u16,
+        to: u32,
+    },
     /// Jumps by a table of constants; falls through when nothing is equal and the subject is of the table's type.
-    Switch { a: Reg, table: u32 },
+    Switch {
+        a: Reg,
+        table: u32,
+    },
 
-    NewArray { dst: Reg, capacity: u16 },
-    Push { array: Reg, src: Reg },
-    PushPair { array: Reg, key: Reg, src: Reg },
-    Spread { array: Reg, src: Reg, values_only: bool },
-    Index { dst: Reg, base: Reg, key: Reg },
-    IndexConst { dst: Reg, base: Reg, k: u32 },
-    IndexQuiet { dst: Reg, base: Reg, key: Reg },
-    IssetIndex { dst: Reg, base: Reg, key: Reg },
-    Slice { dst: Reg, start: Reg },
+    NewArray {
+        dst: Reg,
+        capacity: u16,
+    },
+    Push {
+        array: Reg,
+        src: Reg,
+    },
+    PushPair {
+        array: Reg,
+        key: Reg,
+        src: Reg,
+    },
+    Spread {
+        array: Reg,
+        src: Reg,
+        values_only: bool,
+    },
+    Index {
+        dst: Reg,
+        base: Reg,
+        key: Reg,
+    },
+    IndexConst {
+        dst: Reg,
+        base: Reg,
+        k: u32,
+    },
+    IndexQuiet {
+        dst: Reg,
+        base: Reg,
+        key: Reg,
+    },
+    IssetIndex {
+        dst: Reg,
+        base: Reg,
+        key: Reg,
+    },
+    Slice {
+        dst: Reg,
+        start: Reg,
+    },
     /// `$v[key] = src` on a register variable.
-    SetIndex { base: Reg, key: Reg, src: Reg },
+    SetIndex {
+        base: Reg,
+        key: Reg,
+        src: Reg,
+    },
     /// `$v[] = src` on a register variable.
-    PushVar { base: Reg, src: Reg },
-    GetProp { dst: Reg, base: Reg, quiet: bool, k: u32 },
-    IssetProp { dst: Reg, base: Reg, k: u32 },
-    SetProp { base: Reg, src: Reg, k: u32 },
+    PushVar {
+        base: Reg,
+        src: Reg,
+    },
+    GetProp {
+        dst: Reg,
+        base: Reg,
+        quiet: bool,
+        k: u32,
+    },
+    IssetProp {
+        dst: Reg,
+        base: Reg,
+        k: u32,
+    },
+    SetProp {
+        base: Reg,
+        src: Reg,
+        k: u32,
+    },
     /// Writes through a path of subscripts and properties.
-    Path { dst: Reg, src: Reg, path: u32 },
+    Path {
+        dst: Reg,
+        src: Reg,
+        path: u32,
+    },
     /// Element `n` in iteration order, or `Undef` when missing or not an array.
-    Element { dst: Reg, base: Reg, n: u32 },
-    ElementKey { dst: Reg, base: Reg, key: Reg },
+    Element {
+        dst: Reg,
+        base: Reg,
+        n: u32,
+    },
+    ElementKey {
+        dst: Reg,
+        base: Reg,
+        key: Reg,
+    },
     /// Elements from `n` on, as a list.
-    Rest { dst: Reg, base: Reg, n: u32 },
+    Rest {
+        dst: Reg,
+        base: Reg,
+        n: u32,
+    },
 
-    Call { dst: Reg, start: Reg, argc: u8, proto: u32 },
-    CallNative { dst: Reg, start: Reg, argc: u8, native: u32 },
-    CallValue { dst: Reg, start: Reg, argc: u8 },
-    CallSpread { dst: Reg, start: Reg },
-    CallMethod { dst: Reg, start: Reg, argc: u8, k: u32 },
-    CallMethodSpread { dst: Reg, start: Reg, k: u32 },
-    New { dst: Reg, start: Reg, argc: u8, class: u32 },
-    NewNative { dst: Reg, start: Reg, argc: u8, class: u32 },
-    MakeFunction { dst: Reg, proto: u32 },
-    MakeClosure { dst: Reg, closure: u32 },
-    MakeClass { dst: Reg, class: u32 },
-    MakeNative { dst: Reg, native: u32 },
-    MakeNativeClass { dst: Reg, class: u32 },
-    Return { src: Reg },
+    Call {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        proto: u32,
+    },
+    CallNative {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        native: u32,
+    },
+    CallValue {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+    },
+    CallSpread {
+        dst: Reg,
+        start: Reg,
+    },
+    CallMethod {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        k: u32,
+    },
+    CallMethodSpread {
+        dst: Reg,
+        start: Reg,
+        k: u32,
+    },
+    New {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        class: u32,
+    },
+    NewNative {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        class: u32,
+    },
+    MakeFunction {
+        dst: Reg,
+        proto: u32,
+    },
+    MakeClosure {
+        dst: Reg,
+        closure: u32,
+    },
+    MakeClass {
+        dst: Reg,
+        class: u32,
+    },
+    MakeNative {
+        dst: Reg,
+        native: u32,
+    },
+    MakeNativeClass {
+        dst: Reg,
+        class: u32,
+    },
+    Return {
+        src: Reg,
+    },
     ReturnNone,
-    Yield { src: Reg },
+    Yield {
+        src: Reg,
+    },
 
-    PushTry { dst: Reg, to: u32 },
+    PushTry {
+        dst: Reg,
+        to: u32,
+    },
     PopTry,
-    Throw { src: Reg },
-    MatchFail { src: Reg },
+    Throw {
+        src: Reg,
+    },
+    MatchFail {
+        src: Reg,
+    },
 
-    IterInit { iter: Reg, src: Reg },
-    IterNext { iter: Reg, dst: Reg, to: u32 },
+    IterInit {
+        iter: Reg,
+        src: Reg,
+    },
+    IterNext {
+        iter: Reg,
+        dst: Reg,
+        to: u32,
+    },
     /// Key goes to `dst + 1`.
-    IterNextPair { iter: Reg, dst: Reg, to: u32 },
+    IterNextPair {
+        iter: Reg,
+        dst: Reg,
+        to: u32,
+    },
 
-    BarrierEnter { dst: Reg, name: Reg },
+    BarrierEnter {
+        dst: Reg,
+        name: Reg,
+    },
     /// Writes `src` back when `write`.
-    BarrierExit { src: Reg, write: bool },
-    Cache { dst: Reg, start: Reg, argc: u8, site: u32 },
-    Echo { src: Reg },
-    RunModule { module: u32 },
+    BarrierExit {
+        src: Reg,
+        write: bool,
+    },
+    Cache {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        site: u32,
+    },
+    Echo {
+        src: Reg,
+    },
+    RunModule {
+        module: u32,
+    },
 }
 
 /// Where a path write starts.
@@ -231,10 +558,15 @@ pub(crate) struct Proto {
     pub(crate) variadic: bool,
     pub(crate) method: bool,
     pub(crate) generator: bool,
+    /// Neither variadic nor a generator, without cells: a call only pushes a frame.
+    pub(crate) plain: bool,
     /// Class whose private members it may use.
     pub(crate) class: Option<u32>,
     pub(crate) span: Span,
 }
+
+/// Member names come from programs, not from clients; speed matters more than seeding.
+pub(crate) type Hasher = foldhash::fast::FixedState;
 
 /// A class of a script.
 #[derive(Debug)]
@@ -242,11 +574,11 @@ pub struct ClassDef {
     pub(crate) name: Arc<str>,
     /// Initial values of instance variables.
     pub(crate) fields: Array,
-    pub(crate) guarded: HashMap<Str, Guard>,
+    pub(crate) guarded: HashMap<Str, Guard, Hasher>,
     pub(crate) constructor: Option<u32>,
-    pub(crate) methods: HashMap<Str, MethodDef>,
-    pub(crate) statics: HashMap<Str, StaticDef>,
-    pub(crate) static_methods: HashMap<Str, MethodDef>,
+    pub(crate) methods: HashMap<Str, MethodDef, Hasher>,
+    pub(crate) statics: HashMap<Str, StaticDef, Hasher>,
+    pub(crate) static_methods: HashMap<Str, MethodDef, Hasher>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -311,7 +643,8 @@ impl Program {
                     let _ = write!(out, "  ; {:?}", proto.paths.get(*path as usize));
                 }
                 if let Op::CallNative { native, .. } = op {
-                    let _ = write!(out, "  ; {}", self.natives.get(*native as usize).map_or("?", |n| &n.name));
+                    let _ =
+                        write!(out, "  ; {}", self.natives.get(*native as usize).map_or("?", |n| &n.name));
                 }
                 out.push('\n');
             }

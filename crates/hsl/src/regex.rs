@@ -80,7 +80,10 @@ impl Regex {
         }
         let pcre = builder.build(&text).map_err(|e| {
             let offset = e.offset().map_or(0, |o| o.saturating_sub(prefix));
-            format!("Invalid pattern at offset {offset}: {}", e.to_string().rsplit(": ").next().unwrap_or("error"))
+            format!(
+                "Invalid pattern at offset {offset}: {}",
+                e.to_string().rsplit(": ").next().unwrap_or("error")
+            )
         })?;
         let spare = Mutex::new(Vec::new());
         Ok(Regex(Arc::new(Inner { pcre, pattern: pattern.to_vec(), flags: flags.to_vec(), spare })))
@@ -91,7 +94,7 @@ impl Regex {
     /// # Errors
     /// As [`new`](Regex::new).
     pub fn from_string(text: &[u8]) -> Result<Regex, String> {
-        static CACHE: LazyLock<Mutex<(HashMap<Str, (Regex, u64)>, u64)>> = LazyLock::new(Default::default);
+        static CACHE: LazyLock<Mutex<Recent>> = LazyLock::new(Default::default);
         {
             let mut guard = CACHE.lock();
             let (map, clock) = &mut *guard;
@@ -201,6 +204,9 @@ impl Regex {
         self.0.flags.contains(&b'u')
     }
 }
+
+/// Patterns with the time of their last use, and the clock that counts uses.
+type Recent = (HashMap<Str, (Regex, u64)>, u64);
 
 /// Splits `/pattern/flags`; any other text is the pattern.
 fn split(text: &[u8]) -> (&[u8], &[u8]) {

@@ -11,7 +11,6 @@ use crate::shared::Shared;
 use crate::string::Str;
 use crate::value::Value;
 use crate::vm::{Host, Limits, NativeCx};
-use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -86,7 +85,9 @@ impl Types {
                 _ => match Types::NAMES.iter().find(|(_, n)| *n == word) {
                     Some((t, _)) => *t,
                     // A capitalised name is a class.
-                    None if word.starts_with(|c: char| c.is_ascii_uppercase()) => Types::OBJECT.or(Types::RESOURCE),
+                    None if word.starts_with(|c: char| c.is_ascii_uppercase()) => {
+                        Types::OBJECT.or(Types::RESOURCE)
+                    }
                     None => return None,
                 },
             };
@@ -132,7 +133,8 @@ impl fmt::Display for Types {
         if *self == Types::ANY {
             return f.write_str("any");
         }
-        let names: Vec<&str> = Types::NAMES.iter().filter(|(t, _)| self.contains(*t)).map(|(_, n)| *n).collect();
+        let names: Vec<&str> =
+            Types::NAMES.iter().filter(|(t, _)| self.contains(*t)).map(|(_, n)| *n).collect();
         f.write_str(&names.join(" or "))
     }
 }
@@ -152,7 +154,48 @@ pub struct Param {
 pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
 
 /// Arguments of a callback.
-pub type CallArgs = SmallVec<[Value; 2]>;
+pub struct CallArgs {
+    first: [Value; 2],
+    len: usize,
+    more: Vec<Value>,
+}
+
+impl CallArgs {
+    pub(crate) fn len(&self) -> usize {
+        self.len + self.more.len()
+    }
+
+    /// Moves the arguments to the front of `slots`, which has room for all.
+    #[inline]
+    pub(crate) fn place(self, slots: &mut [Value]) {
+        for (slot, value) in slots.iter_mut().zip(self.first).take(self.len) {
+            slot.put(value);
+        }
+        for (slot, value) in slots.iter_mut().skip(self.len).zip(self.more) {
+            slot.put(value);
+        }
+    }
+}
+
+impl From<[Value; 1]> for CallArgs {
+    #[inline]
+    fn from([a]: [Value; 1]) -> CallArgs {
+        CallArgs { first: [a, Value::Undef], len: 1, more: Vec::new() }
+    }
+}
+
+impl From<[Value; 2]> for CallArgs {
+    #[inline]
+    fn from(first: [Value; 2]) -> CallArgs {
+        CallArgs { first, len: 2, more: Vec::new() }
+    }
+}
+
+impl From<Vec<Value>> for CallArgs {
+    fn from(more: Vec<Value>) -> CallArgs {
+        CallArgs { first: [Value::Undef, Value::Undef], len: 0, more }
+    }
+}
 
 /// How a native function goes on.
 pub enum Outcome {
@@ -160,6 +203,8 @@ pub enum Outcome {
     Value(Value),
     /// The execution is suspended until the host has the result.
     Pending(BoxFuture),
+    /// The execution is suspended; the continuation gets the result.
+    Wait(BoxFuture, Box<dyn Continuation>),
     /// The execution ends here (`Accept()` and the like). Not catchable.
     End(Vec<Value>),
     /// A script function is called and the continuation gets its result.
@@ -288,6 +333,13 @@ impl Args<'_> {
         }
     }
 
+    /// Exchanges two arguments that were given.
+    pub fn swap(&mut self, a: usize, b: usize) {
+        if a.max(b) < self.0.len() {
+            self.0.swap(a, b);
+        }
+    }
+
     /// All arguments.
     pub fn as_slice(&self) -> &[Value] {
         self.0
@@ -364,7 +416,13 @@ impl FunctionDef {
     }
 
     /// A function whose name and parameters are only known at run time (plugins).
-    pub fn dynamic<F>(name: String, params: Vec<Param>, variadic: Option<Types>, doc: String, code: F) -> FunctionDef
+    pub fn dynamic<F>(
+        name: String,
+        params: Vec<Param>,
+        variadic: Option<Types>,
+        doc: String,
+        code: F,
+    ) -> FunctionDef
     where
         F: Fn(&mut NativeCx<'_>, Args<'_>) -> Result<Outcome, Error> + Send + Sync + 'static,
     {
@@ -475,7 +533,12 @@ impl fmt::Debug for NativeClass {
 impl NativeClass {
     /// A class without constructor, methods or static functions.
     pub fn new(name: &'static str) -> NativeClass {
-        NativeClass { name: Cow::Borrowed(name), constructor: None, methods: Vec::new(), statics: BTreeMap::new() }
+        NativeClass {
+            name: Cow::Borrowed(name),
+            constructor: None,
+            methods: Vec::new(),
+            statics: BTreeMap::new(),
+        }
     }
 
     /// Sets the constructor, a function that returns the instance.

@@ -101,7 +101,10 @@ pub struct BucketInfo {
 pub(crate) enum Lookup {
     Hit(Value),
     /// Not there: the caller computes it. The old value may be expired.
-    Miss { ticket: Option<Ticket>, old: Option<Value> },
+    Miss {
+        ticket: Option<Ticket>,
+        old: Option<Value>,
+    },
     /// Another execution computes it.
     Wait(BoxFuture),
 }
@@ -116,7 +119,8 @@ pub(crate) struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let removed = self.shared.cache.lock().get_mut(&self.bucket).and_then(|b| b.flights.remove(&self.key));
+        let removed =
+            self.shared.cache.lock().get_mut(&self.bucket).and_then(|b| b.flights.remove(&self.key));
         drop(removed);
         self.flight.land();
     }
@@ -250,7 +254,9 @@ impl Shared {
                     b.uses.clear();
                 }
             }
-            cache.retain(|(name, _), b| !b.flights.is_empty() || namespace.is_some_and(|n| n != name.as_bytes()));
+            cache.retain(|(name, _), b| {
+                !b.flights.is_empty() || namespace.is_some_and(|n| n != name.as_bytes())
+            });
         }
         dropped.len()
     }
@@ -279,11 +285,20 @@ impl Shared {
         Ok(result)
     }
 
+    /// Whether an execution is inside the barrier of a name.
+    pub fn is_inside(&self, name: &[u8], execution: u64) -> bool {
+        self.memory.lock().locks.get(name).is_some_and(|(owner, _)| *owner == execution)
+    }
+
     /// Enters the barrier of a name.
     ///
     /// # Errors
     /// A future to wait for, or an exception when this execution is inside already.
-    pub fn enter(self: &Arc<Self>, name: &Str, execution: u64) -> Result<BarrierGuard, Result<BoxFuture, Error>> {
+    pub fn enter(
+        self: &Arc<Self>,
+        name: &Str,
+        execution: u64,
+    ) -> Result<BarrierGuard, Result<BoxFuture, Error>> {
         let mut memory = self.memory.lock();
         if let Some((owner, flight)) = memory.locks.get(name) {
             if *owner == execution {
@@ -340,8 +355,10 @@ impl Drop for BarrierGuard {
 /// Whether a value may be seen by other executions: plain data and objects that lock themselves.
 pub fn shareable(value: &Value) -> bool {
     let mut work = vec![value.clone()];
+    let mut seen = std::collections::HashSet::new();
     while let Some(v) = work.pop() {
         match &v {
+            Value::Array(a) if !seen.insert(a.address()) => {}
             Value::Array(a) => {
                 for (k, v) in a.iter() {
                     work.push(v.clone());

@@ -63,7 +63,11 @@ impl Str {
     /// Takes over `bytes`.
     #[inline]
     pub fn from_vec(bytes: Vec<u8>) -> Str {
-        if bytes.len() <= INLINE_MAX { Str::from_bytes(&bytes) } else { Str(Repr::Heap(Arc::new(HeapStr::new(bytes)))) }
+        if bytes.len() <= INLINE_MAX {
+            Str::from_bytes(&bytes)
+        } else {
+            Str(Repr::Heap(Arc::new(HeapStr::new(bytes))))
+        }
     }
 
     /// The one-byte string of `byte`.
@@ -159,7 +163,11 @@ impl Default for Str {
 impl PartialEq for Str {
     #[inline]
     fn eq(&self, other: &Str) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            // The unused tail is always zero, so whole buffers can be compared.
+            (Repr::Inline { len: a, buf: x }, Repr::Inline { len: b, buf: y }) => a == b && x == y,
+            _ => self.as_bytes() == other.as_bytes(),
+        }
     }
 }
 

@@ -70,6 +70,17 @@ impl Value {
         matches!(self, Value::None | Value::Undef)
     }
 
+    /// Replaces the value; cheaper than an assignment when the old one is a number or the like, as it mostly is.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, value: Value) {
+        if matches!(self, Value::Undef | Value::None | Value::Bool(_) | Value::Number(_)) {
+            // Nothing of the old value needs a destructor.
+            std::mem::forget(std::mem::replace(self, value));
+        } else {
+            *self = value;
+        }
+    }
+
     /// True when dropping the value may run further destructors.
     pub(crate) fn is_heap(&self) -> bool {
         matches!(self, Value::Array(_) | Value::Function(_) | Value::Object(_) | Value::Resource(_))
@@ -134,13 +145,21 @@ impl Value {
         self.to_str().to_text().into_owned()
     }
 
-    /// Appends the string form to `out`. Needs no native stack for nested arrays.
+    /// Appends the string form to `out`. Needs no native stack for nested arrays. A form longer than the memory limit
+    /// of the running execution is cut off there.
     pub fn write_string(&self, out: &mut Vec<u8>) {
+        self.write_string_within(out, crate::ops::string_room());
+    }
+
+    /// Appends the string form while `out` is not longer than `max`; false when it was cut off. Arrays that share
+    /// parts can have string forms of any length.
+    pub(crate) fn write_string_within(&self, out: &mut Vec<u8>, max: usize) -> bool {
         match self {
             Value::Str(s) => out.extend_from_slice(s.as_bytes()),
-            Value::Array(a) => write_array(a, out),
+            Value::Array(a) => return write_array(a, out, max),
             scalar => scalar.write_scalar(out),
         }
+        true
     }
 
     fn write_scalar(&self, out: &mut Vec<u8>) {
@@ -222,7 +241,7 @@ impl Value {
 }
 
 /// Writes nested arrays with a stack of its own.
-fn write_array(array: &Array, out: &mut Vec<u8>) {
+fn write_array(array: &Array, out: &mut Vec<u8>, max: usize) -> bool {
     let mut stack = vec![(array, 0usize)];
     out.push(b'[');
     while let Some((array, at)) = stack.pop() {
@@ -230,6 +249,9 @@ fn write_array(array: &Array, out: &mut Vec<u8>) {
             out.push(b']');
             continue;
         };
+        if out.len() > max {
+            return false;
+        }
         if at > 0 {
             out.push(b',');
         }
@@ -248,11 +270,14 @@ fn write_array(array: &Array, out: &mut Vec<u8>) {
             scalar => scalar.write_scalar(out),
         }
     }
+    true
 }
 
-/// Same keys and strictly equal values in the same order; needs no native stack.
+/// Same keys and strictly equal values in the same order; needs no native stack, and compares parts that arrays share
+/// only once.
 fn arrays_equal(a: &Array, b: &Array) -> bool {
     let mut work = vec![(a.clone(), b.clone())];
+    let mut seen = std::collections::HashSet::new();
     while let Some((a, b)) = work.pop() {
         if a.same_block(&b) && !may_hold_nan(&a) {
             continue;
@@ -263,7 +288,11 @@ fn arrays_equal(a: &Array, b: &Array) -> bool {
         for ((ka, va), (kb, vb)) in a.iter().zip(b.iter()) {
             for (x, y) in [(&ka.to_value(), &kb.to_value()), (va, vb)] {
                 match (x, y) {
-                    (Value::Array(x), Value::Array(y)) => work.push((x.clone(), y.clone())),
+                    (Value::Array(x), Value::Array(y)) => {
+                        if seen.insert((x.address(), y.address())) {
+                            work.push((x.clone(), y.clone()));
+                        }
+                    }
                     _ if x.scalar_eq(y) => {}
                     _ => return false,
                 }
@@ -375,7 +404,9 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 #[macro_export]
 macro_rules! value {
     (none) => { $crate::Value::None };
-    ([ $($item:tt),* $(,)? ]) => { $crate::Value::from(vec![ $($crate::value!($item)),* ]) };
+    ([ $($item:tt),* $(,)? ]) => {
+        $crate::Value::Array($crate::Array::from_list(vec![ $($crate::value!($item)),* ]))
+    };
     ({ $($key:expr => $item:tt),* $(,)? }) => {{
         #[allow(unused_mut)]
         let mut array = $crate::Array::new();

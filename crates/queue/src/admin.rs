@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bucket::{Availability, Bucket, Cause};
+use crate::entry::Store;
 use crate::error::QueueError;
 use crate::fields::{Field, FieldSet, Fields};
 use crate::intern::Sym;
@@ -133,7 +134,9 @@ impl Queue {
             .ok_or_else(|| QueueError::UnknownCounter(condition.fields.to_string()))?;
         let expires = condition.ttl.map(|ttl| now.after(ttl));
         policies[policy].add_dynamic(condition, expires);
-        self.reapply(now, policy);
+        let selected =
+            self.buckets_where(policy, |policy, bucket, store| policy.newest_selects(&bucket.key, store));
+        self.reapply(now, policy, selected);
         Ok(())
     }
 
@@ -150,7 +153,8 @@ impl Queue {
         let expires = change.ttl.map(|ttl| ttl.map(|ttl| now.after(ttl)));
         for policy in 0..self.sched.policies.len() {
             if self.sched.policies[policy].change_dynamic(id, change.then.clone(), expires) {
-                self.reapply(now, policy);
+                let ruled = self.buckets_ruled_by(policy, &[id.to_owned()]);
+                self.reapply(now, policy, ruled);
                 return Ok(true);
             }
         }
@@ -163,7 +167,8 @@ impl Queue {
         let Some(policy) = policies.iter_mut().position(|policy| policy.remove_dynamic(id)) else {
             return false;
         };
-        self.reapply(now, policy);
+        let ruled = self.buckets_ruled_by(policy, &[id.to_owned()]);
+        self.reapply(now, policy, ruled);
         true
     }
 
@@ -185,8 +190,10 @@ impl Queue {
             return;
         }
         for policy in 0..self.sched.policies.len() {
-            if self.sched.policies[policy].expire_dynamics(now) {
-                self.reapply(now, policy);
+            let ended = self.sched.policies[policy].expire_dynamics(now);
+            if !ended.is_empty() {
+                let ruled = self.buckets_ruled_by(policy, &ended);
+                self.reapply(now, policy, ruled);
             }
         }
         self.note_dynamic_expiry();
@@ -197,14 +204,32 @@ impl Queue {
             self.sched.policies.iter().filter_map(|policy| policy.next_expiry()).min();
     }
 
-    /// Works out the limits of all counters of a policy again.
-    fn reapply(&mut self, now: Time, policy: usize) {
+    /// Counters of a policy that pass a test.
+    fn buckets_where(
+        &self,
+        policy: usize,
+        test: impl Fn(&CompiledPolicy, &Bucket, &Store) -> bool,
+    ) -> Vec<u32> {
+        let compiled = &self.sched.policies[policy];
+        let buckets = self.sched.buckets.iter();
+        buckets
+            .filter(|(_, bucket)| bucket.policy as usize == policy && test(compiled, bucket, &self.store))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Counters whose limits come from one of these dynamic conditions.
+    fn buckets_ruled_by(&self, policy: usize, ids: &[String]) -> Vec<u32> {
+        self.buckets_where(policy, |_, bucket, _| {
+            bucket.applied.dynamic.as_ref().is_some_and(|dynamic| ids.contains(dynamic))
+        })
+    }
+
+    /// Works out the limits of these counters of a policy again.
+    fn reapply(&mut self, now: Time, policy: usize, buckets: Vec<u32>) {
         self.note_dynamic_expiry();
         let mut stops_changed = false;
-        for bucket in self.sched.buckets.keys() {
-            if self.sched.buckets[bucket].policy as usize != policy {
-                continue;
-            }
+        for bucket in buckets {
             let key = self.sched.buckets[bucket].key;
             let applied = self.sched.policies[policy].applied(&key, &self.store);
             let record = &mut self.sched.buckets[bucket];

@@ -88,7 +88,7 @@ pub use state::{Phase, State, States, WorkInfo};
 pub use suspend::{Suspension, SuspensionSource, SuspensionView};
 pub use time::Time;
 pub use update::{
-    AddressChange, Changes, Task, UnloadReport, Unloaded, UpdateReport, UpdateRequest, UpdateRun,
+    AddressChange, AgedRun, Changes, Task, UnloadReport, Unloaded, UpdateReport, UpdateRequest, UpdateRun,
 };
 pub use view::EntryView;
 pub use work::{AttemptClass, Outcome, Pick, Requeue, Settings, Settled, Ticket, Work};

@@ -425,11 +425,15 @@ impl CompiledPolicy {
         self.dynamics.len() != before
     }
 
-    /// Drops dynamic conditions whose time is over; tells whether any was.
-    pub(crate) fn expire_dynamics(&mut self, now: Time) -> bool {
-        let before = self.dynamics.len();
-        self.dynamics.retain(|d| d.expires.is_none_or(|expires| expires > now));
-        self.dynamics.len() != before
+    /// Whether the newest dynamic condition is about this counter.
+    pub(crate) fn newest_selects(&self, key: &BucketKey, store: &Store) -> bool {
+        self.dynamics.last().is_some_and(|newest| self.dynamic_matches(&newest.selector, key, store))
+    }
+
+    /// Drops dynamic conditions whose time is over; their ids.
+    pub(crate) fn expire_dynamics(&mut self, now: Time) -> Vec<String> {
+        let over = |d: &CompiledDynamic| d.expires.is_some_and(|expires| expires <= now);
+        self.dynamics.extract_if(.., |d| over(d)).map(|d| d.definition.id).collect()
     }
 
     pub(crate) fn next_expiry(&self) -> Option<Time> {

@@ -200,6 +200,43 @@ impl UpdateRun {
     }
 }
 
+/// A search for ACTIVE entries that have grown too old while they waited behind limits and suspensions. To be
+/// run every minute or so.
+#[derive(Debug, Default)]
+pub struct AgedRun {
+    cursor: u32,
+}
+
+impl AgedRun {
+    /// Looks at up to `budget` entries; true when all have been seen. Tickets of those whose age has reached the
+    /// limit of their transport go to `aged`: run post-delivery (expired), then settle.
+    pub fn step(
+        &mut self,
+        queue: &mut Queue,
+        now: Time,
+        age_max: impl Fn(&str) -> Option<Duration>,
+        budget: usize,
+        aged: &mut Vec<Ticket>,
+    ) -> bool {
+        let end = queue.store.entries.bound() as u32;
+        let stop = end.min(self.cursor.saturating_add(u32::try_from(budget.max(1)).unwrap_or(u32::MAX)));
+        for index in self.cursor..stop {
+            let Some(entry) = queue.store.entries.get(index) else { continue };
+            if entry.state != State::Active {
+                continue;
+            }
+            let age = now.since(queue.store.messages[entry.message].received);
+            let limit = age_max(queue.store.texts.get(entry.transport_id));
+            if limit.is_some_and(|limit| age >= limit) {
+                queue.unpark(now, index);
+                aged.push(queue.start_work(now, index, Phase::Postdelivery));
+            }
+        }
+        self.cursor = stop;
+        stop >= end
+    }
+}
+
 /// A message taken out of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unloaded {

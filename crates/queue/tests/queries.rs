@@ -445,3 +445,23 @@ fn unload_takes_whole_messages() {
     assert_eq!((report.unloaded.len(), queue.len(), queue.shared_values()), (1, 0, (0, 0)));
     queue.verify().unwrap();
 }
+
+#[test]
+fn active_entries_that_grow_too_old_are_taken_out() {
+    let mut queue = Queue::new(Settings::default());
+    set(&mut queue, T0, vec![policy(&[], concurrency(0))]);
+    let old = active(&mut queue, T0, 1, "a@b", &resolved("mx"));
+    let young = NewEntry { transport_id: "patient".into(), ..entry(1, "a@b") };
+    activate(&mut queue, T0, 2, young, &resolved("mx"));
+    let age_max = |transport: &str| (transport == "outbound").then(|| secs(60));
+    for (after_s, expected) in [(59, 0), (60, 1), (61, 0)] {
+        let (mut run, mut aged) = (AgedRun::default(), Vec::new());
+        while !run.step(&mut queue, T0.after(secs(after_s)), age_max, 1, &mut aged) {}
+        assert_eq!(aged.len(), expected, "after {after_s} s");
+        for ticket in aged {
+            assert_eq!(ticket.key(), old);
+            queue.settle(T0, ticket, Outcome::Done).unwrap();
+        }
+        queue.verify().unwrap();
+    }
+}

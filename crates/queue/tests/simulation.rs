@@ -42,6 +42,8 @@ struct Simulation {
     /// Until then a window that began before the last reload may still be full.
     window_carried_until: Time,
     suspended: HashMap<String, String>,
+    /// Dynamic conditions on the counter by MX, oldest first: id, MX, concurrency, end.
+    dynamic: Vec<(String, String, u32, Time)>,
 }
 
 const MXS: u64 = 6;
@@ -50,7 +52,7 @@ const TOTAL: u32 = 12;
 impl Simulation {
     fn new(seed: u64) -> Simulation {
         let settings = Settings { predelivery_max: 5, attempts_max: TOTAL, seed };
-        Simulation {
+        let mut simulation = Simulation {
             queue: Queue::new(settings),
             dice: Dice(seed),
             now: T0,
@@ -63,11 +65,14 @@ impl Simulation {
             starts: VecDeque::new(),
             window_carried_until: T0,
             suspended: HashMap::new(),
-        }
+            dynamic: Vec::new(),
+        };
+        simulation.reload();
+        simulation
     }
 
     fn step(&mut self) {
-        match self.dice.roll(14) {
+        match self.dice.roll(15) {
             0..=2 => self.insert(),
             3..=5 => self.resolve(),
             6..=8 => self.finish(),
@@ -77,6 +82,7 @@ impl Simulation {
             12 => self.now = self.now.after(secs(self.dice.roll(20))),
             // The clock may also be set back a little.
             13 if self.dice.roll(8) == 0 && self.window.is_none() => self.now = Time(self.now.0 - 3_000_000),
+            14 => self.change_conditions(),
             _ => {}
         }
         self.poll();
@@ -195,6 +201,43 @@ impl Simulation {
         self.suspended.insert(id, mx);
     }
 
+    fn change_conditions(&mut self) {
+        let id = format!("c{}", self.dice.roll(4));
+        let known = self.dynamic.iter().position(|(known, ..)| *known == id);
+        let concurrency = self.dice.roll(4) as u32;
+        let limits = Limits { concurrency: Some(concurrency), ..Limits::default() };
+        match (known, self.dice.roll(2)) {
+            (Some(index), 0) => {
+                assert!(self.queue.delete_condition(self.now, &id));
+                self.dynamic.remove(index);
+            }
+            (Some(index), _) => {
+                let change = DynamicChange { then: Some(limits), ..DynamicChange::default() };
+                assert_eq!(self.queue.change_condition(self.now, &id, change), Ok(true));
+                self.dynamic[index].2 = concurrency;
+            }
+            (None, _) => {
+                let mx = format!("mx{}", self.dice.roll(MXS));
+                let ttl = secs(1 + self.dice.roll(60));
+                let condition = DynamicCondition {
+                    fields: FieldSet::NONE.with(Field::RemoteMx),
+                    when: exact(Field::RemoteMx, &mx),
+                    then: limits,
+                    ttl: Some(ttl),
+                    id: id.clone(),
+                };
+                self.queue.add_condition(self.now, condition).unwrap();
+                self.dynamic.push((id, mx, concurrency, self.now.after(ttl)));
+            }
+        }
+    }
+
+    /// The limit of the counter of an MX: the newest dynamic condition, else the file's.
+    fn limit_of(&self, mx: &str) -> Option<u32> {
+        let newest = self.dynamic.iter().rev().find(|(_, of, ..)| of == mx);
+        newest.map(|(_, _, concurrency, _)| *concurrency).or(self.per_mx)
+    }
+
     fn reload(&mut self) {
         let mut some = |most: u64| (self.dice.roll(3) > 0).then(|| self.dice.roll(most) as u32);
         (self.per_mx, self.per_ip_and_mx) = (some(4), some(3));
@@ -225,6 +268,8 @@ impl Simulation {
         let mut work = Vec::new();
         let budget = 1 + self.dice.roll(30) as usize;
         self.queue.poll(self.now, budget, &mut work);
+        let now = self.now;
+        self.dynamic.retain(|(.., end)| *end > now);
         let all_given = work.len() < budget;
         for piece in work {
             match piece {
@@ -248,7 +293,7 @@ impl Simulation {
         assert!(self.suspended.values().all(|suspended| *suspended != mx), "{mx} is suspended");
         let local_ip = pick.local_ip.to_string();
         let at_mx = self.concurrent(|r| r.mx == mx);
-        assert!(self.per_mx.is_none_or(|limit| at_mx < limit), "{at_mx} at {mx}");
+        assert!(self.limit_of(&mx).is_none_or(|limit| at_mx < limit), "{at_mx} at {mx}");
         let at_pair = self.concurrent(|r| r.mx == mx && r.local_ip == local_ip);
         assert!(self.per_ip_and_mx.is_none_or(|limit| at_pair < limit), "{at_pair} at {mx} from {local_ip}");
         self.starts.push_back(self.now);
@@ -277,7 +322,7 @@ impl Simulation {
             let view = self.queue.entry(key).unwrap();
             let mx = view.remote_mx();
             let suspended = self.suspended.values().any(|suspended| suspended == mx);
-            let full = self.per_mx.is_some_and(|limit| self.concurrent(|r| r.mx == mx) >= limit);
+            let full = self.limit_of(mx).is_some_and(|limit| self.concurrent(|r| r.mx == mx) >= limit);
             let pairs_full = self.per_ip_and_mx.is_some_and(|limit| {
                 view.local_ips().iter().all(|ip| {
                     let ip = ip.to_string();

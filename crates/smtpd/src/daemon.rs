@@ -189,7 +189,8 @@ async fn drain(daemon: &Daemon, scheduler: tokio::task::JoinHandle<()>) {
     if let Err(failure) = scheduler.await {
         error!("", "scheduler: {failure}");
     }
-    let open = || daemon.generations.current().servers.values().map(|server| server.gate.total()).sum::<u32>();
+    let open =
+        || daemon.generations.current().servers.values().map(|server| server.gate.total()).sum::<u32>();
     while open() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -249,7 +250,8 @@ impl Daemon {
 
 fn write_pidfile(startup: &Startup) -> Result<(), String> {
     let Some(path) = &startup.environment.pidfile else { return Ok(()) };
-    std::fs::write(path, format!("{}\n", std::process::id())).map_err(|error| format!("{}: {error}", path.display()))
+    std::fs::write(path, format!("{}\n", std::process::id()))
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn spool_options(startup: &Startup) -> SpoolOptions {
@@ -280,6 +282,10 @@ fn log_event(event: Event) {
         Event::Corrupt { error, renamed: None } => error!("", "spool: {error}; left where it is"),
         Event::Corrupt { error, renamed: Some(path) } => {
             error!("", "spool: {error}; renamed to {}", path.display());
+        }
+        Event::Loaded { messages, corrupt: 0 } => info!("", "spool: {messages} messages found"),
+        Event::Loaded { messages, corrupt } => {
+            error!("", "spool: {messages} messages found, {corrupt} files are damaged");
         }
         other => warning!("", "spool: {other:?}"),
     }

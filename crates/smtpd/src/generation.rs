@@ -3,8 +3,8 @@
 //! (invariant I6).
 
 use crate::grouping::Grouping;
-use crate::hooks::script::{Compiler, Script, ScriptCounters};
 use crate::hooks::decision::Phase;
+use crate::hooks::script::{Compiler, Script, ScriptCounters};
 use crate::server::limits::Gate;
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
@@ -198,7 +198,8 @@ impl Generations {
 fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<Generation, Vec<String>> {
     let app: App = config::load(path).map_err(|error| vec![error.to_string()])?;
     let name = path.display().to_string();
-    let strings = |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
+    let strings =
+        |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
     validate::app(&name, &app).map_err(strings)?;
     let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
     let compiler = Compiler::new(&app, shared.rootpath.clone(), shared.state.clone())

@@ -54,7 +54,9 @@ impl Grouping {
 fn network(text: &str) -> Option<(IpAddr, u8)> {
     match text.split_once('/') {
         Some((address, bits)) => Some((address.parse().ok()?, bits.parse().ok()?)),
-        None => text.parse::<IpAddr>().ok().map(|address| (address, if address.is_ipv4() { 32 } else { 128 })),
+        None => {
+            text.parse::<IpAddr>().ok().map(|address| (address, if address.is_ipv4() { 32 } else { 128 }))
+        }
     }
 }
 
@@ -97,7 +99,10 @@ mod tests {
         };
         let config = GroupingConfig {
             default: Some(GroupingDefault::RecipientDomain),
-            groupings: vec![group("g", &["*.google.com", "smtp.goog"], &[]), group("n", &[], &["192.0.2.0/28", "::/0"])],
+            groupings: vec![
+                group("g", &["*.google.com", "smtp.goog"], &[]),
+                group("n", &[], &["192.0.2.0/28", "::/0"]),
+            ],
         };
         let grouping = Grouping::new(&config).unwrap();
         let value = |mx: &str, ip: &str| grouping.value(mx, "example.com", ip.parse().unwrap());

@@ -34,7 +34,8 @@ pub fn start(target: Target, level: Level) {
         return;
     }
     let (sender, receiver) = sync_channel(LINES_MAX);
-    let spawned = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(target, &receiver));
+    let spawned =
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || write_lines(target, &receiver));
     match spawned {
         Ok(_) => {
             // A racing second start loses, and its thread ends with its channel.

@@ -7,13 +7,17 @@ use std::process::ExitCode;
 
 /// The mail daemon: receives, queues and delivers mail as its configuration and scripts say.
 #[derive(Parser)]
-#[command(name = "smtpd", version, after_help = "\
+#[command(
+    name = "smtpd",
+    version,
+    after_help = "\
 Examples:
   smtpd -f -c ./smtpd.yaml    run in the foreground, log to standard error
   smtpd -t                    check /etc/halon/smtpd.yaml and all it names
 
 Signals: TERM and INT stop (running deliveries may finish), HUP reloads.
-Exit status: 0 stopped as asked or test passed; 1 configuration, socket or spool unusable; 2 usage.")]
+Exit status: 0 stopped as asked or test passed; 1 configuration, socket or spool unusable; 2 usage."
+)]
 struct Arguments {
     /// Stay in the foreground and log to standard error
     #[arg(short = 'f')]

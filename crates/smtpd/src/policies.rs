@@ -11,7 +11,8 @@ pub fn load(path: &Path) -> Result<PolicySet, Vec<String>> {
     }
     let name = path.display().to_string();
     let file: PolicyFile = config::load(path).map_err(|error| vec![error.to_string()])?;
-    config::validate::policy(&name, &file).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    config::validate::policy(&name, &file)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     convert(&file).map_err(|error| vec![format!("{name}: {error}")])
 }
 
@@ -30,7 +31,8 @@ fn convert(file: &PolicyFile) -> Result<PolicySet, String> {
                 })?;
                 selector.fields.push((field, patterns));
             }
-            let then = limits(&condition.then).map_err(|error| format!("/policies/{index}/conditions/{at}/then: {error}"))?;
+            let then = limits(&condition.then)
+                .map_err(|error| format!("/policies/{index}/conditions/{at}/then: {error}"))?;
             conditions.push(PolicyCondition { when: selector, then });
         }
         let default = counter.default.as_ref().map(limits).transpose();
@@ -63,7 +65,8 @@ fn limits(then: &Then) -> Result<Limits, String> {
         None => None,
         Some(rate) => Some(queue::Rate {
             count: small(rate.count, "rate")?,
-            interval: std::time::Duration::try_from_secs_f64(rate.interval_s).map_err(|error| format!("rate: {error}"))?,
+            interval: std::time::Duration::try_from_secs_f64(rate.interval_s)
+                .map_err(|error| format!("rate: {error}"))?,
             algorithm: queue::RateAlgorithm::default(),
         }),
     };

@@ -13,7 +13,8 @@ pub fn raise_limits(startup: &Startup) -> Result<(), String> {
         if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
             && soft < hard
         {
-            return setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|error| format!("open-file limit: {error}"));
+            return setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+                .map_err(|error| format!("open-file limit: {error}"));
         }
         return Ok(());
     };
@@ -38,8 +39,11 @@ pub fn drop_rights(startup: &Startup) -> Result<(), String> {
     if Uid::effective() == user.uid && Gid::effective() == gid {
         return Ok(());
     }
-    let failed = |what: &str, error: nix::Error| format!("/environment/privdrop: {what}: {error} (start as root, or remove the key)");
-    let c_name = CString::new(name.as_str()).map_err(|_| "/environment/privdrop/user: NUL in name".to_owned())?;
+    let failed = |what: &str, error: nix::Error| {
+        format!("/environment/privdrop: {what}: {error} (start as root, or remove the key)")
+    };
+    let c_name =
+        CString::new(name.as_str()).map_err(|_| "/environment/privdrop/user: NUL in name".to_owned())?;
     initgroups(&c_name, gid).map_err(|error| failed("groups", error))?;
     setgid(gid).map_err(|error| failed("setgid", error))?;
     setuid(user.uid).map_err(|error| failed("setuid", error))

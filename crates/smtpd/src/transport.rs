@@ -79,7 +79,6 @@ impl Transport {
     }
 }
 
-
 /// All source addresses of a configuration by id.
 pub fn sources(app: &App) -> HashMap<String, Source> {
     let source = |a: &app::Address| Source { id: a.id.clone(), ip: a.address, helo: a.helo.clone() };

@@ -9,12 +9,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Sends one message.
 #[derive(Parser)]
-#[command(name = "smtp-send", version, after_help = "\
+#[command(
+    name = "smtp-send",
+    version,
+    after_help = "\
 Examples:
   smtp-send --server 127.0.0.1:2525 --from a@example.com --to b@example.net --subject Hello
   smtp-send --server 127.0.0.1:2525 --from a@example.com --to b@example.net --file message.eml
 
-Exit status: 0 accepted; 1 refused or not connected; 2 usage.")]
+Exit status: 0 accepted; 1 refused or not connected; 2 usage."
+)]
 struct Arguments {
     /// Host and port
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2525")]

@@ -5,13 +5,18 @@
 //! wrong usage; 3 no connection.
 
 mod conditions;
+mod config;
+mod connections;
 mod groupby;
+mod hsl;
 mod list;
+mod misc;
 mod policy;
 mod selectors;
 mod simple;
 mod stats;
 mod suspend;
+mod trace;
 mod update;
 mod values;
 
@@ -71,9 +76,24 @@ enum Command {
     Queue(QueueCommand),
     /// The running configuration
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(config::ConfigCommand),
+    /// The servers that accept mail
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// The script engine
+    #[command(subcommand)]
+    Hsl(hsl::HslCommand),
+    /// The DNS resolver
+    #[command(subcommand)]
+    Resolver(config::ResolverCommand),
     /// Counters of the process
     ProcessStats(stats::StatsArgs),
+    /// Plugins
+    #[command(subcommand)]
+    Plugin(misc::PluginCommand),
+    /// Licences (none are needed)
+    #[command(subcommand)]
+    License(misc::LicenseCommand),
     /// Versions of server and client
     Version,
     /// Completion script for a shell
@@ -111,12 +131,18 @@ enum QueueCommand {
     /// Delivery settings of the active queue
     #[command(subcommand)]
     Delivery(ReloadCommand),
+    /// Outbound connections
+    #[command(subcommand)]
+    Connections(connections::QueueConnectionsCommand),
+    /// Follow deliveries
+    Trace(Box<trace::TraceArgs>),
 }
 
 #[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Reload the running configuration
-    Reload,
+enum ServerCommand {
+    /// Inbound connections
+    #[command(subcommand)]
+    Connections(connections::ServerConnectionsCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -297,8 +323,15 @@ fn write_out(bytes: &[u8]) -> Result<(), CliError> {
 async fn run(context: &mut Context, command: Command) -> Result<(), CliError> {
     match command {
         Command::Queue(command) => run_queue(context, command).await,
-        Command::Config(ConfigCommand::Reload) => context.order(b'r').await,
+        Command::Config(command) => config::run(context, command).await,
+        Command::Server(ServerCommand::Connections(command)) => {
+            connections::run_server(context, command).await
+        }
+        Command::Hsl(command) => hsl::run(context, command).await,
+        Command::Resolver(command) => config::run_resolver(context, command).await,
         Command::ProcessStats(args) => stats::run(context, &args).await,
+        Command::Plugin(command) => misc::plugin(context, command).await,
+        Command::License(command) => misc::license(context, command),
         Command::Version => simple::version(context).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -321,6 +354,8 @@ async fn run_queue(context: &mut Context, command: QueueCommand) -> Result<(), C
         QueueCommand::Policy(command) => policy::run(context, command).await,
         QueueCommand::Suspend(command) => suspend::run(context, command).await,
         QueueCommand::Delivery(ReloadCommand::Reload) => context.order(b'H').await,
+        QueueCommand::Connections(command) => connections::run_queue(context, command).await,
+        QueueCommand::Trace(args) => trace::run(context, &args).await,
     }
 }
 

@@ -6,8 +6,8 @@ use control::smtpd::policy_condition_response::Item;
 use control::smtpd::{
     DoubleValue, PolicyConditionAddRequest, PolicyConditionAddResponse, PolicyConditionDeleteRequest,
     PolicyConditionDeleteResponse, PolicyConditionResponse, PolicyConditionUpdateRequest,
-    PolicyConditionUpdateResponse, PolicyRateRefillRequest, PolicyRateRefillResponse, StringValue,
-    policy_condition_update_request,
+    PolicyConditionUpdateResponse, PolicyMatchRequest, PolicyMatchResponse, PolicyRateRefillRequest,
+    PolicyRateRefillResponse, StringValue, policy_condition_update_request,
 };
 
 use super::selectors::{COLUMNS, SelectorArgs, text};
@@ -43,6 +43,11 @@ pub(crate) enum PolicyCommand {
     },
     /// Read the policy file again
     Reload,
+    /// Groups that policies roll values up to
+    #[command(subcommand)]
+    Grouping(super::misc::GroupingCommand),
+    /// Show which policies apply to these values
+    Match(Box<SelectorArgs>),
     /// Rate counters
     #[command(subcommand)]
     Rate(RateCommand),
@@ -154,6 +159,8 @@ pub(crate) async fn run(context: &mut Context, command: PolicyCommand) -> Result
             }
         }
         PolicyCommand::Reload => context.order(b'p').await,
+        PolicyCommand::Grouping(command) => super::misc::grouping(context, command).await,
+        PolicyCommand::Match(selectors) => show_matches(context, &selectors).await,
         PolicyCommand::Rate(RateCommand::Refill { selectors, tokens }) => {
             refill(context, &selectors, tokens.unwrap_or(0.0), "refilled").await
         }
@@ -306,6 +313,54 @@ pub(crate) fn life(ttl: Option<f64>) -> f64 {
         Some(ttl) if ttl <= 0.0 => -1.0,
         Some(ttl) => ttl,
     }
+}
+
+async fn show_matches(context: &mut Context, selectors: &SelectorArgs) -> Result<(), CliError> {
+    let value = |text: &Option<String>| text.clone().unwrap_or_default();
+    let request = PolicyMatchRequest {
+        transportid: value(&selectors.transportid),
+        localip: value(&selectors.localip),
+        remoteip: value(&selectors.remoteip),
+        remotemx: value(&selectors.remotemx),
+        recipientdomain: value(&selectors.recipientdomain),
+        jobid: value(&selectors.jobid),
+        grouping: value(&selectors.grouping),
+        tenantid: value(&selectors.tenantid),
+    };
+    let Some(reply) = context.request::<_, PolicyMatchResponse>(b'S', &request).await? else { return Ok(()) };
+    let texts = ["fields", "dynamic", "tags", "stop"].map(|name| (name, Align::Left));
+    let numbers = ["concurrency", "concurrent", "rate", "tokens", "connectinterval"];
+    let mut table = Table::new(texts.into_iter().chain(numbers.map(|name| (name, Align::Right))));
+    for matched in reply.policies {
+        let fields = matched.fields.unwrap_or_default();
+        let named = [
+            (fields.tenantid, "tenantid"),
+            (fields.transportid, "transportid"),
+            (fields.localip, "localip"),
+            (fields.remoteip, "remoteip"),
+            (fields.remotemx, "remotemx"),
+            (fields.recipientdomain, "recipientdomain"),
+            (fields.jobid, "jobid"),
+            (fields.grouping, "grouping"),
+        ];
+        let names: Vec<&str> = named.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        let rate = matched.rate.map(|rate| format!("{}/{}", rate.count, six_digits(rate.interval)));
+        let tokens = if rate.is_some() { six_digits(matched.tokens) } else { String::new() };
+        let ids: Vec<String> = matched.dynamic.into_iter().map(|dynamic| dynamic.id).collect();
+        table.row([
+            names.join(", "),
+            ids.join(", "),
+            matched.tags.join(", "),
+            matched.stop.to_string(),
+            matched.concurrency.map(|limit| limit.value.to_string()).unwrap_or_default(),
+            matched.concurrent.to_string(),
+            rate.unwrap_or_default(),
+            tokens,
+            matched.connectinterval.map(|interval| six_digits(interval.value)).unwrap_or_default(),
+        ]);
+    }
+    context.print(&table.render());
+    Ok(())
 }
 
 async fn refill(

@@ -64,19 +64,22 @@ impl Hook {
     }
 }
 
+/// Gets the output of `echo`.
+pub type EchoSink = Box<dyn FnMut(&[u8]) + Send>;
+
 /// What the daemon gives to an execution of a hook.
 pub struct HookHost {
     /// Gets the output of `echo`.
-    pub log: Box<dyn FnMut(&[u8]) + Send>,
+    pub log: EchoSink,
     /// Metadata of the entry, for the delivery hooks.
-    pub metadata: Vec<(String, Vec<u8>)>,
+    pub metadata: options::Metadata,
     /// `SetMetaData` was called.
     pub metadata_changed: bool,
 }
 
 impl HookHost {
     /// With a sink for `echo` and no metadata.
-    pub fn new(log: Box<dyn FnMut(&[u8]) + Send>) -> HookHost {
+    pub fn new(log: EchoSink) -> HookHost {
         HookHost { log, metadata: Vec::new(), metadata_changed: false }
     }
 }
@@ -91,12 +94,12 @@ impl Host for HookHost {
 pub fn registry(hook: Hook, library: &Arc<Registry>) -> Arc<Registry> {
     let mut registry = Registry::child(library);
     match hook {
-        Hook::Connect | Hook::Helo | Hook::MailFrom | Hook::RcptTo | Hook::Eod => add_verdicts(&mut registry, hook),
-        Hook::Disconnect => registry.add_function(FunctionDef::full(
-            "Pass()",
-            "Ends the script.",
-            |_, _| Ok(Outcome::End(Vec::new())),
-        )),
+        Hook::Connect | Hook::Helo | Hook::MailFrom | Hook::RcptTo | Hook::Eod => {
+            add_verdicts(&mut registry, hook)
+        }
+        Hook::Disconnect => registry.add_function(FunctionDef::full("Pass()", "Ends the script.", |_, _| {
+            Ok(Outcome::End(Vec::new()))
+        })),
         Hook::PreDelivery => {
             registry.add_function(ending(
                 "Try(options?: array)",
@@ -117,11 +120,9 @@ pub fn registry(hook: Hook, library: &Arc<Registry>) -> Arc<Registry> {
                 "Removes the entry without a report.",
                 |_, _| Ok(Outcome::End(Vec::new())),
             ));
-            registry.add_function(FunctionDef::full(
-                "Default()",
-                "Takes the pending action.",
-                |_, _| Ok(Outcome::End(Vec::new())),
-            ));
+            registry.add_function(FunctionDef::full("Default()", "Takes the pending action.", |_, _| {
+                Ok(Outcome::End(Vec::new()))
+            }));
         }
     }
     Arc::new(registry)
@@ -165,24 +166,22 @@ fn add_delivery(registry: &mut Registry) {
         "Replaces the entry's metadata; keys and values are strings.",
         set_metadata,
     ));
-    registry.add_function(FunctionDef::pure(
-        "GetMetaData()",
-        "The entry's metadata.",
-        |cx, _| {
-            let mut array = hsl::Array::new();
-            if let Some(host) = cx.host::<HookHost>() {
-                for (key, value) in &host.metadata {
-                    array.insert_str(key, value.as_slice());
-                }
+    registry.add_function(FunctionDef::pure("GetMetaData()", "The entry's metadata.", |cx, _| {
+        let mut array = hsl::Array::new();
+        if let Some(host) = cx.host::<HookHost>() {
+            for (key, value) in &host.metadata {
+                array.insert_str(key, value.as_slice());
             }
-            Ok(Value::from(array))
-        },
-    ));
+        }
+        Ok(Value::from(array))
+    }));
 }
 
 fn set_metadata(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
     let metadata = options::read_metadata("metadata", args.get(0))?;
-    let Some(host) = cx.host::<HookHost>() else { return Err(Error::exception("SetMetaData() has no entry here")) };
+    let Some(host) = cx.host::<HookHost>() else {
+        return Err(Error::exception("SetMetaData() has no entry here"));
+    };
     host.metadata = metadata;
     host.metadata_changed = true;
     Ok(Value::None)

@@ -5,6 +5,12 @@ use super::Hook;
 use hsl::{Array, Error, Key, Value};
 use mail::Address;
 
+/// Metadata of an entry: key and value.
+pub type Metadata = Vec<(String, Vec<u8>)>;
+
+/// Class, subject and detail of an enhanced status code.
+pub type EnhancedCode = (u16, u16, u16);
+
 /// Accepted, refused for good or for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the functions of the scripts")]
@@ -85,7 +91,7 @@ impl<'a> Reader<'a> {
         self.get(key).map(|value| read_address(key, value)).transpose()
     }
 
-    fn metadata(&self, key: &str) -> Result<Option<Vec<(String, Vec<u8>)>>, Error> {
+    fn metadata(&self, key: &str) -> Result<Option<Metadata>, Error> {
         self.get(key).map(|value| read_metadata(key, value)).transpose()
     }
 
@@ -116,7 +122,7 @@ pub fn read_address(key: &str, value: &Value) -> Result<Address, Error> {
 }
 
 /// Metadata: an array with string keys and string values.
-pub fn read_metadata(key: &str, value: &Value) -> Result<Vec<(String, Vec<u8>)>, Error> {
+pub fn read_metadata(key: &str, value: &Value) -> Result<Metadata, Error> {
     let Value::Array(array) = value else { return Err(expected(key, "array", value)) };
     array
         .iter()
@@ -135,7 +141,7 @@ pub struct ReplyOptions {
     /// Replaces the default code.
     pub code: Option<u16>,
     /// Replaces the default enhanced code; `Some(None)` suppresses it.
-    pub enhanced: Option<Option<(u16, u16, u16)>>,
+    pub enhanced: Option<Option<EnhancedCode>>,
     /// Close after the reply.
     pub disconnect: bool,
     /// `sender` of mailfrom, `recipient` of rcptto.
@@ -156,7 +162,12 @@ pub struct ReplyOptions {
 
 impl ReplyOptions {
     /// Reads reason and options; a code whose class does not fit the function is an error.
-    pub fn read(hook: Hook, verdict: Verdict, reason: &Value, options: &Value) -> Result<ReplyOptions, Error> {
+    pub fn read(
+        hook: Hook,
+        verdict: Verdict,
+        reason: &Value,
+        options: &Value,
+    ) -> Result<ReplyOptions, Error> {
         let reader = Reader::new(options)?;
         let own_reason = reader.get("reason").unwrap_or(reason);
         let mut read = ReplyOptions {
@@ -228,12 +239,15 @@ fn read_code(codes: &Reader<'_>, verdict: Verdict) -> Result<Option<u16>, Error>
         Verdict::Defer => 4.0,
     };
     if code.fract() != 0.0 || (code / 100.0).floor() != class {
-        return Err(Error::exception(format!("Reply code {} does not fit, expected {class}xx", number.to_string_lossy())));
+        return Err(Error::exception(format!(
+            "Reply code {} does not fit, expected {class}xx",
+            number.to_string_lossy()
+        )));
     }
     Ok(Some(code as u16))
 }
 
-fn read_enhanced(codes: &Reader<'_>) -> Result<Option<Option<(u16, u16, u16)>>, Error> {
+fn read_enhanced(codes: &Reader<'_>) -> Result<Option<Option<EnhancedCode>>, Error> {
     let Some(value) = codes.get("enhanced") else { return Ok(None) };
     let Value::Array(list) = value else { return Err(expected("enhanced", "array", value)) };
     if list.is_empty() {
@@ -265,9 +279,13 @@ impl DsnOptions {
     fn read(reader: &Reader<'_>) -> Result<DsnOptions, Error> {
         let mut notify = Vec::new();
         for item in reader.strings("notify")?.unwrap_or_default() {
-            notify.extend(item.split(',').map(|word| word.trim().to_ascii_uppercase()).filter(|word| !word.is_empty()));
+            notify.extend(
+                item.split(',').map(|word| word.trim().to_ascii_uppercase()).filter(|word| !word.is_empty()),
+            );
         }
-        if let Some(bad) = notify.iter().find(|word| !["NEVER", "SUCCESS", "FAILURE", "DELAY"].contains(&word.as_str())) {
+        if let Some(bad) =
+            notify.iter().find(|word| !["NEVER", "SUCCESS", "FAILURE", "DELAY"].contains(&word.as_str()))
+        {
             return Err(Error::exception(format!("Option 'notify' has unknown item '{bad}'")));
         }
         let ret = reader.text("ret")?.unwrap_or_default().to_ascii_uppercase();
@@ -287,7 +305,7 @@ impl DsnOptions {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EnqueueOptions {
     /// Stored with the entry.
-    pub metadata: Vec<(String, Vec<u8>)>,
+    pub metadata: Metadata,
     /// HOLD instead of ACTIVE.
     pub hold: bool,
     /// Job id.
@@ -363,8 +381,22 @@ pub struct TryOptions {
 }
 
 const TRY_OPTIONS: [&str; 16] = [
-    "host", "port", "sender", "recipient", "helo", "sourceip", "sourceip_random", "tls", "protocol", "pipelining",
-    "connect_timeout", "timeout", "jobid", "tenantid", "dsn", "retry",
+    "host",
+    "port",
+    "sender",
+    "recipient",
+    "helo",
+    "sourceip",
+    "sourceip_random",
+    "tls",
+    "protocol",
+    "pipelining",
+    "connect_timeout",
+    "timeout",
+    "jobid",
+    "tenantid",
+    "dsn",
+    "retry",
 ];
 
 impl TryOptions {
@@ -392,13 +424,16 @@ impl TryOptions {
         if let Some(mode) = &read.tls
             && !["disabled", "optional", "require", "require_verify"].contains(&mode.as_str())
         {
-            let text = format!("Option 'tls' is '{mode}', expected disabled, optional, require or require_verify");
+            let text =
+                format!("Option 'tls' is '{mode}', expected disabled, optional, require or require_verify");
             return Err(Error::exception(text));
         }
         if let Some(protocol) = &read.protocol
             && !["smtp", "lmtp"].contains(&protocol.as_str())
         {
-            return Err(Error::exception(format!("Option 'protocol' is '{protocol}', expected smtp or lmtp")));
+            return Err(Error::exception(format!(
+                "Option 'protocol' is '{protocol}', expected smtp or lmtp"
+            )));
         }
         if let Some(timeouts) = reader.nested("timeout")?.and_then(|reader| reader.array) {
             for (state, seconds) in timeouts.iter() {
@@ -409,7 +444,9 @@ impl TryOptions {
             read.retry_count = retry.integer("count", 0.0, 1e9)?.map(|count| count as u32);
             read.retry_intervals_s = match retry.get("intervals") {
                 None => None,
-                Some(Value::Array(list)) => Some(list.values().map(|item| item.to_number().max(0.0)).collect()),
+                Some(Value::Array(list)) => {
+                    Some(list.values().map(|item| item.to_number().max(0.0)).collect())
+                }
                 Some(other) => return Err(expected("intervals", "array of numbers", other)),
             };
         }
@@ -502,7 +539,7 @@ pub struct BounceOptions {
     /// Its envelope recipient.
     pub recipient: Option<Address>,
     /// Added to its entry.
-    pub metadata: Vec<(String, Vec<u8>)>,
+    pub metadata: Metadata,
     /// Job id of its entry.
     pub job_id: Option<String>,
     /// Replaces the subject's prefix.
@@ -519,7 +556,8 @@ impl BounceOptions {
     /// Reads the option array: the members of `dsn`, and the shortcuts `status` and `diagnosticcode`.
     pub fn read(value: &Value) -> Result<BounceOptions, Error> {
         let reader = Reader::new(value)?;
-        let mut read = BounceOptions { diagnostic: reader.text("diagnosticcode")?, ..BounceOptions::default() };
+        let mut read =
+            BounceOptions { diagnostic: reader.text("diagnosticcode")?, ..BounceOptions::default() };
         if let Some(Value::Array(list)) = reader.get("status") {
             let numbers: Vec<f64> = list.values().map(Value::to_number).collect();
             match numbers[..] {

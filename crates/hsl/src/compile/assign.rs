@@ -3,7 +3,7 @@
 use super::generate::{Gen, Generator, Label, Var};
 use crate::ast::{BinaryOp, Expr, ExprKind, Name, Pattern};
 use crate::diag::Span;
-use crate::program::{Op, Path, PathOp, Reg, Root, Step, StaticDef};
+use crate::program::{Op, Path, PathOp, Reg, Root, StaticDef, Step};
 use crate::string::Str;
 use crate::value::Value;
 
@@ -49,7 +49,13 @@ impl Generator<'_> {
     }
 
     /// The static variable behind `Cls::$name`, with access checks.
-    pub(crate) fn static_variable(&mut self, class: &Name, name: &Name, write: bool, span: Span) -> Gen<Result<u32, u32>> {
+    pub(crate) fn static_variable(
+        &mut self,
+        class: &Name,
+        name: &Name,
+        write: bool,
+        span: Span,
+    ) -> Gen<Result<u32, u32>> {
         let index = if **class == *"static" {
             match self.function().proto.class {
                 Some(index) => index,
@@ -179,18 +185,32 @@ impl Generator<'_> {
         Ok(())
     }
 
-    pub(crate) fn emit_path(&mut self, mut place: Place, op: PathOp, dst: Reg, src: Reg, span: Span) -> Gen<()> {
+    pub(crate) fn emit_path(
+        &mut self,
+        mut place: Place,
+        op: PathOp,
+        dst: Reg,
+        src: Reg,
+        span: Span,
+    ) -> Gen<()> {
         self.settle_prop(&mut place, span)?;
         let f = self.function_mut();
         let path = f.proto.paths.len() as u32;
-        f.proto.paths.push(Path { root: place.root, steps: place.steps.into(), arrows: place.arrows.into(), op });
+        f.proto.paths.push(Path {
+            root: place.root,
+            steps: place.steps.into(),
+            arrows: place.arrows.into(),
+            op,
+        });
         self.emit(Op::Path { dst, src, path }, span);
         Ok(())
     }
 
     fn touch_root(&mut self, target: &Expr) {
         let mut e = target;
-        while let ExprKind::Index { base, .. } | ExprKind::Append { base } | ExprKind::Slice { base, .. } = &*e.kind {
+        while let ExprKind::Index { base, .. } | ExprKind::Append { base } | ExprKind::Slice { base, .. } =
+            &*e.kind
+        {
             e = base;
         }
         if let ExprKind::Var(name) = &*e.kind {
@@ -482,7 +502,14 @@ impl Generator<'_> {
     }
 
     /// `++` and `--`.
-    pub(crate) fn increment(&mut self, target: &Expr, delta: f64, prefix: bool, want: Option<Reg>, span: Span) -> Gen<()> {
+    pub(crate) fn increment(
+        &mut self,
+        target: &Expr,
+        delta: f64,
+        prefix: bool,
+        want: Option<Reg>,
+        span: Span,
+    ) -> Gen<()> {
         let delta = delta as i8;
         let mark = self.mark();
         if let ExprKind::Var(name) = &*target.kind {

@@ -11,7 +11,15 @@ use crate::string::Str;
 const DIRECT_ARGS_MAX: usize = 60;
 
 const CACHE_OPTIONS: &[&str] = &[
-    "ttl", "ttl_override", "ttl_function", "update_function", "argv_filter", "force", "size", "namespace", "per_message",
+    "ttl",
+    "ttl_override",
+    "ttl_function",
+    "update_function",
+    "argv_filter",
+    "force",
+    "size",
+    "namespace",
+    "per_message",
     "lru",
 ];
 
@@ -187,7 +195,14 @@ impl Generator<'_> {
         self.symbol_value(Some(symbol), name, dst, span)
     }
 
-    pub(crate) fn cache(&mut self, options: &Expr, target: &Expr, args: &[Arg], dst: Reg, span: Span) -> Gen<()> {
+    pub(crate) fn cache(
+        &mut self,
+        options: &Expr,
+        target: &Expr,
+        args: &[Arg],
+        dst: Reg,
+        span: Span,
+    ) -> Gen<()> {
         if let ExprKind::Array(elements) = &*options.kind {
             for element in elements {
                 let Element::Pair(key, _) = element else { continue };
@@ -230,7 +245,10 @@ impl Generator<'_> {
         } else {
             self.arguments(args, start + 1, span)?;
         }
-        self.emit(Op::Cache { dst, start, argc: if spread { 1 } else { args.len() as u8 }, site }, target.span);
+        self.emit(
+            Op::Cache { dst, start, argc: if spread { 1 } else { args.len() as u8 }, site },
+            target.span,
+        );
         Ok(())
     }
 }

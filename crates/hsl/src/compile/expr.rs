@@ -181,7 +181,7 @@ impl Generator<'_> {
             return Ok(());
         }
         let mark = self.mark();
-        let result = self.into_inner(e, dst);
+        let result = self.expr_into(e, dst);
         self.release_to(mark);
         result
     }
@@ -206,7 +206,7 @@ impl Generator<'_> {
         }
     }
 
-    fn into_inner(&mut self, e: &Expr, dst: Reg) -> Gen<()> {
+    fn expr_into(&mut self, e: &Expr, dst: Reg) -> Gen<()> {
         let span = e.span;
         match &*e.kind {
             ExprKind::None | ExprKind::Bool(_) | ExprKind::Number(_) | ExprKind::Str(_) => {
@@ -220,10 +220,12 @@ impl Generator<'_> {
                 Err(message) => return self.stop(span, message),
             },
             ExprKind::Var(name) => self.load_variable(name, dst, span)?,
-            ExprKind::Paren(inner) => self.into_inner(inner, dst)?,
+            ExprKind::Paren(inner) => self.expr_into(inner, dst)?,
             ExprKind::Array(elements) => self.array(elements, dst, span)?,
             ExprKind::Closure(decl) => self.closure(decl, dst, span)?,
-            ExprKind::Match { subject, arms, default } => self.match_into(subject, arms, default.as_ref(), dst, span)?,
+            ExprKind::Match { subject, arms, default } => {
+                self.match_into(subject, arms, default.as_ref(), dst, span)?
+            }
             ExprKind::Isset(target) => self.isset(target, dst, span)?,
             ExprKind::Unset(target) => self.unset(target, dst, span)?,
             ExprKind::Name { builtin, name } => {
@@ -263,7 +265,17 @@ impl Generator<'_> {
             }
             ExprKind::Unary { op, operand } => {
                 if *op == UnaryOp::Not
-                    && let ExprKind::Binary { op: inner @ (BinaryOp::Eq | BinaryOp::Ne | BinaryOp::StrictEq | BinaryOp::StrictNe | BinaryOp::Match | BinaryOp::NoMatch), left, right } = &*operand.kind
+                    && let ExprKind::Binary {
+                        op:
+                            inner @ (BinaryOp::Eq
+                            | BinaryOp::Ne
+                            | BinaryOp::StrictEq
+                            | BinaryOp::StrictNe
+                            | BinaryOp::Match
+                            | BinaryOp::NoMatch),
+                        left,
+                        right,
+                    } = &*operand.kind
                 {
                     let flipped = match inner {
                         BinaryOp::Eq => BinaryOp::Ne,
@@ -306,8 +318,12 @@ impl Generator<'_> {
             }
             ExprKind::Assign { target, value } => self.assign(target, value, Some(dst), span)?,
             ExprKind::Augment { op, target, value } => self.augment(*op, target, value, Some(dst), span)?,
-            ExprKind::IncDec { target, delta, prefix } => self.increment(target, *delta, *prefix, Some(dst), span)?,
-            ExprKind::Pattern(_) => return self.stop(span, "A destructuring pattern can only be used with '='"),
+            ExprKind::IncDec { target, delta, prefix } => {
+                self.increment(target, *delta, *prefix, Some(dst), span)?
+            }
+            ExprKind::Pattern(_) => {
+                return self.stop(span, "A destructuring pattern can only be used with '='");
+            }
         }
         Ok(())
     }
@@ -355,7 +371,14 @@ impl Generator<'_> {
         Ok(())
     }
 
-    pub(crate) fn binary(&mut self, op: BinaryOp, left: &Expr, right: &Expr, dst: Reg, span: Span) -> Gen<()> {
+    pub(crate) fn binary(
+        &mut self,
+        op: BinaryOp,
+        left: &Expr,
+        right: &Expr,
+        dst: Reg,
+        span: Span,
+    ) -> Gen<()> {
         for (e, other) in [(left, right), (right, left)] {
             if matches!(op, BinaryOp::Eq | BinaryOp::Ne)
                 && matches!(&*e.kind, ExprKind::Bool(_))
@@ -384,7 +407,14 @@ impl Generator<'_> {
         }
     }
 
-    pub(crate) fn binary_into(&mut self, op: BinaryOp, dst: Reg, a: Reg, right: &Expr, span: Span) -> Gen<()> {
+    pub(crate) fn binary_into(
+        &mut self,
+        op: BinaryOp,
+        dst: Reg,
+        a: Reg,
+        right: &Expr,
+        span: Span,
+    ) -> Gen<()> {
         let folded = self.folded(right);
         if let Some(Value::Number(n)) = folded
             && n == f64::from(n as i32)
@@ -407,7 +437,10 @@ impl Generator<'_> {
                 Ok(regex) => {
                     let regex_index = self.program.regexes.len() as u32;
                     self.program.regexes.push(regex);
-                    self.emit(Op::MatchRegex { dst, a, negate: op == BinaryOp::NoMatch, regex: regex_index }, span);
+                    self.emit(
+                        Op::MatchRegex { dst, a, negate: op == BinaryOp::NoMatch, regex: regex_index },
+                        span,
+                    );
                     return Ok(());
                 }
                 Err(message) => return self.stop(right.span, message),
@@ -418,7 +451,10 @@ impl Generator<'_> {
                 Ok(regex) => {
                     let regex_index = self.program.regexes.len() as u32;
                     self.program.regexes.push(regex);
-                    self.emit(Op::MatchRegex { dst, a, negate: op == BinaryOp::NoMatch, regex: regex_index }, span);
+                    self.emit(
+                        Op::MatchRegex { dst, a, negate: op == BinaryOp::NoMatch, regex: regex_index },
+                        span,
+                    );
                     return Ok(());
                 }
                 Err(message) => return self.stop(right.span, message),
@@ -548,7 +584,13 @@ impl Generator<'_> {
         Ok(())
     }
 
-    pub(crate) fn symbol_value(&mut self, symbol: Option<Symbol>, name: &Name, dst: Reg, span: Span) -> Gen<()> {
+    pub(crate) fn symbol_value(
+        &mut self,
+        symbol: Option<Symbol>,
+        name: &Name,
+        dst: Reg,
+        span: Span,
+    ) -> Gen<()> {
         let op = match symbol {
             Some(Symbol::Function(proto)) => Op::MakeFunction { dst, proto },
             Some(Symbol::Class(class)) => Op::MakeClass { dst, class },
@@ -612,7 +654,9 @@ impl Generator<'_> {
         if !matches!(op, Eq | Ne | Lt | Gt | Le | Ge) {
             return Ok(None);
         }
-        if matches!(op, Eq | Ne) && (matches!(&*left.kind, ExprKind::Bool(_)) || matches!(&*right.kind, ExprKind::Bool(_))) {
+        if matches!(op, Eq | Ne)
+            && (matches!(&*left.kind, ExprKind::Bool(_)) || matches!(&*right.kind, ExprKind::Bool(_)))
+        {
             // The plain form draws the warning.
             return Ok(None);
         }

@@ -54,7 +54,9 @@ pub(crate) fn constant(e: &Expr) -> Option<Value> {
                 Value::Array(a) => a.len(),
                 _ => 0,
             };
-            if *op == BinaryOp::Mul && (size(&a).max(size(&b)) as f64) * a.to_number().max(b.to_number()) > FOLDED_MAX as f64 {
+            if *op == BinaryOp::Mul
+                && (size(&a).max(size(&b)) as f64) * a.to_number().max(b.to_number()) > FOLDED_MAX as f64
+            {
                 return None;
             }
             small(ops::binary(*op, &a, &b).ok()?)?

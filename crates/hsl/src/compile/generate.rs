@@ -231,8 +231,10 @@ impl Generator<'_> {
         for (span, message) in unused {
             self.warn(span, message);
         }
-        self.exports
-            .push(Exports { symbols: std::mem::take(&mut self.module_symbols), globals: std::mem::take(&mut self.globals) });
+        self.exports.push(Exports {
+            symbols: std::mem::take(&mut self.module_symbols),
+            globals: std::mem::take(&mut self.globals),
+        });
     }
 
     fn symbol_span(&self, symbol: &Symbol) -> Span {
@@ -249,7 +251,10 @@ impl Generator<'_> {
 
     fn import_variable(&mut self, name: &Name, slot: u32, span: Span) {
         if self.globals.contains_key(name) {
-            self.error(span, format!("Import overwrites variable '${name}'; import it under another name with 'as'"));
+            self.error(
+                span,
+                format!("Import overwrites variable '${name}'; import it under another name with 'as'"),
+            );
         }
         self.globals.insert(name.clone(), slot);
         self.imported.insert(Rc::from(format!("${name}")), (span, false));
@@ -276,7 +281,10 @@ impl Generator<'_> {
                             if self.module_symbols.insert(s.local.clone(), symbol).is_some() {
                                 self.error(
                                     s.span,
-                                    format!("'{}' is already imported; import it under another name with 'as'", s.local),
+                                    format!(
+                                        "'{}' is already imported; import it under another name with 'as'",
+                                        s.local
+                                    ),
                                 );
                             }
                             self.imported.insert(s.local.clone(), (s.span, false));
@@ -284,7 +292,10 @@ impl Generator<'_> {
                         None => {
                             let near = suggest(&s.name, exports.symbols.keys().map(|k| &**k));
                             let hint = near.map_or(String::new(), |n| format!("; did you mean '{n}'?"));
-                            self.error(s.span, format!("The module has no function or class '{}'{hint}", s.name));
+                            self.error(
+                                s.span,
+                                format!("The module has no function or class '{}'{hint}", s.name),
+                            );
                         }
                     }
                 }
@@ -350,11 +361,11 @@ impl Generator<'_> {
         let mut class = ClassDef {
             name: Arc::from(&*decl.name),
             fields: Array::new(),
-            guarded: HashMap::new(),
+            guarded: HashMap::default(),
             constructor: None,
-            methods: HashMap::new(),
-            statics: HashMap::new(),
-            static_methods: HashMap::new(),
+            methods: HashMap::default(),
+            statics: HashMap::default(),
+            static_methods: HashMap::default(),
         };
         for var in &decl.vars {
             let value = match &var.value {
@@ -516,6 +527,7 @@ impl Generator<'_> {
         if let Some(mut f) = self.functions.pop() {
             thread_jumps(&mut f.proto.code);
             f.proto.registers = f.proto.registers.max(f.proto.names.len() as u16) + 1;
+            f.proto.plain = !f.proto.variadic && !f.proto.generator && f.proto.cell_names.is_empty();
             self.program.protos[f.index as usize] = f.proto;
         }
     }

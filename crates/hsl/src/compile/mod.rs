@@ -12,7 +12,7 @@ use crate::array::Array;
 use crate::ast::{Import, ImportWhat, Name, Stmt, StmtKind};
 use crate::diag::{Diagnostic, Severity, SourceFile, SourceMap, Span};
 use crate::loader::{LoadError, Loader, NoFiles, resolve};
-use crate::parser::{Includes, parse};
+use crate::parser::{Entered, Includes, parse};
 use crate::program::Program;
 use crate::registry::Registry;
 use crate::string::Str;
@@ -163,7 +163,10 @@ impl Unit<'_> {
         }
         self.total_bytes += text.len();
         if self.total_bytes > TOTAL_MAX || self.sources.files.len() >= FILES_MAX {
-            return Err(format!("Program is too large: more than {FILES_MAX} files or {} MiB", TOTAL_MAX >> 20));
+            return Err(format!(
+                "Program is too large: more than {FILES_MAX} files or {} MiB",
+                TOTAL_MAX >> 20
+            ));
         }
         let file = self.sources.files.len() as u32;
         self.sources.files.push(SourceFile { path: Arc::from(path), text: Arc::clone(text), parent });
@@ -189,7 +192,11 @@ impl Unit<'_> {
             Err(message) => {
                 // For the entry script there is no file to point into yet.
                 if self.sources.files.is_empty() {
-                    self.sources.files.push(SourceFile { path: Arc::from(path), text: Arc::from(&b""[..]), parent });
+                    self.sources.files.push(SourceFile {
+                        path: Arc::from(path),
+                        text: Arc::from(&b""[..]),
+                        parent,
+                    });
                 }
                 self.error(parent.unwrap_or_default(), message);
                 return None;
@@ -208,7 +215,8 @@ impl Unit<'_> {
         take_imports(&mut body, &mut found);
         let mut imports = Vec::new();
         for (import, importer) in found {
-            let importer = self.sources.files.get(importer as usize).map_or_else(String::new, |f| f.path.to_string());
+            let importer =
+                self.sources.files.get(importer as usize).map_or_else(String::new, |f| f.path.to_string());
             if let Some(source) = self.load_import(&import, &importer) {
                 imports.push((import, source));
             }
@@ -314,7 +322,7 @@ impl Unit<'_> {
 }
 
 impl Includes for Unit<'_> {
-    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<(u32, Arc<[u8]>)>, String> {
+    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<Entered>, String> {
         let importer = self.including.last().cloned().unwrap_or_default();
         let path = resolve(path.as_bytes(), &importer)?;
         if self.including.contains(&path) {

@@ -166,11 +166,10 @@ impl Generator<'_> {
     }
 
     fn leave(&mut self, span: Span, stop: bool) -> Gen<()> {
-        let found = self
-            .function()
-            .blocks
-            .iter()
-            .rposition(|b| matches!(b, Block::Loop { .. }) || (stop && matches!(b, Block::Switch { .. })));
+        let found =
+            self.function().blocks.iter().rposition(|b| {
+                matches!(b, Block::Loop { .. }) || (stop && matches!(b, Block::Switch { .. }))
+            });
         let Some(at) = found else {
             let word = if stop { "break" } else { "continue" };
             let needs = if stop { "a loop or switch" } else { "a loop" };
@@ -194,7 +193,10 @@ impl Generator<'_> {
         }
         for (name, span) in names {
             if self.function().touched.contains(name) {
-                return self.stop(*span, format!("Cannot import global '${name}': the variable already exists here"));
+                return self.stop(
+                    *span,
+                    format!("Cannot import global '${name}': the variable already exists here"),
+                );
             }
             let slot = match self.globals.get(name) {
                 Some(slot) => *slot,
@@ -309,7 +311,14 @@ impl Generator<'_> {
         Ok(())
     }
 
-    fn foreach(&mut self, subject: &Expr, key: Option<&Expr>, value: &Expr, body: &Stmt, span: Span) -> Gen<()> {
+    fn foreach(
+        &mut self,
+        subject: &Expr,
+        key: Option<&Expr>,
+        value: &Expr,
+        body: &Stmt,
+        span: Span,
+    ) -> Gen<()> {
         let iter = self.temps(2, span)?;
         let mark = self.mark();
         let src = self.operand(subject)?;
@@ -362,7 +371,8 @@ impl Generator<'_> {
     fn switch(&mut self, subject: &Expr, cases: &[(Option<Expr>, Vec<Stmt>)]) -> Gen<()> {
         let reg = self.temp(subject.span)?;
         self.into(subject, reg)?;
-        let consts: Vec<Option<Value>> = cases.iter().map(|(l, _)| l.as_ref().and_then(|e| self.folded(e))).collect();
+        let consts: Vec<Option<Value>> =
+            cases.iter().map(|(l, _)| l.as_ref().and_then(|e| self.folded(e))).collect();
         self.warn_duplicates(cases.iter().filter_map(|(l, _)| l.as_ref()));
         let table = self.switch_table(reg, cases.iter().map(|(l, _)| l.as_ref()).zip(&consts), subject.span);
         let mut labels: Vec<Label> = cases.iter().map(|_| Label::default()).collect();
@@ -427,7 +437,13 @@ impl Generator<'_> {
         Some(table)
     }
 
-    pub(crate) fn fill_table(&mut self, table: usize, consts: &[Option<Value>], starts: &[u32], default: u32) {
+    pub(crate) fn fill_table(
+        &mut self,
+        table: usize,
+        consts: &[Option<Value>],
+        starts: &[u32],
+        default: u32,
+    ) {
         let t = &mut self.function_mut().proto.tables[table];
         t.default = default;
         for (value, start) in consts.iter().zip(starts) {
@@ -447,7 +463,8 @@ impl Generator<'_> {
     pub(crate) fn warn_duplicates<'e>(&mut self, labels: impl Iterator<Item = &'e Expr>) {
         let mut seen = HashSet::new();
         for e in labels {
-            if let Some(v @ (Value::Number(_) | Value::Str(_) | Value::Bool(_) | Value::None)) = self.folded(e)
+            if let Some(v @ (Value::Number(_) | Value::Str(_) | Value::Bool(_) | Value::None)) =
+                self.folded(e)
                 && !seen.insert((v.type_name(), v.to_str()))
             {
                 self.warn(e.span, format!("Duplicate constant '{}'", v.to_string_lossy()));

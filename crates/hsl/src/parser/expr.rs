@@ -161,7 +161,7 @@ impl Parser<'_> {
         let span = self.span();
         if let Tok::Punct(p) = *self.tok() {
             if p == "=" {
-                let target = self.to_target(left)?;
+                let target = self.pattern(left)?;
                 self.check_target(&target, span, true)?;
                 self.advance();
                 let value = self.expression()?;
@@ -184,14 +184,16 @@ impl Parser<'_> {
     fn check_target(&mut self, target: &Expr, span: Span, pattern: bool) -> Parsed<()> {
         match &*target.kind {
             ExprKind::Var(name) if **name == *"this" => self.fail_at(target.span, "Cannot assign to $this"),
-            ExprKind::Pattern(_) if !pattern => self.fail_at(span, "A destructuring pattern can only be used with '='"),
+            ExprKind::Pattern(_) if !pattern => {
+                self.fail_at(span, "A destructuring pattern can only be used with '='")
+            }
             _ if target.assignable() => Ok(()),
             _ => self.fail_at(span, "Left side of an assignment must be assignable"),
         }
     }
 
     /// Turns an array literal into a destructuring pattern; other expressions stay.
-    pub(super) fn to_target(&mut self, e: Expr) -> Parsed<Expr> {
+    pub(super) fn pattern(&mut self, e: Expr) -> Parsed<Expr> {
         let span = e.span;
         match *e.kind {
             ExprKind::Array(elements) => {
@@ -222,7 +224,7 @@ impl Parser<'_> {
                     let span = target.span;
                     let (target, default) = match *target.kind {
                         ExprKind::Assign { target, value } => (target, Some(value)),
-                        kind => (self.to_target(Expr { kind: Box::new(kind), ..target })?, None),
+                        kind => (self.pattern(Expr { kind: Box::new(kind), ..target })?, None),
                     };
                     self.check_target(&target, span, true)?;
                     pattern.items.push((key, target, default));
@@ -345,7 +347,9 @@ impl Parser<'_> {
                     .iter()
                     .map(|p| match p {
                         Part::Text(s) => Expr::new(ExprKind::Str(s.clone()), span),
-                        Part::Variable(name, offset) => Expr::new(ExprKind::Var(name.clone()), Span { file, offset: *offset }),
+                        Part::Variable(name, offset) => {
+                            Expr::new(ExprKind::Var(name.clone()), Span { file, offset: *offset })
+                        }
                     })
                     .collect();
                 ExprKind::Template(parts)
@@ -429,8 +433,11 @@ impl Parser<'_> {
                 self.advance();
                 self.expect("(")?;
                 let target = self.expression()?;
-                if !target.assignable() || matches!(&*target.kind, ExprKind::Append { .. } | ExprKind::Pattern(_)) {
-                    return self.fail_at(target.span, format!("'{word}' takes one variable, element or property"));
+                if !target.assignable()
+                    || matches!(&*target.kind, ExprKind::Append { .. } | ExprKind::Pattern(_))
+                {
+                    return self
+                        .fail_at(target.span, format!("'{word}' takes one variable, element or property"));
                 }
                 self.expect(")")?;
                 if word == "isset" { ExprKind::Isset(target) } else { ExprKind::Unset(target) }
@@ -452,8 +459,12 @@ impl Parser<'_> {
                 self.advance();
                 return self.static_member("static".into(), span);
             }
-            _ if RESERVED.contains(&word) => return self.fail_at(span, format!("Unexpected keyword '{word}'")),
-            _ if FUTURE.contains(&word) => return self.fail_at(span, format!("'{word}' is reserved for future use")),
+            _ if RESERVED.contains(&word) => {
+                return self.fail_at(span, format!("Unexpected keyword '{word}'"));
+            }
+            _ if FUTURE.contains(&word) => {
+                return self.fail_at(span, format!("'{word}' is reserved for future use"));
+            }
             _ => {
                 self.advance();
                 if self.eat("::") {

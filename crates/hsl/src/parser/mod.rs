@@ -29,10 +29,13 @@ pub(crate) struct Recover;
 
 type Parsed<T> = Result<T, Recover>;
 
+/// Number and text of an included file.
+pub(crate) type Entered = (u32, Arc<[u8]>);
+
 /// Answers `include` statements while the parser runs.
 pub(crate) trait Includes {
     /// Finds the file; `None` when it is to be skipped. [`Includes::leave`] follows when a file was returned.
-    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<(u32, Arc<[u8]>)>, String>;
+    fn enter(&mut self, path: &Str, span: Span, once: bool) -> Result<Option<Entered>, String>;
     /// The included file has been parsed.
     fn leave(&mut self);
 }
@@ -53,7 +56,16 @@ fn parse_inner(
         .into_iter()
         .map(|e| SyntaxError { span: Span { file, offset: e.offset }, message: e.message })
         .collect();
-    let mut parser = Parser { file, tokens, at: 0, errors, nesting: 0, yields: vec![false], lexical_errors: false, includes };
+    let mut parser = Parser {
+        file,
+        tokens,
+        at: 0,
+        errors,
+        nesting: 0,
+        yields: vec![false],
+        lexical_errors: false,
+        includes,
+    };
     if in_function {
         parser.yields.push(false);
     }
@@ -152,9 +164,7 @@ impl<'a> Parser<'a> {
     fn report(&mut self, span: Span, message: impl Into<String>) {
         // A lexical error usually makes the tokens after it senseless; one message is enough for it.
         let follows = self.errors.iter().any(|e| self.lexical_errors && e.span.offset <= span.offset);
-        if self.errors.len() < ERRORS_MAX && !follows {
-            self.errors.push(SyntaxError { span, message: message.into() });
-        } else if self.errors.is_empty() {
+        if self.errors.is_empty() || (self.errors.len() < ERRORS_MAX && !follows) {
             self.errors.push(SyntaxError { span, message: message.into() });
         }
     }
@@ -213,7 +223,8 @@ impl<'a> Parser<'a> {
             Tok::Word(name) => {
                 let name = name.clone();
                 if RESERVED.contains(&&*name) {
-                    return self.fail_at(span, format!("'{name}' is a reserved keyword and cannot name a {what}"));
+                    return self
+                        .fail_at(span, format!("'{name}' is a reserved keyword and cannot name a {what}"));
                 }
                 if FUTURE.contains(&&*name) {
                     return self.fail_at(span, format!("'{name}' is reserved for future use"));
@@ -267,7 +278,7 @@ mod tests {
     struct NoIncludes;
 
     impl Includes for NoIncludes {
-        fn enter(&mut self, _: &Str, _: Span, _: bool) -> Result<Option<(u32, Arc<[u8]>)>, String> {
+        fn enter(&mut self, _: &Str, _: Span, _: bool) -> Result<Option<Entered>, String> {
             Ok(None)
         }
         fn leave(&mut self) {}
@@ -286,7 +297,9 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded() {
-        for (open, close) in [("(", ")"), ("[", "]"), ("-", ""), ("{", "}"), ("function () {", "}"), ("!", "")] {
+        for (open, close) in
+            [("(", ")"), ("[", "]"), ("-", ""), ("{", "}"), ("function () {", "}"), ("!", "")]
+        {
             let text = format!("$x = {}1{};", open.repeat(100_000), close.repeat(100_000));
             assert!(!parse(0, text.as_bytes()).1.is_empty(), "{open}");
             let text = format!("{}{}", open.repeat(100_000), close.repeat(100_000));

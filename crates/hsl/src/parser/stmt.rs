@@ -2,8 +2,8 @@
 
 use super::{Parsed, Parser, Recover};
 use crate::ast::{
-    ClassDecl, ClassVar, Expr, ExprKind, FunctionDecl, Import, ImportSymbol, ImportWhat, Method, Modifiers, Name, Param,
-    Stmt, StmtKind,
+    ClassDecl, ClassVar, Expr, ExprKind, FunctionDecl, Import, ImportSymbol, ImportWhat, Method, Modifiers,
+    Name, Param, Stmt, StmtKind,
 };
 use crate::diag::Span;
 use crate::lexer::Tok;
@@ -99,7 +99,10 @@ impl Parser<'_> {
                 return Ok(body);
             }
             if self.at_end() {
-                return self.fail_at(self.span(), format!("Block is never closed: expected '}}' (opened at offset {})", open.offset));
+                return self.fail_at(
+                    self.span(),
+                    format!("Block is never closed: expected '}}' (opened at offset {})", open.offset),
+                );
             }
             let before = self.at;
             match self.statement() {
@@ -229,7 +232,9 @@ impl Parser<'_> {
                 self.advance();
                 Ok((s, span))
             }
-            Tok::Template(_) => self.fail_at(span, "A path cannot contain variables; expected a plain string"),
+            Tok::Template(_) => {
+                self.fail_at(span, "A path cannot contain variables; expected a plain string")
+            }
             _ => self.expected("a path string"),
         }
     }
@@ -272,7 +277,7 @@ impl Parser<'_> {
     fn loop_target(&mut self) -> Parsed<Expr> {
         let span = self.span();
         let e = self.nested(Self::postfix_target)?;
-        match self.to_target(e)? {
+        match self.pattern(e)? {
             t if t.assignable() => Ok(t),
             _ => self.fail_at(span, "Loop target must be assignable"),
         }
@@ -319,7 +324,10 @@ impl Parser<'_> {
                 if last.variadic {
                     self.report(span, "No parameter may follow a variadic one");
                 } else if last.default.is_some() && !variadic && !self.is("=") {
-                    self.report(span, format!("Parameter '${name}' without default follows one with a default"));
+                    self.report(
+                        span,
+                        format!("Parameter '${name}' without default follows one with a default"),
+                    );
                 }
             }
             if params.iter().any(|p| p.name == name) {
@@ -337,7 +345,10 @@ impl Parser<'_> {
                 }
                 let (name, span) = self.variable()?;
                 if params.iter().any(|p| p.name == name) || captures.iter().any(|c| c.0 == name) {
-                    self.report(span, format!("Captured variable '${name}' is already a parameter or captured"));
+                    self.report(
+                        span,
+                        format!("Captured variable '${name}' is already a parameter or captured"),
+                    );
                 }
                 captures.push((name, span));
             }
@@ -390,7 +401,10 @@ impl Parser<'_> {
             .collect();
         for (i, (name, _)) in names.iter().enumerate() {
             if names[..i].iter().any(|(n, _)| n == name) {
-                self.report(class.span, format!("Class '{}' already has a member named '{name}'", class.name));
+                self.report(
+                    class.span,
+                    format!("Class '{}' already has a member named '{name}'", class.name),
+                );
             }
         }
         Ok(Rc::new(class))

@@ -54,7 +54,7 @@ pub(crate) fn property(object: &Arc<Object>, key: &Value, inside: Inside<'_>) ->
             if !class.guarded.is_empty() {
                 check_read(class, name.as_bytes(), inside)?;
             }
-            if let Some(value) = props.lock().get_bytes(name.as_bytes()) {
+            if let Some(value) = props.lock().get_name(name) {
                 return Ok(value.clone());
             }
             match class.methods.get(name) {
@@ -101,7 +101,12 @@ pub(crate) fn has_property(object: &Arc<Object>, key: &Value, inside: Inside<'_>
 }
 
 /// `object->name = value`.
-pub(crate) fn set_property(object: &Arc<Object>, key: &Value, value: Value, inside: Inside<'_>) -> Result<(), Error> {
+pub(crate) fn set_property(
+    object: &Arc<Object>,
+    key: &Value,
+    value: Value,
+    inside: Inside<'_>,
+) -> Result<(), Error> {
     let ObjectKind::Script { class, props, .. } = &object.0 else {
         return Err(Error::exception(format!("Cannot write a member of class '{}'", object.class_name())));
     };
@@ -109,6 +114,13 @@ pub(crate) fn set_property(object: &Arc<Object>, key: &Value, value: Value, insi
         && !class.guarded.is_empty()
     {
         check_write(class, name.as_bytes(), inside)?;
+    }
+    if let Value::Str(name) = key
+        && let Some(slot) = props.lock().get_name_mut(name)
+    {
+        // No destructor of a value takes a lock.
+        slot.put(value);
+        return Ok(());
     }
     let key = ops::key(key)?;
     let old = props.lock().insert(key, value);
@@ -164,7 +176,10 @@ pub(crate) fn path(
             Walked::Object(object, at) => (object, at),
         };
         let ObjectKind::Script { class, props, .. } = &object.0 else {
-            return Err(Error::exception(format!("Cannot write a member of class '{}'", object.class_name())));
+            return Err(Error::exception(format!(
+                "Cannot write a member of class '{}'",
+                object.class_name()
+            )));
         };
         if let Some(Step::Index(key)) = path.steps.get(at)
             && let Value::Str(name) = &regs[usize::from(*key)]
@@ -216,9 +231,16 @@ fn walk(
             Value::Undef | Value::None | Value::Bool(_) | Value::Number(_) if creates => {
                 *cur = Value::Array(Array::new());
             }
-            Value::Undef | Value::None if path.op == PathOp::Unset => return Ok(Walked::Done(Value::Bool(false))),
+            Value::Undef | Value::None if path.op == PathOp::Unset => {
+                return Ok(Walked::Done(Value::Bool(false)));
+            }
             Value::Undef | Value::None => return Err(missing()),
-            other => return Err(Error::exception(format!("Cannot use subscript on {} for writing", other.type_name()))),
+            other => {
+                return Err(Error::exception(format!(
+                    "Cannot use subscript on {} for writing",
+                    other.type_name()
+                )));
+            }
         }
         let Value::Array(array) = cur else { return Err(missing()) };
         match step {
@@ -277,7 +299,9 @@ fn walk(
                             other.unwrap_or_default().type_name()
                         ))),
                     },
-                    PathOp::Unset => Ok(Walked::Done(Value::Bool(ops::replace_slice(array, start, end, None)?))),
+                    PathOp::Unset => {
+                        Ok(Walked::Done(Value::Bool(ops::replace_slice(array, start, end, None)?)))
+                    }
                     _ => Err(Error::exception("A slice cannot be changed by this operator")),
                 };
             }

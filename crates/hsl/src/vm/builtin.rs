@@ -1,4 +1,4 @@
-//! Classes that belong to the language itself: `Exception` and `Regex`.
+//! Classes that belong to the language itself: `Exception`, `Regex`, `Iterator`.
 
 use crate::error::Error;
 use crate::object::{Exception, Object};
@@ -7,7 +7,22 @@ use crate::value::Value;
 use std::sync::{Arc, LazyLock};
 
 /// Class of compiled patterns.
-pub(crate) static REGEX_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| Arc::new(NativeClass::new("Regex")));
+pub(crate) static REGEX_CLASS: LazyLock<Arc<NativeClass>> =
+    LazyLock::new(|| Arc::new(NativeClass::new("Regex")));
+
+/// Class of iterators over native objects.
+pub(crate) static ITERATOR_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
+    let class = NativeClass::new("Iterator").method("next()", "The next value.", |_, o, _| {
+        let item = match o.as_native() {
+            Some(data) => data.next()?,
+            None => None,
+        };
+        let done = item.is_none();
+        let value = item.map_or(Value::None, |(_, v)| v);
+        Ok(Outcome::Value(super::frames::next_result(value, done)))
+    });
+    Arc::new(class)
+});
 
 static EXCEPTION_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
     let this = |o: &Arc<Object>| -> Result<(Value, Option<crate::diag::Place>), Error> {
@@ -28,7 +43,9 @@ static EXCEPTION_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
         .method("file()", "File of the failure.", move |_, o, _| {
             Ok(Outcome::Value(this(o)?.1.map(|p| p.file_or_entry().to_owned()).into()))
         })
-        .method("line()", "Line of the failure.", move |_, o, _| Ok(Outcome::Value(this(o)?.1.map(|p| p.line).into())))
+        .method("line()", "Line of the failure.", move |_, o, _| {
+            Ok(Outcome::Value(this(o)?.1.map(|p| p.line).into()))
+        })
         .method("column()", "Column of the failure.", move |_, o, _| {
             Ok(Outcome::Value(this(o)?.1.map(|p| p.column).into()))
         });

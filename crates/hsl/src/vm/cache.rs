@@ -10,7 +10,6 @@ use crate::registry::{CallArgs, Continuation, Next};
 use crate::shared::{Lookup, Ticket};
 use crate::string::Str;
 use crate::value::Value;
-use smallvec::smallvec;
 use std::sync::Arc;
 
 struct Options {
@@ -46,7 +45,9 @@ impl Options {
             match (&*name, v) {
                 ("ttl", Value::Number(n)) => o.ttl_s = *n,
                 ("ttl", v) => match v {
-                    Value::Str(s) if crate::number::parse_number(s.as_bytes()).is_some() => o.ttl_s = v.to_number(),
+                    Value::Str(s) if crate::number::parse_number(s.as_bytes()).is_some() => {
+                        o.ttl_s = v.to_number()
+                    }
                     _ => return Err(wrong("ttl", "number", v)),
                 },
                 ("ttl_override", Value::Array(a)) => o.overrides = Some(a.clone()),
@@ -107,7 +108,12 @@ pub(crate) fn run(
     let site = &program.sites[site as usize];
     let options = match &stack[start] {
         Value::Array(a) => Options::read(a)?,
-        other => return Err(Error::exception(format!("Cache options must be an array, {} given", other.type_name()))),
+        other => {
+            return Err(Error::exception(format!(
+                "Cache options must be an array, {} given",
+                other.type_name()
+            )));
+        }
     };
     let args: Vec<Value> = match (&stack[start + 1], site.spread) {
         (Value::Array(list), true) => list.values().cloned().collect(),
@@ -143,7 +149,7 @@ pub(crate) fn run(
         Lookup::Miss { ticket, old } => {
             let then = Fill { options, bucket, key, ticket, old, stage: Stage::Called, value: Value::None };
             m.frames.push(Frame::Native(NativeFrame {
-                then: Box::new(then),
+                then: Some(Box::new(then)),
                 function: function.clone(),
                 dst,
                 base: start as u32,
@@ -200,7 +206,7 @@ impl Continuation for Fill {
         if self.stage == Stage::Called {
             self.stage = Stage::Updated;
             if let Some(update) = self.options.update_function.take() {
-                let args: CallArgs = smallvec![self.old.take().unwrap_or_default(), result];
+                let args: CallArgs = CallArgs::from([self.old.take().unwrap_or_default(), result]);
                 return Ok(Next::Call(update, args));
             }
         }
@@ -208,7 +214,7 @@ impl Continuation for Fill {
             self.value = result;
             self.stage = Stage::Aged;
             if let Some(f) = self.options.ttl_function.take() {
-                return Ok(Next::Call(f, smallvec![self.value.clone()]));
+                return Ok(Next::Call(f, CallArgs::from([self.value.clone()])));
             }
             let over = self.options.overrides.as_ref().and_then(|o| o.get_value(&self.value));
             over.map_or(self.options.ttl_s, Value::to_number)

@@ -2,8 +2,8 @@
 
 use super::access::{self, Inside};
 use super::frames::{
-    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct, continue_native,
-    push_call, raise, resume_generator, return_value, yield_value,
+    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct,
+    continue_native, plain_frame, push_call, raise, resume_generator, return_value, yield_value,
 };
 use super::{Machine, Step, Waiting, cache};
 use crate::array::Array;
@@ -88,7 +88,10 @@ fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
 
 fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
     // Every push reserves a whole window.
-    stack.get_mut(base..).and_then(|s| s.first_chunk_mut()).ok_or_else(|| Error::fatal("Register window is missing"))
+    stack
+        .get_mut(base..)
+        .and_then(|s| s.first_chunk_mut())
+        .ok_or_else(|| Error::fatal("Register window is missing"))
 }
 
 #[cold]
@@ -122,10 +125,7 @@ fn defined<'r>(regs: &'r Regs, reg: Reg, proto: &Proto) -> Result<&'r Value, Err
 
 #[inline(always)]
 fn set_number(regs: &mut Regs, dst: Reg, n: f64) {
-    match &mut regs[usize::from(dst)] {
-        Value::Number(slot) => *slot = n,
-        slot => *slot = Value::Number(n),
-    }
+    regs[usize::from(dst)].put(Value::Number(n));
 }
 
 /// A binary operation off the fast path; in place when the target is the left operand.
@@ -170,7 +170,7 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
         for p in parts.iter_mut() {
             match std::mem::replace(p, Value::Undef) {
                 Value::Str(s) => out.push_bytes(s.as_bytes()),
-                other => out.push_bytes(other.to_str().as_bytes()),
+                other => out.push_bytes(ops::to_str(&other)?.as_bytes()),
             }
         }
         return Ok(Value::Str(out));
@@ -180,7 +180,7 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
         match std::mem::replace(p, Value::Undef) {
             Value::Str(s) => out.extend_from_slice(s.as_bytes()),
             Value::Number(n) => write_number(&mut out, n),
-            other => other.write_string(&mut out),
+            other => ops::write_string(&other, &mut out)?,
         }
     }
     Ok(Value::Str(Str::from_vec(out)))
@@ -206,7 +206,13 @@ fn append(regs: &mut Regs, a: Reg, b: Reg, proto: &Proto) -> Result<(), Error> {
     result
 }
 
-fn compare(regs: &Regs, a: Reg, b: Reg, proto: &Proto, test: fn(&Value, &Value) -> bool) -> Result<bool, Error> {
+fn compare(
+    regs: &Regs,
+    a: Reg,
+    b: Reg,
+    proto: &Proto,
+    test: fn(&Value, &Value) -> bool,
+) -> Result<bool, Error> {
     Ok(test(defined(regs, a, proto)?, defined(regs, b, proto)?))
 }
 
@@ -234,13 +240,15 @@ fn run_path(
         }
         Root::Global(g) => {
             let state = &mut m.programs[slot];
-            check_augmented(&state.globals[g as usize], path, || state.program.global_names[g as usize].to_string())?;
+            check_augmented(&state.globals[g as usize], path, || {
+                state.program.global_names[g as usize].to_string()
+            })?;
             access::path(&mut state.globals[g as usize], path, regs, src, inside)
         }
         Root::Static(s) => access::path(&mut m.programs[slot].statics[s as usize], path, regs, src, inside),
         Root::Cell(c) => {
             let Some(Frame::Script(f)) = m.frames.last() else { return Err(Error::fatal("Cell is missing")) };
-            let cell = Arc::clone(&f.cells[usize::from(c)]);
+            let cell = Arc::clone(f.cell(c));
             let mut root = std::mem::replace(&mut *cell.0.lock(), Value::Undef);
             let result = check_augmented(&root, path, || {
                 m.programs[slot].program.protos[f.proto as usize].cell_names[usize::from(c)].to_string()
@@ -263,49 +271,43 @@ fn check_augmented(root: &Value, path: &Path, name: impl Fn() -> String) -> Resu
     Ok(())
 }
 
-enum Stop {
-    Flow(Flow),
-    Error(Error),
-}
-
-/// Runs script frames until control has to go elsewhere.
-fn frames(m: &mut Machine, stack: &mut Vec<Value>, fuel: &mut u32) -> Result<Flow, Error> {
+/// Runs script frames until control has to go elsewhere. Plain calls and returns stay inside; everything that looks at
+/// frames finds the position saved there.
+#[allow(clippy::too_many_lines, clippy::cognitive_complexity)]
+fn frames(m: &mut Machine, stack: &mut Vec<Value>, fuel_out: &mut u32) -> Result<Flow, Error> {
     let programs: Vec<Arc<Program>> = m.programs.iter().map(|s| Arc::clone(&s.program)).collect();
-    loop {
-        let Some(Frame::Script(f)) = m.frames.last() else { return Ok(Flow::Continue) };
+    let mut fuel = *fuel_out;
+    let result = 'reload: loop {
+        let Some(Frame::Script(f)) = m.frames.last() else { break Ok(Flow::Continue) };
         let slot = f.program as usize;
-        let Some(program) = programs.get(slot) else { return Ok(Flow::Continue) };
+        // A program that joined meanwhile is seen by the next round.
+        let Some(program) = programs.get(slot) else { break Ok(Flow::Continue) };
         let proto = &program.protos[f.proto as usize];
         let base = f.base as usize;
-        let mut pc = f.pc as usize;
-        let stop = segment(m, stack, fuel, slot, program, proto, base, &mut pc);
-        match stop {
-            Ok(Stop::Flow(Flow::Continue)) => {
-                if *fuel == 0 {
-                    return Ok(Flow::Continue);
-                }
-            }
-            Ok(Stop::Flow(flow)) => return Ok(flow),
-            Ok(Stop::Error(e)) | Err(e) => return Err(e),
+        let pc = f.pc as usize;
+        match segment(m, stack, &mut fuel, slot, program, proto, base, pc) {
+            Ok(Flow::Continue) if fuel > 0 => continue 'reload,
+            other => break other,
         }
-    }
+    };
+    *fuel_out = fuel;
+    result
 }
 
-/// Runs one script frame until it calls, returns, waits, fails or is out of fuel. The position is saved in the frame
-/// before anything that looks at it.
-#[allow(clippy::too_many_arguments, clippy::too_many_lines)]
-fn segment(
+/// Runs the topmost script frame and what it calls of the same program until something needs the machine.
+#[allow(clippy::too_many_arguments, clippy::too_many_lines, clippy::cognitive_complexity)]
+fn segment<'p>(
     m: &mut Machine,
     stack: &mut Vec<Value>,
-    fuel: &mut u32,
+    fuel_out: &mut u32,
     slot: usize,
-    program: &Arc<Program>,
-    proto: &Proto,
-    base: usize,
-    pc_out: &mut usize,
-) -> Result<Stop, Error> {
-    let code = &proto.code[..];
-    let mut pc = *pc_out;
+    program: &'p Arc<Program>,
+    mut proto: &'p Proto,
+    mut base: usize,
+    mut pc: usize,
+) -> Result<Flow, Error> {
+    let mut code = &proto.code[..];
+    let mut fuel = *fuel_out;
     let mut regs = window(stack, base)?;
     macro_rules! r {
         ($i:expr) => {
@@ -319,10 +321,17 @@ fn segment(
             }
         };
     }
+    /// Leaves the loop.
+    macro_rules! leave {
+        ($result:expr) => {{
+            *fuel_out = fuel;
+            return $result;
+        }};
+    }
     macro_rules! fail {
         ($e:expr) => {{
             save!();
-            return Ok(Stop::Error($e));
+            leave!(Err($e))
         }};
     }
     macro_rules! check {
@@ -333,28 +342,46 @@ fn segment(
             }
         };
     }
+    macro_rules! burn {
+        () => {
+            fuel -= 1;
+            if fuel == 0 {
+                save!();
+                leave!(Ok(Flow::Continue));
+            }
+        };
+    }
     macro_rules! jump {
         ($to:expr) => {{
             pc = $to as usize;
-            *fuel -= 1;
-            if *fuel == 0 {
-                save!();
-                return Ok(Stop::Flow(Flow::Continue));
+            burn!();
+        }};
+    }
+    /// Goes on after something that may have pushed or popped frames.
+    macro_rules! resume {
+        ($result:expr) => {{
+            let flow: Result<Flow, Error> = $result;
+            fuel = fuel.saturating_sub(1);
+            match flow {
+                Ok(Flow::Continue) if fuel > 0 => match m.frames.last() {
+                    Some(Frame::Script(f)) if f.program as usize == slot => {
+                        proto = &program.protos[f.proto as usize];
+                        code = &proto.code[..];
+                        base = f.base as usize;
+                        pc = f.pc as usize;
+                        regs = check!(window(stack, base));
+                    }
+                    _ => leave!(Ok(Flow::Continue)),
+                },
+                other => leave!(other),
             }
         }};
     }
-    /// Ends the segment after a call or return.
-    macro_rules! leave {
-        ($e:expr) => {{
-            save!();
-            *fuel = fuel.saturating_sub(1);
-            return match $e {
-                Ok(flow) => Ok(Stop::Flow(flow)),
-                Err(e) => Ok(Stop::Error(e)),
-            };
-        }};
+    macro_rules! inside {
+        () => {
+            proto.class.map(|c| &program.classes[c as usize])
+        };
     }
-    let inside = || -> Inside<'_> { proto.class.map(|c| &program.classes[c as usize]) };
     loop {
         let Some(op) = code.get(pc) else { fail!(Error::fatal("Code ends without a return")) };
         pc += 1;
@@ -368,30 +395,36 @@ fn segment(
                     set_number(regs, dst, n);
                 } else {
                     let v = check!(fetch(regs, src, proto));
-                    r!(dst) = v;
+                    r!(dst).put(v);
                 }
             }
             Op::MoveQuiet { dst, src } => r!(dst) = r!(src).clone(),
             Op::LoadCell { dst, quiet, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let value = f.cells[usize::from(cell)].0.lock().clone();
+                let value = f.cell(cell).0.lock().clone();
                 if !quiet && matches!(value, Value::Undef) {
-                    fail!(Error::exception(format!("Undefined variable ${}", proto.cell_names[usize::from(cell)])));
+                    fail!(Error::exception(format!(
+                        "Undefined variable ${}",
+                        proto.cell_names[usize::from(cell)]
+                    )));
                 }
-                r!(dst) = value;
+                r!(dst).put(value);
             }
             Op::StoreCell { src, cell } => {
                 let value = check!(fetch(regs, src, proto));
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let old = std::mem::replace(&mut *f.cells[usize::from(cell)].0.lock(), value);
+                let old = std::mem::replace(&mut *f.cell(cell).0.lock(), value);
                 drop(old);
             }
             Op::LoadGlobal { dst, quiet, slot: g } => {
                 let value = m.programs[slot].globals[g as usize].clone();
                 if !quiet && matches!(value, Value::Undef) {
-                    fail!(Error::exception(format!("Undefined variable ${}", program.global_names[g as usize])));
+                    fail!(Error::exception(format!(
+                        "Undefined variable ${}",
+                        program.global_names[g as usize]
+                    )));
                 }
-                r!(dst) = value;
+                r!(dst).put(value);
             }
             Op::StoreGlobal { src, slot: g } => {
                 let value = check!(fetch(regs, src, proto));
@@ -404,25 +437,25 @@ fn segment(
             }
             Op::ClearReg { dst, reg } => {
                 let old = std::mem::replace(&mut r!(reg), Value::Undef);
-                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+                r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::ClearCell { dst, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let old = std::mem::replace(&mut *f.cells[usize::from(cell)].0.lock(), Value::Undef);
-                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+                let old = std::mem::replace(&mut *f.cell(cell).0.lock(), Value::Undef);
+                r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::ClearGlobal { dst, slot: g } => {
                 let old = std::mem::replace(&mut m.programs[slot].globals[g as usize], Value::Undef);
-                r!(dst) = Value::Bool(!matches!(old, Value::Undef));
+                r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::IssetReg { dst, reg } => r!(dst) = Value::Bool(!matches!(r!(reg), Value::Undef)),
             Op::IssetCell { dst, cell } => {
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let set = !matches!(&*f.cells[usize::from(cell)].0.lock(), Value::Undef);
-                r!(dst) = Value::Bool(set);
+                let set = !matches!(&*f.cell(cell).0.lock(), Value::Undef);
+                r!(dst).put(Value::Bool(set));
             }
             Op::IssetGlobal { dst, slot: g } => {
-                r!(dst) = Value::Bool(!matches!(m.programs[slot].globals[g as usize], Value::Undef));
+                r!(dst).put(Value::Bool(!matches!(m.programs[slot].globals[g as usize], Value::Undef)));
             }
 
             Op::Add { dst, a, b } => match (&r!(a), &r!(b)) {
@@ -467,27 +500,44 @@ fn segment(
                 }
                 _ => check!(int_slow(regs, BinaryOp::Rem, dst, a, n, proto)),
             },
-            Op::Binary { op, dst, a, b } => check!(binary_slow(regs, op, dst, a, b, proto)),
+            Op::Binary { op, dst, a, b } => match (&r!(a), &r!(b)) {
+                (Value::Number(x), Value::Number(y)) => {
+                    let (x, y) = (*x, *y);
+                    let v = match op {
+                        BinaryOp::Lt => Value::Bool(x < y),
+                        BinaryOp::Gt => Value::Bool(x > y),
+                        BinaryOp::Le => Value::Bool(x <= y),
+                        BinaryOp::Ge => Value::Bool(x >= y),
+                        BinaryOp::Eq | BinaryOp::StrictEq => Value::Bool(x == y),
+                        BinaryOp::Ne | BinaryOp::StrictNe => Value::Bool(x != y),
+                        BinaryOp::Div if y != 0.0 => Value::Number(x / y),
+                        BinaryOp::Rem if y != 0.0 => Value::Number(x % y),
+                        _ => check!(ops::binary(op, &Value::Number(x), &Value::Number(y))),
+                    };
+                    r!(dst).put(v);
+                }
+                _ => check!(binary_slow(regs, op, dst, a, b, proto)),
+            },
             Op::Append { a, b } => check!(append(regs, a, b, proto)),
             Op::Negate { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::negate));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::Plus { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::plus));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::BitNot { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::bit_not));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::Not { dst, a } => {
                 let b = !check!(defined(regs, a, proto)).truthy();
-                r!(dst) = Value::Bool(b);
+                r!(dst).put(Value::Bool(b));
             }
             Op::Truth { dst, a } => {
                 let b = check!(defined(regs, a, proto)).truthy();
-                r!(dst) = Value::Bool(b);
+                r!(dst).put(Value::Bool(b));
             }
             Op::Increment { reg, n } => match &mut r!(reg) {
                 Value::Number(x) => *x += f64::from(n),
@@ -501,12 +551,12 @@ fn segment(
             },
             Op::Concat { dst, start, count, interpolated } => {
                 let v = check!(concat(regs, start, count, interpolated));
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::MatchRegex { dst, a, negate, regex } => {
                 let subject = check!(defined(regs, a, proto));
                 let found = check!(ops::matches(&program.regexes[regex as usize], subject));
-                r!(dst) = Value::Bool(found != negate);
+                r!(dst).put(Value::Bool(found != negate));
             }
 
             Op::Jump { to } => jump!(to),
@@ -598,7 +648,9 @@ fn segment(
                 jump!(to);
             }
 
-            Op::NewArray { dst, capacity } => r!(dst) = Value::Array(Array::with_capacity(usize::from(capacity))),
+            Op::NewArray { dst, capacity } => {
+                r!(dst) = Value::Array(Array::with_capacity(usize::from(capacity)))
+            }
             Op::Push { array, src } => {
                 let value = check!(fetch(regs, src, proto));
                 if let Value::Array(list) = &mut r!(array)
@@ -619,6 +671,7 @@ fn segment(
                 match value {
                     Value::Array(items) => {
                         if let Value::Array(list) = &mut r!(array) {
+                            check!(ops::check_elements(list.len() + items.len()));
                             if values_only {
                                 for v in items.values() {
                                     list.push(v.clone());
@@ -634,9 +687,9 @@ fn segment(
                             let top = base + usize::from(proto.registers);
                             let mode = Mode::Spread { array, values_only };
                             match resume_generator(m, stack, &object, top, 0, mode) {
-                                Ok(Resumed::Running) => return Ok(Stop::Flow(Flow::Continue)),
-                                Ok(Resumed::Done(_)) => regs = window(stack, base)?,
-                                Err(e) => return Ok(Stop::Error(e)),
+                                Ok(Resumed::Running) => resume!(Ok(Flow::Continue)),
+                                Ok(Resumed::Done(_)) => regs = check!(window(stack, base)),
+                                Err(e) => fail!(e),
                             }
                         }
                         ObjectKind::Native { data, .. } if data.iterable() => {
@@ -649,7 +702,10 @@ fn segment(
                         _ => fail!(Error::exception("Spread needs an array or iterator, object given")),
                     },
                     other => {
-                        fail!(Error::exception(format!("Spread needs an array or iterator, {} given", other.type_name())))
+                        fail!(Error::exception(format!(
+                            "Spread needs an array or iterator, {} given",
+                            other.type_name()
+                        )))
                     }
                 }
             }
@@ -667,49 +723,44 @@ fn segment(
                     },
                     (Value::Undef, _) => fail!(undefined(proto, b)),
                     (_, Value::Undef) => fail!(undefined(proto, key)),
-                    (object, key) => check!(access::index(object, key, inside())),
+                    (object, key) => check!(access::index(object, key, inside!())),
                 };
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::IndexConst { dst, base: b, k } => {
                 let key = &proto.consts[k as usize];
                 let object = check!(defined(regs, b, proto));
-                let v = check!(access::index(object, key, inside()));
-                r!(dst) = v;
+                let v = check!(access::index(object, key, inside!()));
+                r!(dst).put(v);
             }
             Op::IndexQuiet { dst, base: b, key } => {
-                let v = access::index_quiet(&r!(b), &r!(key), inside());
-                r!(dst) = v;
+                let v = access::index_quiet(&r!(b), &r!(key), inside!());
+                r!(dst).put(v);
             }
             Op::IssetIndex { dst, base: b, key } => {
-                let set = access::has_index(&r!(b), &r!(key), inside());
-                r!(dst) = Value::Bool(set);
+                let set = access::has_index(&r!(b), &r!(key), inside!());
+                r!(dst).put(Value::Bool(set));
             }
             Op::Slice { dst, start } => {
                 let s = usize::from(start);
                 let v = check!(defined(regs, start, proto).and_then(|v| {
                     ops::slice(v, Some(&regs[s + 1]), Some(&regs[s + 2]), Some(&regs[s + 3]))
                 }));
-                r!(start) = Value::Undef;
-                r!(dst) = v;
+                r!(start).put(Value::Undef);
+                r!(dst).put(v);
             }
             Op::SetIndex { base: b, key, src } => {
                 let value = check!(fetch(regs, src, proto));
-                let fast = match (&r!(b), &r!(key)) {
-                    (Value::Array(array), Value::Number(n)) => {
-                        let i = *n as usize;
-                        if i as f64 == *n && i < array.as_list().map_or(0, <[Value]>::len) { Some(i) } else { None }
-                    }
-                    _ => None,
+                let at = match &r!(key) {
+                    Value::Number(n) if *n as usize as f64 == *n => *n as usize,
+                    _ => usize::MAX,
                 };
-                if let Some(i) = fast {
-                    if let Value::Array(array) = &mut r!(b)
-                        && let Some(list) = array.list_mut()
-                    {
-                        list[i] = value;
-                    }
+                if let Value::Array(array) = &mut r!(b)
+                    && let Some(slot) = array.slot_mut(at)
+                {
+                    slot.put(value);
                 } else {
-                    check!(set_index(regs, b, key, value, inside(), proto));
+                    check!(set_index(regs, b, key, value, inside!(), proto));
                 }
             }
             Op::PushVar { base: b, src } => {
@@ -724,14 +775,17 @@ fn segment(
                         *slot = Value::Array(Array::from_list(vec![value]));
                     }
                     other => {
-                        fail!(Error::exception(format!("Cannot use subscript on {} for writing", other.type_name())))
+                        fail!(Error::exception(format!(
+                            "Cannot use subscript on {} for writing",
+                            other.type_name()
+                        )))
                     }
                 }
             }
             Op::GetProp { dst, base: b, quiet, k } => {
                 let name = &proto.consts[k as usize];
                 let v = match &r!(b) {
-                    Value::Object(object) => match access::property(object, name, inside()) {
+                    Value::Object(object) => match access::property(object, name, inside!()) {
                         Err(_) if quiet => Value::None,
                         result => check!(result),
                     },
@@ -739,20 +793,20 @@ fn segment(
                     Value::Undef => fail!(undefined(proto, b)),
                     other => fail!(no_member(other)),
                 };
-                r!(dst) = v;
+                r!(dst).put(v);
             }
             Op::IssetProp { dst, base: b, k } => {
                 let set = match &r!(b) {
-                    Value::Object(o) => access::has_property(o, &proto.consts[k as usize], inside()),
+                    Value::Object(o) => access::has_property(o, &proto.consts[k as usize], inside!()),
                     _ => false,
                 };
-                r!(dst) = Value::Bool(set);
+                r!(dst).put(Value::Bool(set));
             }
             Op::SetProp { base: b, src, k } => {
                 let value = check!(fetch(regs, src, proto));
                 match &r!(b) {
                     Value::Object(object) => {
-                        check!(access::set_property(object, &proto.consts[k as usize], value, inside()));
+                        check!(access::set_property(object, &proto.consts[k as usize], value, inside!()));
                     }
                     Value::Undef => fail!(undefined(proto, b)),
                     other => fail!(no_member(other)),
@@ -760,11 +814,12 @@ fn segment(
             }
             Op::Path { dst, src, path } => {
                 let path = &proto.paths[path as usize];
-                let uses = matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
+                let uses =
+                    matches!(path.op, crate::program::PathOp::Assign | crate::program::PathOp::Augment(_));
                 let value = if uses { check!(fetch(regs, src, proto)) } else { Value::None };
                 save!();
-                let v = check!(run_path(m, slot, regs, path, value, inside()));
-                r!(dst) = v;
+                let v = check!(run_path(m, slot, regs, path, value, inside!()));
+                r!(dst).put(v);
             }
             Op::Element { dst, base: b, n } => {
                 let v = match &r!(b) {
@@ -774,7 +829,7 @@ fn segment(
                     },
                     _ => None,
                 };
-                r!(dst) = v.unwrap_or(Value::Undef);
+                r!(dst).put(v.unwrap_or(Value::Undef));
             }
             Op::ElementKey { dst, base: b, key } => {
                 let key = check!(defined(regs, key, proto));
@@ -782,38 +837,57 @@ fn segment(
                     Value::Array(array) => array.get_value(key).cloned(),
                     _ => None,
                 };
-                r!(dst) = v.unwrap_or(Value::Undef);
+                r!(dst).put(v.unwrap_or(Value::Undef));
             }
             Op::Rest { dst, base: b, n } => {
                 let list = match &r!(b) {
                     Value::Array(array) => array.values().skip(n as usize).cloned().collect(),
                     _ => Vec::new(),
                 };
-                r!(dst) = Value::Array(Array::from_list(list));
+                r!(dst).put(Value::Array(Array::from_list(list)));
             }
 
             Op::Call { dst, start, argc, proto: index } => {
                 let callee = &program.protos[index as usize];
                 let at = base + usize::from(start);
-                leave!(
-                    push_call(m, stack, slot as u16, callee, index, at, usize::from(argc), &[], dst, Mode::Value)
-                        .map(|()| Flow::Continue)
+                save!();
+                if callee.plain
+                    && argc == callee.params
+                    && m.frames.len() < m.limits.depth
+                    && stack.len() >= at + WINDOW
+                {
+                    m.frames.push(Frame::Script(plain_frame(slot as u16, index, at as u32, dst)));
+                    proto = callee;
+                    code = &callee.code[..];
+                    base = at;
+                    pc = 0;
+                    regs = check!(window(stack, base));
+                    burn!();
+                    continue;
+                }
+                let pushed = push_call(
+                    m,
+                    stack,
+                    slot as u16,
+                    callee,
+                    index,
+                    at,
+                    usize::from(argc),
+                    None,
+                    dst,
+                    Mode::Value,
                 );
+                resume!(pushed.map(|()| Flow::Continue));
             }
             Op::CallNative { dst, start, argc, native } => {
                 save!();
                 let def = &program.natives[native as usize];
-                match call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst) {
-                    Ok(Flow::Continue) if matches!(m.frames.last(), Some(Frame::Script(f)) if f.pc as usize == pc && f.base as usize == base) => {
-                        regs = window(stack, base)?;
-                    }
-                    Ok(flow) => return Ok(Stop::Flow(flow)),
-                    Err(e) => return Ok(Stop::Error(e)),
-                }
+                resume!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
             }
             Op::CallValue { dst, start, argc } => {
                 let callee = std::mem::replace(&mut r!(start), Value::Undef);
-                leave!(call_value(m, stack, &callee, base + usize::from(start), usize::from(argc), dst));
+                save!();
+                resume!(call_value(m, stack, &callee, base + usize::from(start), usize::from(argc), dst));
             }
             Op::CallSpread { dst, start } => {
                 let callee = std::mem::replace(&mut r!(start), Value::Undef);
@@ -824,11 +898,21 @@ fn segment(
                 save!();
                 let at = base + usize::from(start);
                 let argc = check!(place_args(stack, at + 1, args));
-                leave!(call_value(m, stack, &callee, at, argc, dst));
+                resume!(call_value(m, stack, &callee, at, argc, dst));
             }
             Op::CallMethod { dst, start, argc, k } => {
                 save!();
-                leave!(call_method(m, stack, program, slot, proto, base + usize::from(start), usize::from(argc), k, dst));
+                resume!(call_method(
+                    m,
+                    stack,
+                    program,
+                    slot,
+                    proto,
+                    base + usize::from(start),
+                    usize::from(argc),
+                    k,
+                    dst
+                ));
             }
             Op::CallMethodSpread { dst, start, k } => {
                 let args = match std::mem::replace(&mut r!(start + 1), Value::Undef) {
@@ -838,13 +922,13 @@ fn segment(
                 save!();
                 let at = base + usize::from(start);
                 let argc = check!(place_args(stack, at + 1, args));
-                leave!(call_method(m, stack, program, slot, proto, at, argc, k, dst));
+                resume!(call_method(m, stack, program, slot, proto, at, argc, k, dst));
             }
             Op::New { dst, start, argc, class } => {
                 let at = base + usize::from(start);
-                leave!(
-                    construct(m, stack, program, slot as u16, class, at, usize::from(argc), dst).map(|()| Flow::Continue)
-                );
+                save!();
+                let made = construct(m, stack, program, slot as u16, class, at, usize::from(argc), dst);
+                resume!(made.map(|()| Flow::Continue));
             }
             Op::NewNative { dst, start, argc, class } => {
                 save!();
@@ -852,7 +936,7 @@ fn segment(
                 let Some(def) = &class.constructor else {
                     fail!(Error::exception(format!("Class '{}' cannot be created by scripts", class.name)))
                 };
-                leave!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
+                resume!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
             }
             Op::MakeFunction { dst, proto: index } => {
                 r!(dst) = function(FunctionKind::Script {
@@ -866,7 +950,7 @@ fn segment(
             Op::MakeClosure { dst, closure } => {
                 let def = &proto.closures[closure as usize];
                 let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let captures = def.captures.iter().map(|c| Arc::clone(&f.cells[usize::from(*c)])).collect();
+                let captures = def.captures.iter().map(|c| Arc::clone(f.cell(*c))).collect();
                 r!(dst) = function(FunctionKind::Script {
                     program: Arc::clone(program),
                     proto: def.proto,
@@ -876,32 +960,47 @@ fn segment(
                 });
             }
             Op::MakeClass { dst, class } => {
-                r!(dst) = function(FunctionKind::Class { program: Arc::clone(program), class });
+                r!(dst).put(function(FunctionKind::Class { program: Arc::clone(program), class }));
             }
             Op::MakeNative { dst, native } => {
-                r!(dst) = function(FunctionKind::Native(Arc::clone(&program.natives[native as usize])));
+                r!(dst).put(function(FunctionKind::Native(Arc::clone(&program.natives[native as usize]))));
             }
             Op::MakeNativeClass { dst, class } => {
-                r!(dst) = function(FunctionKind::NativeClass(Arc::clone(&program.native_classes[class as usize])));
+                r!(dst).put(function(FunctionKind::NativeClass(Arc::clone(
+                    &program.native_classes[class as usize],
+                ))));
             }
             Op::Return { src } => {
                 if matches!(r!(src), Value::Undef) {
                     fail!(undefined(proto, src));
                 }
                 let value = std::mem::replace(&mut r!(src), Value::Undef);
-                leave!(return_value(m, stack, value));
+                if let [.., Frame::Script(parent), Frame::Script(f)] = &m.frames[..]
+                    && f.mode == Mode::Value
+                    && f.generator.is_none()
+                    && parent.program as usize == slot
+                {
+                    for v in &mut regs[..usize::from(proto.registers).min(WINDOW)] {
+                        v.put(Value::Undef);
+                    }
+                    let dst = f.dst;
+                    proto = &program.protos[parent.proto as usize];
+                    code = &proto.code[..];
+                    base = parent.base as usize;
+                    pc = parent.pc as usize;
+                    m.frames.pop();
+                    regs = check!(window(stack, base));
+                    r!(dst).put(value);
+                    burn!();
+                    continue;
+                }
+                resume!(return_value(m, stack, value));
             }
-            Op::ReturnNone => leave!(return_value(m, stack, Value::None)),
+            Op::ReturnNone => resume!(return_value(m, stack, Value::None)),
             Op::Yield { src } => {
                 let value = check!(fetch(regs, src, proto));
                 save!();
-                match yield_value(m, stack, value) {
-                    Ok(flow) => {
-                        *fuel = fuel.saturating_sub(1);
-                        return Ok(Stop::Flow(flow));
-                    }
-                    Err(e) => return Ok(Stop::Error(e)),
-                }
+                resume!(yield_value(m, stack, value));
             }
 
             Op::PushTry { dst, to } => {
@@ -919,12 +1018,18 @@ fn segment(
                 fail!(Error::Thrown(value));
             }
             Op::MatchFail { src } => {
-                let shown = r!(src).to_string_lossy();
+                let shown = check!(ops::to_str(&r!(src)));
+                let shown = shown.to_text();
                 fail!(Error::exception(format!("Unhandled match value: {shown}")));
             }
 
             Op::IterInit { iter, src } => {
-                let value = check!(fetch(regs, src, proto));
+                let mut value = check!(fetch(regs, src, proto));
+                if let Value::Object(o) = &value
+                    && let Some(items) = o.as_native().and_then(|data| data.elements())
+                {
+                    value = Object::iterator(items);
+                }
                 let fine = match &value {
                     Value::Array(_) => true,
                     Value::Object(o) => match &o.0 {
@@ -935,39 +1040,54 @@ fn segment(
                     _ => false,
                 };
                 if !fine {
-                    fail!(Error::exception(format!("foreach needs an array or iterator, {} given", value.type_name())));
+                    fail!(Error::exception(format!(
+                        "foreach needs an array or iterator, {} given",
+                        value.type_name()
+                    )));
                 }
-                r!(iter) = value;
+                r!(iter).put(value);
                 r!(iter + 1) = Value::Number(0.0);
             }
             Op::IterNext { iter, dst, to } | Op::IterNextPair { iter, dst, to } => {
                 let pair = matches!(op, Op::IterNextPair { .. });
-                *fuel -= 1;
-                if *fuel == 0 {
+                fuel -= 1;
+                if fuel == 0 {
                     // This instruction runs again with new fuel.
                     pc -= 1;
                     save!();
-                    return Ok(Stop::Flow(Flow::Continue));
+                    leave!(Ok(Flow::Continue));
                 }
                 let at = r!(iter + 1).to_number() as usize;
                 let step = match &r!(iter) {
-                    Value::Array(array) => array
-                        .at_position(at)
-                        .map(|(key, v, next)| (if pair { key.to_value() } else { Value::None }, v.clone(), next)),
+                    Value::Array(array) => array.at_position(at).map(|(key, v, next)| {
+                        (if pair { key.to_value() } else { Value::None }, v.clone(), next)
+                    }),
                     Value::Object(object) => {
                         let object = Arc::clone(object);
                         match &object.0 {
-                            ObjectKind::Native { data, .. } => check!(data.next()).map(|(k, v)| (k, v, at + 1)),
+                            ObjectKind::Native { data, .. } => {
+                                check!(data.next()).map(|(k, v)| (k, v, at + 1))
+                            }
                             _ => {
                                 save!();
                                 let top = base + usize::from(proto.registers);
-                                match resume_generator(m, stack, &object, top, dst, Mode::Foreach { iter, pair, to }) {
-                                    Ok(Resumed::Running) => return Ok(Stop::Flow(Flow::Continue)),
+                                match resume_generator(
+                                    m,
+                                    stack,
+                                    &object,
+                                    top,
+                                    dst,
+                                    Mode::Foreach { iter, pair, to },
+                                ) {
+                                    Ok(Resumed::Running) => {
+                                        resume!(Ok(Flow::Continue));
+                                        continue;
+                                    }
                                     Ok(Resumed::Done(_)) => {
-                                        regs = window(stack, base)?;
+                                        regs = check!(window(stack, base));
                                         None
                                     }
-                                    Err(e) => return Ok(Stop::Error(e)),
+                                    Err(e) => fail!(e),
                                 }
                             }
                         }
@@ -978,22 +1098,22 @@ fn segment(
                     Some((key, value, next)) => {
                         set_number(regs, iter + 1, next as f64);
                         if pair {
-                            r!(dst + 1) = key;
+                            r!(dst + 1).put(key);
                         }
-                        r!(dst) = value;
+                        r!(dst).put(value);
                     }
                     None => {
-                        r!(iter) = Value::Undef;
+                        r!(iter).put(Value::Undef);
                         pc = to as usize;
                     }
                 }
             }
 
             Op::BarrierEnter { dst, name } => {
-                let name = check!(defined(regs, name, proto)).to_str();
+                let name = check!(defined(regs, name, proto).and_then(ops::to_str));
                 match m.shared.enter(&name, m.execution) {
                     Ok(guard) => {
-                        r!(dst) = guard.value().unwrap_or(Value::Undef);
+                        r!(dst).put(guard.value().unwrap_or(Value::Undef));
                         m.barriers += 1;
                         if let Some(Frame::Script(f)) = m.frames.last_mut() {
                             f.handlers.push(Handler::Barrier(guard));
@@ -1003,12 +1123,14 @@ fn segment(
                     Err(Ok(future)) => {
                         save!();
                         m.waiting = Waiting::Retry;
-                        return Ok(Stop::Flow(Flow::Wait(future)));
+                        leave!(Ok(Flow::Wait(future)));
                     }
                 }
             }
             Op::BarrierExit { src, write } => {
-                let Some(Frame::Script(f)) = m.frames.last_mut() else { fail!(Error::fatal("Frame is missing")) };
+                let Some(Frame::Script(f)) = m.frames.last_mut() else {
+                    fail!(Error::fatal("Frame is missing"))
+                };
                 if let Some(Handler::Barrier(guard)) = f.handlers.pop() {
                     m.barriers = m.barriers.saturating_sub(1);
                     if write {
@@ -1022,10 +1144,18 @@ fn segment(
             }
             Op::Cache { dst, start, argc, site } => {
                 save!();
-                leave!(cache::run(m, stack, program, site, base + usize::from(start), usize::from(argc), dst));
+                resume!(cache::run(
+                    m,
+                    stack,
+                    program,
+                    site,
+                    base + usize::from(start),
+                    usize::from(argc),
+                    dst
+                ));
             }
             Op::Echo { src } => {
-                let text = check!(defined(regs, src, proto)).to_str();
+                let text = check!(defined(regs, src, proto).and_then(ops::to_str));
                 let span = proto.spans[pc - 1];
                 let place = program.sources.place(span);
                 m.host.echo(text.as_bytes(), &place);
@@ -1036,10 +1166,10 @@ fn segment(
                     let index = program.modules[module as usize];
                     let main = &program.protos[index as usize];
                     let top = base + usize::from(proto.registers);
-                    leave!(
-                        push_call(m, stack, slot as u16, main, index, top, 0, &[], 0, Mode::Discard)
-                            .map(|()| Flow::Continue)
-                    );
+                    save!();
+                    let pushed =
+                        push_call(m, stack, slot as u16, main, index, top, 0, None, 0, Mode::Discard);
+                    resume!(pushed.map(|()| Flow::Continue));
                 }
             }
         }
@@ -1126,6 +1256,20 @@ fn call_method(
     dst: Reg,
 ) -> Result<Flow, Error> {
     let name = &proto.consts[k as usize];
+    let simple = match (&stack[at], name) {
+        (Value::Object(object), Value::Str(name)) => match &object.0 {
+            ObjectKind::Script { program: owner, class, .. } if Arc::ptr_eq(owner, program) => {
+                class.methods.get(name).filter(|m| !m.private).map(|m| m.proto)
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some(method) = simple {
+        let callee = &program.protos[method as usize];
+        push_call(m, stack, slot as u16, callee, method, at, argc, None, dst, Mode::Value)?;
+        return Ok(Flow::Continue);
+    }
     let object = match &stack[at] {
         Value::Object(object) => Arc::clone(object),
         other => return Err(no_member(other)),
@@ -1144,7 +1288,7 @@ fn call_method(
                 }
                 if Arc::ptr_eq(owner, program) {
                     let callee = &program.protos[method.proto as usize];
-                    push_call(m, stack, slot as u16, callee, method.proto, at, argc, &[], dst, Mode::Value)?;
+                    push_call(m, stack, slot as u16, callee, method.proto, at, argc, None, dst, Mode::Value)?;
                     return Ok(Flow::Continue);
                 }
             }
@@ -1159,11 +1303,17 @@ fn call_method(
             Some(method) => call_native_method(m, stack, &object, method, at + 1, argc, dst),
             None => Err(no_method(&object, text)),
         },
-        ObjectKind::Generator(_) if text == b"next" => call_native_method(m, stack, &object, 0, at + 1, argc, dst),
+        ObjectKind::Generator(_) if text == b"next" => {
+            call_native_method(m, stack, &object, 0, at + 1, argc, dst)
+        }
         ObjectKind::Generator(_) => Err(no_method(&object, text)),
     }
 }
 
 fn no_method(object: &Object, name: &[u8]) -> Error {
-    Error::exception(format!("Class '{}' has no function '{}'", object.class_name(), String::from_utf8_lossy(name)))
+    Error::exception(format!(
+        "Class '{}' has no function '{}'",
+        object.class_name(),
+        String::from_utf8_lossy(name)
+    ))
 }

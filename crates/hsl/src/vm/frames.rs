@@ -8,9 +8,7 @@ use crate::error::Error;
 use crate::mem;
 use crate::object::{Cell, Exception, Function, FunctionKind, Object, ObjectKind};
 use crate::program::{Program, Proto, Reg};
-use crate::registry::{
-    Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message,
-};
+use crate::registry::{Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message};
 use crate::shared::BarrierGuard;
 use crate::string::Str;
 use crate::value::Value;
@@ -37,6 +35,9 @@ pub(crate) struct ScriptFrame {
     /// Register of the caller that gets the result.
     pub(crate) dst: Reg,
     pub(crate) mode: Mode,
+    /// The closure being called, for the variables it captured.
+    pub(crate) closure: Option<Arc<Function>>,
+    /// Own variables that closures capture.
     pub(crate) cells: Vec<Arc<Cell>>,
     pub(crate) handlers: Vec<Handler>,
     pub(crate) generator: Option<Arc<Object>>,
@@ -51,11 +52,18 @@ pub(crate) enum Mode {
     /// A module body: the result is dropped.
     Discard,
     /// A generator resumed by `foreach`: value to `dst`, key behind it when `pair`, end at `to`.
-    Foreach { iter: Reg, pair: bool, to: u32 },
+    Foreach {
+        iter: Reg,
+        pair: bool,
+        to: u32,
+    },
     /// A generator resumed by `next()`.
     Next,
     /// A generator spread into an array.
-    Spread { array: Reg, values_only: bool },
+    Spread {
+        array: Reg,
+        values_only: bool,
+    },
 }
 
 pub(crate) enum Handler {
@@ -65,7 +73,8 @@ pub(crate) enum Handler {
 
 /// A native function waiting for a callback or a future.
 pub(crate) struct NativeFrame {
-    pub(crate) then: Box<dyn Continuation>,
+    /// Taken out while it runs.
+    pub(crate) then: Option<Box<dyn Continuation>>,
     pub(crate) function: Value,
     pub(crate) dst: Reg,
     /// Registers from here on are free for the callback.
@@ -97,6 +106,42 @@ pub(crate) fn reserve(stack: &mut Vec<Value>, base: usize) {
     }
 }
 
+impl ScriptFrame {
+    /// The variable in a cell: captured ones first, then own ones.
+    #[inline]
+    pub(crate) fn cell(&self, index: u16) -> &Arc<Cell> {
+        let index = usize::from(index);
+        match &self.closure {
+            Some(function) => match &function.0 {
+                FunctionKind::Script { captures, .. } => match captures.get(index) {
+                    Some(cell) => cell,
+                    None => &self.cells[index - captures.len()],
+                },
+                _ => &self.cells[index],
+            },
+            None => &self.cells[index],
+        }
+    }
+}
+
+/// The frame of a call that needs nothing special.
+#[inline(always)]
+pub(crate) fn plain_frame(program: u16, proto: u32, base: u32, dst: Reg) -> ScriptFrame {
+    ScriptFrame {
+        program,
+        proto,
+        pc: 0,
+        base,
+        dst,
+        mode: Mode::Value,
+        closure: None,
+        cells: Vec::new(),
+        handlers: Vec::new(),
+        generator: None,
+    }
+}
+
+#[inline]
 fn new_frame(
     m: &mut Machine,
     proto: &Proto,
@@ -107,13 +152,10 @@ fn new_frame(
     mode: Mode,
 ) -> ScriptFrame {
     let mut cells = Vec::new();
-    let own = proto.cell_names.len() - usize::from(proto.captures).min(proto.cell_names.len());
-    if own > 0 && proto.captures == 0 {
-        for _ in 0..own {
-            let cell = Cell::new(Value::Undef);
-            m.heap.cell(&cell);
-            cells.push(cell);
-        }
+    for _ in usize::from(proto.captures)..proto.cell_names.len() {
+        let cell = Cell::new(Value::Undef);
+        m.heap.cell(&cell);
+        cells.push(cell);
     }
     ScriptFrame {
         program,
@@ -122,6 +164,7 @@ fn new_frame(
         base: base as u32,
         dst,
         mode,
+        closure: None,
         cells,
         handlers: Vec::new(),
         generator: None,
@@ -146,7 +189,7 @@ pub(crate) fn push_call(
     index: u32,
     base: usize,
     argc: usize,
-    captures: &[Arc<Cell>],
+    closure: Option<&Arc<Function>>,
     dst: Reg,
     mode: Mode,
 ) -> Result<(), Error> {
@@ -158,6 +201,12 @@ pub(crate) fn push_call(
         return Err(Error::exception("Recursion limit reached"));
     }
     reserve(stack, base);
+    if proto.plain {
+        let mut frame = plain_frame(program, index, base as u32, dst);
+        frame.mode = mode;
+        m.frames.push(Frame::Script(frame));
+        return Ok(());
+    }
     let first = base + usize::from(proto.method);
     if proto.variadic {
         let rest: Vec<Value> = if argc > params {
@@ -171,14 +220,7 @@ pub(crate) fn push_call(
         stack[first + params] = Value::Array(Array::from_list(rest));
     }
     let mut frame = new_frame(m, proto, program, index, base, dst, mode);
-    if !captures.is_empty() {
-        frame.cells = captures.to_vec();
-        for _ in captures.len()..proto.cell_names.len() {
-            let cell = Cell::new(Value::Undef);
-            m.heap.cell(&cell);
-            frame.cells.push(cell);
-        }
-    }
+    frame.closure = closure.cloned();
     if proto.generator {
         let registers: Vec<Value> = stack[base..base + usize::from(proto.registers)]
             .iter_mut()
@@ -252,7 +294,8 @@ fn call_function(
                 }
                 None => start + 1,
             };
-            push_call(m, stack, slot, p, *proto, base, argc, captures, dst, Mode::Value)?;
+            let closure = if captures.is_empty() { None } else { Some(function) };
+            push_call(m, stack, slot, p, *proto, base, argc, closure, dst, Mode::Value)?;
             Ok(Flow::Continue)
         }
         FunctionKind::Class { program, class } => {
@@ -292,12 +335,13 @@ pub(crate) fn construct(
 ) -> Result<(), Error> {
     let def = &program.classes[class as usize];
     let props = Mutex::new(def.fields.clone());
-    let object = Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
+    let object =
+        Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
     m.heap.object(&object);
     match def.constructor {
         Some(c) => {
             stack[start] = Value::Object(object);
-            push_call(m, stack, slot, &program.protos[c as usize], c, start, argc, &[], dst, Mode::Construct)
+            push_call(m, stack, slot, &program.protos[c as usize], c, start, argc, None, dst, Mode::Construct)
         }
         None => {
             arity_message(&def.name, 0, Some(0), argc).map_err(Error::exception)?;
@@ -308,9 +352,9 @@ pub(crate) fn construct(
 }
 
 /// The program and span of the instruction that the topmost script frame executes.
-pub(crate) fn current_span(m: &Machine) -> Option<(usize, Span)> {
-    m.frames.iter().rev().find_map(|f| match f {
-        Frame::Script(f) => Some((f.program as usize, frame_span(&m.programs[f.program as usize].program, f))),
+pub(crate) fn current_span(frames: &[Frame], programs: &[ProgramState]) -> Option<(usize, Span)> {
+    frames.iter().rev().find_map(|f| match f {
+        Frame::Script(f) => Some((f.program as usize, frame_span(&programs[f.program as usize].program, f))),
         Frame::Native(_) => None,
     })
 }
@@ -321,16 +365,15 @@ fn frame_span(program: &Program, f: &ScriptFrame) -> Span {
 }
 
 /// Runs `f` with the context that native code sees.
+#[inline]
 fn with_cx<R>(m: &mut Machine, f: impl FnOnce(&mut NativeCx<'_>) -> R) -> R {
-    let at = current_span(m);
-    let at = at.map(|(p, span)| (&*m.programs[p].program, span));
     let mut cx = NativeCx {
         host: &mut *m.host,
         shared: &m.shared,
         limits: &m.limits,
         execution: m.execution,
         started_s: m.started_s,
-        at,
+        at: Some((&m.frames, &m.programs)),
     };
     f(&mut cx)
 }
@@ -359,7 +402,7 @@ fn outcome_flow(
     outcome: Outcome,
     at: usize,
     dst: Reg,
-    name: &Cow<'static, str>,
+    name: &str,
 ) -> Result<Flow, Error> {
     match outcome {
         Outcome::Value(value) => {
@@ -373,14 +416,23 @@ fn outcome_flow(
             };
             Ok(Flow::Wait(future))
         }
-        Outcome::End(args) => Ok(Flow::End(name.clone(), args)),
+        Outcome::Wait(future, then) => {
+            if m.frames.len() >= m.limits.depth {
+                return Err(Error::exception("Recursion limit reached"));
+            }
+            let frame = NativeFrame { then: Some(then), function: Value::None, dst, base: at as u32 };
+            m.frames.push(Frame::Native(frame));
+            m.waiting = Waiting::Continuation;
+            Ok(Flow::Wait(future))
+        }
+        Outcome::End(args) => Ok(Flow::End(Cow::Owned(name.to_owned()), args)),
         Outcome::Call(call) => {
             if m.frames.len() >= m.limits.depth {
                 return Err(Error::exception("Recursion limit reached"));
             }
             let call = *call;
             m.frames.push(Frame::Native(NativeFrame {
-                then: call.then,
+                then: Some(call.then),
                 function: call.function,
                 dst,
                 base: at as u32,
@@ -391,28 +443,45 @@ fn outcome_flow(
 }
 
 /// Calls the function of the native frame on top.
-fn start_callback(m: &mut Machine, stack: &mut Vec<Value>, args: crate::registry::CallArgs) -> Result<Flow, Error> {
-    let Some(Frame::Native(frame)) = m.frames.last() else { return Ok(Flow::Continue) };
+fn start_callback(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    args: crate::registry::CallArgs,
+) -> Result<Flow, Error> {
+    let top = m.frames.len() - 1;
+    let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
     let start = frame.base as usize;
-    let function = frame.function.clone();
-    reserve(stack, start + 1 + args.len());
+    // Taken out for the call and put back: no counting for every callback.
+    let function = std::mem::take(&mut frame.function);
     let argc = args.len();
-    for (i, value) in args.into_iter().enumerate() {
-        stack[start + 1 + i] = value;
+    reserve(stack, start + 1 + argc);
+    args.place(&mut stack[start + 1..]);
+    let flow = call_value(m, stack, &function, start, argc, 0);
+    if let Some(Frame::Native(frame)) = m.frames.get_mut(top) {
+        frame.function = function;
     }
-    call_value(m, stack, &function, start, argc, 0)
+    flow
 }
 
 /// Gives a result to the continuation on top until it needs a script frame, ends or waits.
-pub(crate) fn continue_native(m: &mut Machine, stack: &mut Vec<Value>, mut value: Value) -> Result<Flow, Error> {
+pub(crate) fn continue_native(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    mut value: Value,
+) -> Result<Flow, Error> {
     loop {
         let depth = m.frames.len();
-        let Some(Frame::Native(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
-        let next = with_cx(m, |cx| frame.then.resume(cx, value))?;
+        let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
+        let Some(mut then) = frame.then.take() else {
+            return Err(Error::fatal("A native function continued inside itself"));
+        };
+        let next = with_cx(m, |cx| then.resume(cx, value))?;
+        let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
+        frame.then = Some(then);
         let flow = match next {
             Next::Value(result) => {
                 let dst = frame.dst;
-                drop(frame);
+                m.frames.pop();
                 match m.frames.last() {
                     Some(Frame::Script(f)) => {
                         stack[f.base as usize + usize::from(dst)] = result;
@@ -426,17 +495,12 @@ pub(crate) fn continue_native(m: &mut Machine, stack: &mut Vec<Value>, mut value
                 }
             }
             Next::Pending(future) => {
-                m.frames.push(Frame::Native(frame));
                 m.waiting = Waiting::Continuation;
                 return Ok(Flow::Wait(future));
             }
-            Next::Again(args) => {
-                m.frames.push(Frame::Native(frame));
-                start_callback(m, stack, args)?
-            }
+            Next::Again(args) => start_callback(m, stack, args)?,
             Next::Call(function, args) => {
                 frame.function = function;
-                m.frames.push(Frame::Native(frame));
                 start_callback(m, stack, args)?
             }
         };
@@ -537,7 +601,8 @@ pub(crate) fn resume_generator(
 pub(crate) fn yield_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value) -> Result<Flow, Error> {
     let Some(Frame::Script(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
     let base = frame.base as usize;
-    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    let count =
+        usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     let registers: Vec<Value> =
         stack[base..base + count].iter_mut().map(|v| std::mem::replace(v, Value::Undef)).collect();
     let (dst, mode) = (frame.dst, frame.mode);
@@ -616,9 +681,10 @@ pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value
 
 fn clear_window(m: &Machine, stack: &mut [Value], frame: &ScriptFrame) {
     let base = frame.base as usize;
-    let count = usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
+    let count =
+        usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     for slot in &mut stack[base..base + count] {
-        *slot = Value::Undef;
+        slot.put(Value::Undef);
     }
 }
 
@@ -635,7 +701,7 @@ pub(crate) fn unwind_all(m: &mut Machine, stack: &mut Vec<Value>) {
 
 /// Describes a failure at the current place.
 pub(crate) fn script_error(m: &Machine, error: &Error) -> ScriptError {
-    let (program, span) = current_span(m).unwrap_or((0, Span::default()));
+    let (program, span) = current_span(&m.frames, &m.programs).unwrap_or((0, Span::default()));
     let program = &m.programs[program].program;
     let (message, value) = match error {
         Error::Exception(text) | Error::Fatal(text) => (text.to_string(), None),

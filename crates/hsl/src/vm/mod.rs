@@ -84,11 +84,15 @@ pub struct NativeCx<'a> {
     limits: &'a Limits,
     execution: u64,
     started_s: f64,
-    at: Option<(&'a Program, Span)>,
+    at: Option<(&'a [Frame], &'a [ProgramState])>,
 }
 
 impl<'a> NativeCx<'a> {
-    pub(crate) fn detached(host: &'a mut dyn Host, shared: &'a Arc<Shared>, limits: &'a Limits) -> NativeCx<'a> {
+    pub(crate) fn detached(
+        host: &'a mut dyn Host,
+        shared: &'a Arc<Shared>,
+        limits: &'a Limits,
+    ) -> NativeCx<'a> {
         let started_s = shared.now();
         NativeCx { host, shared, limits, execution: 0, started_s, at: None }
     }
@@ -120,7 +124,9 @@ impl<'a> NativeCx<'a> {
 
     /// The place of the call.
     pub fn place(&self) -> Option<Place> {
-        self.at.map(|(program, span)| program.sources.place(span))
+        let (calls, programs) = self.at?;
+        let (program, span) = frames::current_span(calls, programs)?;
+        Some(programs[program].program.sources.place(span))
     }
 
     /// Raises when `bytes` more would exceed the memory limit; to be asked before large allocations.

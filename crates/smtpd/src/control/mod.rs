@@ -33,7 +33,8 @@ pub fn bind(startup: &Startup) -> Result<Bound, String> {
         if !address.ip().is_loopback() {
             warning!("", "the control socket on {address} is open to everybody who can reach it");
         }
-        let listener = std::net::TcpListener::bind(address).map_err(|error| format!("control socket {address}: {error}"))?;
+        let listener = std::net::TcpListener::bind(address)
+            .map_err(|error| format!("control socket {address}: {error}"))?;
         listener.set_nonblocking(true).map_err(|error| format!("control socket {address}: {error}"))?;
         return Ok(Bound::Tcp(listener));
     }
@@ -42,8 +43,10 @@ pub fn bind(startup: &Startup) -> Result<Bound, String> {
     remove_stale(&path)?;
     let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|error| failed(&error))?;
     listener.set_nonblocking(true).map_err(|error| failed(&error))?;
-    let owner = socket.owner.as_deref().map(|name| privileges::user_id(name, "/environment/controlsocket/owner"));
-    let group = socket.group.as_deref().map(|name| privileges::group_id(name, "/environment/controlsocket/group"));
+    let owner =
+        socket.owner.as_deref().map(|name| privileges::user_id(name, "/environment/controlsocket/owner"));
+    let group =
+        socket.group.as_deref().map(|name| privileges::group_id(name, "/environment/controlsocket/group"));
     chown(&path, owner.transpose()?, group.transpose()?).map_err(|error| failed(&error))?;
     let mode = socket.chmod.map_or(0o660, |mode| mode.0);
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(|error| failed(&error))?;
@@ -55,7 +58,9 @@ fn remove_stale(path: &Path) -> Result<(), String> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(format!("control socket {}: another process answers there", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(_) => std::fs::remove_file(path).map_err(|error| format!("control socket {}: {error}", path.display())),
+        Err(_) => {
+            std::fs::remove_file(path).map_err(|error| format!("control socket {}: {error}", path.display()))
+        }
     }
 }
 

@@ -62,8 +62,10 @@ pub(super) fn condition_update(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::PolicyConditionUpdateRequest = parse(body)?;
     let mut queue = daemon.engine.queue.lock();
     let now = clock::now();
-    let known: Option<Limits> =
-        queue.conditions(now).find(|(condition, _)| condition.id == request.id).map(|(condition, _)| condition.then.clone());
+    let known: Option<Limits> = queue
+        .conditions(now)
+        .find(|(condition, _)| condition.id == request.id)
+        .map(|(condition, _)| condition.then.clone());
     let Some(known) = known else { return Ok(payload(&wire::PolicyConditionUpdateResponse { affected: 0 })) };
     let change = admin::condition_update(&request, &known)?;
     let changed = queue.change_condition(now, &request.id, change).map_err(|error| error.to_string())?;

@@ -117,11 +117,17 @@ async fn persist(daemon: &Daemon, keys: &[EntryKey]) -> Result<(), String> {
     for slice in keys.chunks(ROWS) {
         let updates: Vec<(Uuid, EntryUpdate)> = {
             let queue = daemon.engine.queue.lock();
-            slice.iter().filter_map(|key| queue.entry(*key)).map(|view| (view.message_id(), full_update(view))).collect()
+            slice
+                .iter()
+                .filter_map(|key| queue.entry(*key))
+                .map(|view| (view.message_id(), full_update(view)))
+                .collect()
         };
         let writes: Vec<_> = updates
             .into_iter()
-            .map(|(id, update)| (id, daemon.spool.append(id, &Frame::Update(Box::new(update)), Durability::Synced)))
+            .map(|(id, update)| {
+                (id, daemon.spool.append(id, &Frame::Update(Box::new(update)), Durability::Synced))
+            })
             .collect();
         for (id, write) in writes {
             match write.await {
@@ -135,7 +141,10 @@ async fn persist(daemon: &Daemon, keys: &[EntryKey]) -> Result<(), String> {
 }
 
 fn full_update(view: EntryView<'_>) -> EntryUpdate {
-    let mailbox = |address: queue::Address| spool::record::Mailbox { localpart: address.localpart, domain: address.domain };
+    let mailbox = |address: queue::Address| spool::record::Mailbox {
+        localpart: address.localpart,
+        domain: address.domain,
+    };
     let state = match view.state() {
         State::Hold => EntryState::Hold,
         State::Update => EntryState::Update,
@@ -162,7 +171,8 @@ fn full_update(view: EntryView<'_>) -> EntryUpdate {
 pub(super) async fn export(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::QueueExportRequest = parse(body)?;
     let wanted = request.id.unwrap_or_default();
-    let id = Uuid::parse_str(&wanted.transaction).map_err(|_| format!("'{}' is no message id", wanted.transaction))?;
+    let id = Uuid::parse_str(&wanted.transaction)
+        .map_err(|_| format!("'{}' is no message id", wanted.transaction))?;
     let queue_id = (wanted.queue > 0).then_some(wanted.queue);
     let spool = daemon.spool.clone();
     let read = tokio::task::spawn_blocking(move || {
@@ -185,7 +195,11 @@ pub(super) async fn unload(daemon: &Daemon, body: &[u8]) -> Answer {
         }
     }
     info!("", "queue unload: {} messages", paths.len());
-    Ok(payload(&wire::QueueUnloadResponse { hqfpaths: paths, partial: report.partial, working: report.working }))
+    Ok(payload(&wire::QueueUnloadResponse {
+        hqfpaths: paths,
+        partial: report.partial,
+        working: report.working,
+    }))
 }
 
 /// `queue load` of an `.hqf` file.
@@ -193,7 +207,9 @@ pub(super) async fn import(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     let request: wire::QueueImportRequest = parse(body)?;
     let data = request.data.unwrap_or_default();
     if data.hqf.is_empty() || !data.rfc822.is_empty() {
-        return Err(if data.rfc822.is_empty() { convert::INVALID.to_owned() } else {
+        return Err(if data.rfc822.is_empty() {
+            convert::INVALID.to_owned()
+        } else {
             "import of RFC 5322 messages is not available in this version".to_owned()
         });
     }

@@ -123,7 +123,11 @@ fn queue(daemon: &Daemon, outbound_max: u32) -> stats::Queue {
             defer: Some(q::queue::Defer { size: counters.defer }),
             active: Some(q::queue::Active {
                 size: counters.active,
-                priorities: counters.active_priorities.iter().map(|&size| q::queue::active::Priority { size }).collect(),
+                priorities: counters
+                    .active_priorities
+                    .iter()
+                    .map(|&size| q::queue::active::Priority { size })
+                    .collect(),
             }),
         }),
         freeze: Some(q::Freeze {

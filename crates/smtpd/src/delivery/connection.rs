@@ -10,7 +10,7 @@ use smtp::client::{Client, Envelope, Event, Settings, StartTls, State};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -68,6 +68,8 @@ pub struct Connection {
     /// What scripts are told.
     pub info: ConnectionInfo,
     transport: Arc<Transport>,
+    /// The state whose reply is waited for, and since when: a peer that drips gets no more time than a silent one.
+    waiting: Option<(State, Instant)>,
 }
 
 /// Why a connection did not come about.
@@ -113,9 +115,10 @@ impl Connection {
         wish: StartTls,
     ) -> Result<Connection, OpenError> {
         let source_ip = route.source.map(|source| source.ip);
-        let stream = dial::connect(route.remote, source_ip, transport.connect_timeout).await.map_err(|error| {
-            OpenError { ending: Ending::Error(error.into()), info: None, may_fail_over: true }
-        })?;
+        let stream =
+            dial::connect(route.remote, source_ip, transport.connect_timeout).await.map_err(|error| {
+                OpenError { ending: Ending::Error(error.into()), info: None, may_fail_over: true }
+            })?;
         let info = ConnectionInfo {
             id: id.to_owned(),
             transactions: 0,
@@ -136,7 +139,13 @@ impl Connection {
             starttls: wish,
         };
         let client = Client::new(settings);
-        let connection = Connection { stream: Stream::Plain(stream), client, info, transport: transport.clone() };
+        let connection = Connection {
+            stream: Stream::Plain(stream),
+            client,
+            info,
+            transport: transport.clone(),
+            waiting: None,
+        };
         connection.greet(route.remote_mx, tls).await
     }
 
@@ -173,17 +182,25 @@ impl Connection {
     }
 
     async fn shake_hands(self, remote_mx: &str, tls: &TlsClient) -> Result<Connection, OpenError> {
-        let Connection { stream, mut client, mut info, transport } = self;
+        let Connection { stream, mut client, mut info, transport, .. } = self;
         let verify = transport.tls == TlsMode::RequireVerify;
         let result = match stream {
-            Stream::Plain(stream) => tls.handshake(stream, remote_mx, verify, transport.timeout(State::StartTls)).await,
+            Stream::Plain(stream) => {
+                tls.handshake(stream, remote_mx, verify, transport.timeout(State::StartTls)).await
+            }
             Stream::Tls(_) => Err(net::tls::TlsError::Handshake("TLS is active already".to_owned())),
         };
         match result {
             Ok((stream, facts)) => {
                 client.tls_started();
                 info.tls = Some(facts);
-                Ok(Connection { stream: Stream::Tls(Box::new(stream)), client, info, transport })
+                Ok(Connection {
+                    stream: Stream::Tls(Box::new(stream)),
+                    client,
+                    info,
+                    transport,
+                    waiting: None,
+                })
             }
             Err(error) => {
                 Err(OpenError { ending: Ending::Error(error.into()), info: Some(info), may_fail_over: false })
@@ -203,7 +220,8 @@ impl Connection {
             Ending::Reply(State::Banner, reply) => reply.class() != 5,
             Ending::Reply(..) => false,
             Ending::Error(error) => {
-                self.client.greeting().is_none() && matches!(error.kind, ErrorKind::Network | ErrorKind::Protocol)
+                self.client.greeting().is_none()
+                    && matches!(error.kind, ErrorKind::Network | ErrorKind::Protocol)
             }
         };
         OpenError { ending, info: Some(self.info), may_fail_over }
@@ -213,6 +231,7 @@ impl Connection {
     /// another may follow.
     pub async fn send(&mut self, envelope: Envelope, content: &dyn Content, edits: &EditList) -> Ending {
         self.info.transactions += 1;
+        self.waiting = None;
         self.client.send(envelope);
         loop {
             match self.client.next() {
@@ -278,7 +297,12 @@ impl Connection {
 
     /// Writes what is due and reads once, with the time-out of the state.
     async fn exchange(&mut self, state: State) -> Result<(), Ending> {
-        let patience = self.transport.timeout(state);
+        let since = match self.waiting {
+            Some((waiting, since)) if waiting == state => since,
+            _ => Instant::now(),
+        };
+        self.waiting = Some((state, since));
+        let patience = self.transport.timeout(state).saturating_sub(since.elapsed());
         let step = async {
             self.write().await?;
             let mut buffer = [0u8; READ_BYTES_MAX];

@@ -1,12 +1,12 @@
 //! The hooks of a connection: variables in, decision out.
 
+use crate::error;
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::decision::{Decision, Verdict};
 use crate::hooks::script::{End, Script};
 use crate::queueing::commit::QueuedRecipient;
 use crate::server::facts::{Connection, Goodbye, Transaction};
-use crate::error;
 use hsl::{Array, Value};
 use hsl_std::hooks::Hook;
 use hsl_std::hooks::options::{self, DsnOptions, EnqueueOptions, ReplyOptions};
@@ -108,7 +108,10 @@ pub async fn helo(
     arguments.insert_str("verb", if helo.extended { "EHLO" } else { "HELO" });
     arguments.insert_str("host", helo.host.as_str());
     if helo.extended {
-        arguments.insert_str("extensions", offered.iter().map(|item| Value::from(item.as_str())).collect::<Array>());
+        arguments.insert_str(
+            "extensions",
+            offered.iter().map(|item| Value::from(item.as_str())).collect::<Array>(),
+        );
     }
     let mut without_helo = connection.clone();
     without_helo.helo = None;
@@ -129,11 +132,19 @@ pub async fn mail(
     arguments.insert_str("sender", address.to_lower());
     arguments.insert_str("address", address_array(address));
     arguments.insert_str("params", parameters_array(parameters));
-    decide(script, Hook::MailFrom, connection, arguments, connection_array(connection), id_of(transaction), context).await
+    decide(
+        script,
+        Hook::MailFrom,
+        connection,
+        arguments,
+        connection_array(connection),
+        id_of(transaction),
+        context,
+    )
+    .await
 }
 
 /// Runs the rcptto hook.
-#[expect(clippy::too_many_arguments, reason = "the facts of one command")]
 pub async fn rcpt(
     script: &Script,
     connection: &Connection,
@@ -151,7 +162,8 @@ pub async fn rcpt(
         arguments.insert_str("transportid", transport);
     }
     let transaction = transaction_array(transaction, false);
-    decide(script, Hook::RcptTo, connection, arguments, connection_array(connection), transaction, context).await
+    decide(script, Hook::RcptTo, connection, arguments, connection_array(connection), transaction, context)
+        .await
 }
 
 /// Runs the eod hook; gives the decision and what it queued.
@@ -194,7 +206,10 @@ pub async fn disconnect(
         let mut array = Array::new();
         array.insert_str("code", f64::from(reply.code));
         if let Some(Enhanced(a, b, c)) = reply.enhanced {
-            array.insert_str("enhanced", [a, b, c].into_iter().map(|n| Value::from(f64::from(n))).collect::<Array>());
+            array.insert_str(
+                "enhanced",
+                [a, b, c].into_iter().map(|n| Value::from(f64::from(n))).collect::<Array>(),
+            );
         }
         array.insert_str("reason", reply.text_lines().into_iter().map(Value::from).collect::<Array>());
         array.insert_str("state", *state);
@@ -295,7 +310,9 @@ impl QueueSink for Sink {
         }
         let mut queued = self.queued.lock();
         if queued.len() >= ENTRIES_MAX {
-            return Err(hsl::Error::exception(format!("More than {ENTRIES_MAX} calls of queue() for one message")));
+            return Err(hsl::Error::exception(format!(
+                "More than {ENTRIES_MAX} calls of queue() for one message"
+            )));
         }
         let mut one = QueuedRecipient::new(sender, recipient, transport, message);
         one.metadata = options.metadata;

@@ -140,10 +140,14 @@ fn defaults(phase: Phase, verdict: Verdict) -> (u16, Option<Enhanced>, &'static 
         (Phase::MailFrom, Verdict::Reject) => (554, (5, 7, 1), "Sender rejected"),
         (Phase::RcptTo, Verdict::Accept) => (250, (2, 1, 5), "Ok"),
         (Phase::RcptTo, Verdict::Reject) => (554, (5, 7, 1), "Recipient rejected"),
-        (Phase::Helo | Phase::MailFrom | Phase::RcptTo, Verdict::Defer) => (450, (4, 3, 2), "Try again later"),
+        (Phase::Helo | Phase::MailFrom | Phase::RcptTo, Verdict::Defer) => {
+            (450, (4, 3, 2), "Try again later")
+        }
         (Phase::Eod | Phase::Disconnect, Verdict::Accept) => (250, (2, 0, 0), ""),
         (Phase::Eod | Phase::Disconnect, Verdict::Reject) => (550, (5, 7, 1), "Message rejected"),
-        (Phase::Eod | Phase::Disconnect, Verdict::Defer) => (421, (4, 3, 2), "Message deferred, try again later"),
+        (Phase::Eod | Phase::Disconnect, Verdict::Defer) => {
+            (421, (4, 3, 2), "Message deferred, try again later")
+        }
     };
     (code, Some(Enhanced(a, b, c)), text)
 }

@@ -12,11 +12,11 @@ use crate::transport::Transport;
 use crate::{clock, error, warning};
 use config::app::{Protocol, TlsMode};
 use hsl::{Array, Value};
-pub use hsl_std::hooks::options::{BounceOptions, QueueOptions, TryOptions};
 use hsl_std::hooks::options::read_reason;
+pub use hsl_std::hooks::options::{BounceOptions, QueueOptions, TryOptions};
 use queue::{RetryInterval, RetrySchedule};
-use spool::record::{EntryUpdate, Pair};
 use spool::Durability;
+use spool::record::{EntryUpdate, Pair};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,8 +62,12 @@ pub async fn predelivery(
         End::Function(function, args) => (function, args),
         End::Error => {
             let reason = Some("script error in predelivery".to_owned());
-            let options =
-                QueueOptions { delay_s: Some(300.0), increment_retry: false, reason, ..QueueOptions::default() };
+            let options = QueueOptions {
+                delay_s: Some(300.0),
+                increment_retry: false,
+                reason,
+                ..QueueOptions::default()
+            };
             return PreDecision::Queue(Box::new(options));
         }
     };
@@ -128,12 +132,15 @@ async fn run(
         ("arguments", Value::from(arguments)),
         ("message", Value::from(message_array(engine, generation, job))),
     ];
-    let metadata = job.metadata.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
+    let metadata =
+        job.metadata.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
     let finished = script.run(job.to_string(), variables, context, metadata).await;
     if let Some(metadata) = finished.metadata {
-        let pairs = metadata.iter().map(|(key, value)| Pair::new(key.clone(), value.clone())).collect::<Vec<_>>();
+        let pairs =
+            metadata.iter().map(|(key, value)| Pair::new(key.clone(), value.clone())).collect::<Vec<_>>();
         let cleared = if pairs.is_empty() { vec![EntryUpdate::METADATA] } else { Vec::new() };
-        let update = EntryUpdate { queue_id: job.queue_id, metadata: pairs, cleared, ..EntryUpdate::default() };
+        let update =
+            EntryUpdate { queue_id: job.queue_id, metadata: pairs, cleared, ..EntryUpdate::default() };
         engine.append(job, update, Durability::Synced).await;
         engine.set_metadata(job.key, metadata);
     }
@@ -183,8 +190,18 @@ fn post_arguments(job: &Job, verdict: &Verdict<'_>) -> Array {
         if verdict.action.is_some() {
             let (a, b, c) = attempt.ending.status();
             let mut dsn = Array::new();
-            dsn.insert_str("action", if verdict.action.is_some_and(|action| action.name() == "QUEUE") { "delayed" } else { "failed" });
-            dsn.insert_str("status", [a, b, c].into_iter().map(|n| Value::from(f64::from(n))).collect::<Array>());
+            dsn.insert_str(
+                "action",
+                if verdict.action.is_some_and(|action| action.name() == "QUEUE") {
+                    "delayed"
+                } else {
+                    "failed"
+                },
+            );
+            dsn.insert_str(
+                "status",
+                [a, b, c].into_iter().map(|n| Value::from(f64::from(n))).collect::<Array>(),
+            );
             let (kind, code) = match &attempt.ending {
                 Ending::Reply(_, reply) => ("smtp", reply.to_string()),
                 Ending::Error(error) => ("x-error", error.message.clone()),
@@ -245,7 +262,10 @@ fn connection_array(info: &ConnectionInfo) -> Array {
     }
     array.insert_str("remotemx", info.remote_mx.as_str());
     if !info.greeting.is_empty() {
-        array.insert_str("remotegreet", info.greeting.iter().map(|line| Value::from(line.as_str())).collect::<Array>());
+        array.insert_str(
+            "remotegreet",
+            info.greeting.iter().map(|line| Value::from(line.as_str())).collect::<Array>(),
+        );
     }
     let mut tls = Array::new();
     tls.insert_str("started", info.tls.is_some());
@@ -259,7 +279,11 @@ fn connection_array(info: &ConnectionInfo) -> Array {
 }
 
 /// The transport of an attempt with the overrides of `Try`, or none where nothing of it changes.
-pub fn override_transport(options: &TryOptions, base: &Transport, generation: &Generation) -> Option<Arc<Transport>> {
+pub fn override_transport(
+    options: &TryOptions,
+    base: &Transport,
+    generation: &Generation,
+) -> Option<Arc<Transport>> {
     let mut transport = base.clone();
     if let Some(port) = options.port {
         transport.port = port;

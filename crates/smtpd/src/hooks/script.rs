@@ -5,7 +5,8 @@ use crate::hooks::ContextValue;
 use crate::hooks::decision::Phase;
 use crate::{debug, error, warning};
 use config::app::App;
-use hsl::{Compiler as HslCompiler, Limits, LoadError, Loader, Program, Registry, Shared, Step, Value, Vm};
+use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
+use hsl_std::ScriptFiles;
 use hsl_std::hooks::{Hook, HookHost};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -75,13 +76,14 @@ pub struct Compiler {
 impl Compiler {
     /// For the files and limits of a running configuration.
     pub fn new(app: &App, rootpath: Option<PathBuf>, shared: Arc<Shared>) -> Result<Compiler, String> {
-        let library = hsl_std::library();
-        let registries = Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
+        let library = hsl_std::shared_registry();
+        let registries =
+            Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
         let limits = app.scripting.limits;
         let threads = std::thread::available_parallelism().map_or(2, usize::from) * 2;
         Ok(Compiler {
             registries,
-            loader: Arc::new(Files::new(app, rootpath)?),
+            loader: Arc::new(script_files(app, rootpath)?),
             shared,
             limits: Limits {
                 timeout: limits.timeout.map(config::Duration::to_std),
@@ -113,7 +115,12 @@ impl Compiler {
     }
 
     /// Compiles `predelivery` or `postdelivery`.
-    pub fn queue_hook(&self, name: &str, source: &str, counters: Arc<ScriptCounters>) -> Result<Script, Vec<String>> {
+    pub fn queue_hook(
+        &self,
+        name: &str,
+        source: &str,
+        counters: Arc<ScriptCounters>,
+    ) -> Result<Script, Vec<String>> {
         let hook = if name == "predelivery" { Hook::PreDelivery } else { Hook::PostDelivery };
         self.compile(hook, &format!("queue/{name}.hsl"), name, source, counters)
     }
@@ -126,13 +133,15 @@ impl Compiler {
         source: &str,
         counters: Arc<ScriptCounters>,
     ) -> Result<Script, Vec<String>> {
-        let registry = self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
+        let registry =
+            self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
         let mut compiler = HslCompiler::new(registry.clone()).loader(self.loader.clone());
         for (name, readonly) in hook.variables() {
             compiler = compiler.context_variable(name, *readonly);
         }
         let compiled = compiler.compile(path, source.as_bytes());
-        let compiled = compiled.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let compiled =
+            compiled.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         for text in &compiled.warnings {
             warning!("", "{text}");
         }
@@ -150,37 +159,22 @@ impl Compiler {
 }
 
 /// The virtual files of the configuration and the files below the script root.
-struct Files {
-    files: HashMap<String, Arc<[u8]>>,
-    rootpath: Option<PathBuf>,
-}
-
-impl Files {
-    fn new(app: &App, rootpath: Option<PathBuf>) -> Result<Files, String> {
-        let mut files = HashMap::new();
-        for (index, file) in app.scripting.files.iter().enumerate() {
-            let bytes: Vec<u8> = if file.binary {
-                use base64::Engine;
-                let decoded = base64::engine::general_purpose::STANDARD.decode(file.data.trim());
-                decoded.map_err(|error| format!("/scripting/files/{index}/data: {error}"))?
-            } else {
-                file.data.clone().into_bytes()
-            };
-            files.insert(file.id.clone(), bytes.into());
-        }
-        Ok(Files { files, rootpath })
+fn script_files(app: &App, rootpath: Option<PathBuf>) -> Result<ScriptFiles, String> {
+    let mut files = ScriptFiles::new();
+    for (index, file) in app.scripting.files.iter().enumerate() {
+        let bytes: Vec<u8> = if file.binary {
+            use base64::Engine;
+            let decoded = base64::engine::general_purpose::STANDARD.decode(file.data.trim());
+            decoded.map_err(|error| format!("/scripting/files/{index}/data: {error}"))?
+        } else {
+            file.data.clone().into_bytes()
+        };
+        files.insert(file.id.as_str(), bytes);
     }
-}
-
-impl Loader for Files {
-    fn load(&self, path: &str) -> Result<Arc<[u8]>, LoadError> {
-        if let Some(below) = path.strip_prefix("file://") {
-            let root = self.rootpath.as_ref();
-            let root = root.ok_or_else(|| LoadError::Refused("file:// needs scripting.rootpath".to_owned()))?;
-            return hsl_std::files::read_below(root, below);
-        }
-        self.files.get(path).cloned().ok_or(LoadError::NotFound)
+    if let Some(root) = rootpath {
+        files.set_root(root);
     }
+    Ok(files)
 }
 
 impl Script {
@@ -241,7 +235,10 @@ impl Script {
         };
         counters.finished.fetch_add(1, Ordering::Relaxed);
         context.0 = vm.variable("context");
-        let metadata = vm.host::<HookHost>().filter(|host| host.metadata_changed).map(|host| std::mem::take(&mut host.metadata));
+        let metadata = vm
+            .host::<HookHost>()
+            .filter(|host| host.metadata_changed)
+            .map(|host| std::mem::take(&mut host.metadata));
         Finished { end, metadata }
     }
 

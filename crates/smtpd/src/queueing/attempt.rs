@@ -26,7 +26,8 @@ impl Engine {
             Some(plan) => (plan.transport.clone(), plan.options.clone()),
             None => (None, None),
         };
-        let Some(transport) = overridden.or_else(|| generation.transports.get(&job.transport_id).cloned()) else {
+        let Some(transport) = overridden.or_else(|| generation.transports.get(&job.transport_id).cloned())
+        else {
             // A reload took the transport away; pre-delivery reports it.
             return self.relinquish(ticket);
         };
@@ -78,15 +79,28 @@ impl Engine {
             error!(job, "queue: {failure}");
         }
         self.wake();
-        let context = self.plans.lock().remove(&job.key).map_or_else(ContextValue::default, |plan| plan.context);
+        let context =
+            self.plans.lock().remove(&job.key).map_or_else(ContextValue::default, |plan| plan.context);
         let peer = attempt.connection.as_ref().map_or(job.remote_mx.as_str(), |info| &info.remote_mx);
         match class {
             AttemptClass::Delivered => {
-                info!(job, "delivered to {} by {peer} in {:.3}s: {}", job.recipient, attempt.duration_s, attempt.ending.text());
+                info!(
+                    job,
+                    "delivered to {} by {peer} in {:.3}s: {}",
+                    job.recipient,
+                    attempt.duration_s,
+                    attempt.ending.text()
+                );
                 self.after_success(ticket, &job, &generation, attempt, context).await;
             }
             _ => {
-                info!(job, "attempt {} for {} by {peer} failed: {}", job.retry, job.recipient, attempt.ending.text());
+                info!(
+                    job,
+                    "attempt {} for {} by {peer} failed: {}",
+                    job.retry,
+                    job.recipient,
+                    attempt.ending.text()
+                );
                 self.after_failure(ticket, &job, &generation, attempt, options.as_deref(), context).await;
             }
         }
@@ -107,7 +121,11 @@ impl Engine {
             return (Ending::Error(error), None, false);
         };
         // The place among the sources of the family that was offered to the queue.
-        let source = transport.sources.iter().filter(|source| source.ip.is_ipv6() == remote_ip.is_ipv6()).nth(local_index);
+        let source = transport
+            .sources
+            .iter()
+            .filter(|source| source.ip.is_ipv6() == remote_ip.is_ipv6())
+            .nth(local_index);
         let helo = options
             .and_then(|options| options.helo.as_deref())
             .or_else(|| source.and_then(|source| source.helo.as_deref()))
@@ -133,9 +151,8 @@ impl Engine {
 }
 
 fn envelope(job: &Job, options: Option<&TryOptions>, stored: &Stored) -> Envelope {
-    let pair = |keyword: &str, value: &str| {
-        (!value.is_empty()).then(|| (keyword.to_owned(), value.to_owned()))
-    };
+    let pair =
+        |keyword: &str, value: &str| (!value.is_empty()).then(|| (keyword.to_owned(), value.to_owned()));
     let of_options = options.and_then(|options| options.dsn.as_ref()).map(|dsn| queue::Dsn {
         envid: dsn.envid.clone(),
         ret: dsn.ret.clone(),
@@ -150,7 +167,8 @@ fn envelope(job: &Job, options: Option<&TryOptions>, stored: &Stored) -> Envelop
         ),
     };
     let sender = options.and_then(|options| options.sender.clone()).unwrap_or_else(|| job.sender.clone());
-    let recipient = options.and_then(|options| options.recipient.clone()).unwrap_or_else(|| job.recipient.clone());
+    let recipient =
+        options.and_then(|options| options.recipient.clone()).unwrap_or_else(|| job.recipient.clone());
     Envelope {
         sender,
         recipient,

@@ -43,7 +43,12 @@ pub struct QueuedRecipient {
 
 impl QueuedRecipient {
     /// With the message as it is now and every option at its default.
-    pub fn new(sender: Address, recipient: Address, transport: String, message: &MailMessage) -> QueuedRecipient {
+    pub fn new(
+        sender: Address,
+        recipient: Address,
+        transport: String,
+        message: &MailMessage,
+    ) -> QueuedRecipient {
         QueuedRecipient {
             sender,
             recipient,
@@ -133,9 +138,16 @@ impl Engine {
     /// Stores a record and queues its entries.
     pub(super) async fn store(&self, staging: Staging, record: MessageRecord) -> Result<(), CommitError> {
         let now = clock::now();
-        let (message, entries) = super::load::to_queue(staging.id(), &record.meta, &record.entries, staging.len());
+        let (message, entries) =
+            super::load::to_queue(staging.id(), &record.meta, &record.entries, staging.len());
+        let id = staging.id();
         self.spool.commit(staging, record).await?;
-        self.queue.lock().insert(now, message, entries)?;
+        let inserted = self.queue.lock().insert(now, message, entries);
+        if let Err(refused) = inserted {
+            // The client is told to come again, so the stored copy must not come back after a restart.
+            self.spool.remove(id, spool::Durability::Synced).await?;
+            return Err(refused.into());
+        }
         self.wake();
         Ok(())
     }
@@ -173,7 +185,11 @@ pub(super) fn build_record(meta: Meta, recipients: Vec<QueuedRecipient>) -> Mess
             edit_id,
             size_bytes: one.size_bytes,
             state: if one.hold { record::EntryState::Hold as i32 } else { record::EntryState::Timed as i32 },
-            next_attempt_s: if one.delay_s > 0.0 { meta.received_s.max(clock::now_s()) + one.delay_s } else { 0.0 },
+            next_attempt_s: if one.delay_s > 0.0 {
+                meta.received_s.max(clock::now_s()) + one.delay_s
+            } else {
+                0.0
+            },
             ..Entry::default()
         });
     }

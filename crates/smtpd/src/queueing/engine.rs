@@ -63,7 +63,14 @@ pub struct Engine {
 
 impl Engine {
     /// An engine around a queue and its spool.
-    pub fn new(queue: Queue, spool: Arc<Spool>, generations: Arc<Generations>, tls: TlsClient, ids: Ids, journal_hold: Duration) -> Engine {
+    pub fn new(
+        queue: Queue,
+        spool: Arc<Spool>,
+        generations: Arc<Generations>,
+        tls: TlsClient,
+        ids: Ids,
+        journal_hold: Duration,
+    ) -> Engine {
         Engine {
             queue: Mutex::new(queue),
             spool,
@@ -171,7 +178,10 @@ impl Engine {
 
     /// Changes the metadata of an entry that is being worked on, in memory.
     pub(crate) fn set_metadata(&self, key: EntryKey, metadata: Vec<(String, Vec<u8>)>) {
-        let text = metadata.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())).collect();
+        let text = metadata
+            .into_iter()
+            .map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()))
+            .collect();
         let mut queue = self.queue.lock();
         // The entry is working and this task holds its ticket further up, so a fresh one replaces none.
         if let Err(failure) = queue.replace_metadata(key, text) {

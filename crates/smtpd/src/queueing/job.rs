@@ -58,7 +58,8 @@ pub struct Job {
 impl Job {
     /// Copies an entry.
     pub fn of(entry: &EntryView<'_>) -> Job {
-        let address = |address: queue::Address| Address { localpart: address.localpart, domain: address.domain };
+        let address =
+            |address: queue::Address| Address { localpart: address.localpart, domain: address.domain };
         Job {
             key: entry.key(),
             id: entry.message_id(),

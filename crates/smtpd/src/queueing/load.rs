@@ -2,8 +2,8 @@
 
 use crate::clock;
 use queue::{NewEntry, NewMessage};
-use spool::record::{Entry, EntryState, Mailbox};
 use spool::Meta;
+use spool::record::{Entry, EntryState, Mailbox};
 use uuid::Uuid;
 
 /// The queue's form of a stored message. Entries without a next attempt time are due now.

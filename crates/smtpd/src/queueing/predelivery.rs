@@ -1,9 +1,9 @@
 //! From due to ACTIVE: the pre-delivery hook, the transport and the next hop.
 
+use crate::delivery::result::{Attempt, AttemptError, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::delivery::{self, PreDecision, TryOptions};
-use crate::delivery::result::{Attempt, AttemptError, Ending, ErrorKind};
 use crate::queueing::engine::{Engine, Plan};
 use crate::queueing::job::Job;
 use crate::transport::Transport;
@@ -49,9 +49,13 @@ impl Engine {
             Some(script) => delivery::predelivery(script, &self, &generation, &job, &mut context).await,
         };
         match decision {
-            PreDecision::Try(options) => self.resolve(ticket, job, &generation, options.map(Arc::from), context).await,
+            PreDecision::Try(options) => {
+                self.resolve(ticket, job, &generation, options.map(Arc::from), context).await
+            }
             PreDecision::Queue(options) => self.requeue(ticket, &job, &generation, *options, None).await,
-            PreDecision::Bounce(bounce) => self.bounce(ticket, &job, &generation, None, *bounce, context).await,
+            PreDecision::Bounce(bounce) => {
+                self.bounce(ticket, &job, &generation, None, *bounce, context).await
+            }
             PreDecision::Delete(reason) => self.delete(ticket, &job, &generation, reason, context).await,
         }
     }
@@ -65,9 +69,13 @@ impl Engine {
         context: ContextValue,
     ) {
         let found = match generation.transports.get(&job.transport_id) {
-            None => Err(AttemptError::new(ErrorKind::Config, format!("unknown transport '{}'", job.transport_id))),
+            None => {
+                Err(AttemptError::new(ErrorKind::Config, format!("unknown transport '{}'", job.transport_id)))
+            }
             Some(transport) => {
-                let overridden = options.as_ref().and_then(|options| delivery::override_transport(options, transport, generation));
+                let overridden = options
+                    .as_ref()
+                    .and_then(|options| delivery::override_transport(options, transport, generation));
                 let transport = overridden.as_ref().unwrap_or(transport).clone();
                 candidates(generation, &transport, &job, options.as_deref())
                     .await
@@ -79,7 +87,9 @@ impl Engine {
             Err(error) => {
                 info!(job, "no next hop for {}: {}", job.recipient, error.message);
                 let attempt = Attempt { ending: Ending::Error(error), connection: None, duration_s: 0.0 };
-                return self.after_failure(ticket, &job, generation, attempt, options.as_deref(), context).await;
+                return self
+                    .after_failure(ticket, &job, generation, attempt, options.as_deref(), context)
+                    .await;
             }
         };
         let index = job.retry as usize % candidates.len();
@@ -115,7 +125,8 @@ impl Engine {
             let transport = plan.transport.as_ref().or_else(|| generation.transports.get(&job.transport_id));
             let Some(transport) = transport else { return Some(ticket) };
             let options = plan.options.as_deref();
-            let domain = options.and_then(|o| o.recipient.as_ref()).map_or(&job.recipient.domain, |r| &r.domain);
+            let domain =
+                options.and_then(|o| o.recipient.as_ref()).map_or(&job.recipient.domain, |r| &r.domain);
             resolved(generation, transport, &plan.candidates[plan.index], domain, options)
         };
         if let Err(failure) = self.queue.lock().failover(self.now(), ticket, &resolved) {
@@ -175,7 +186,8 @@ fn resolved(
     options: Option<&TryOptions>,
 ) -> Resolved {
     let six = candidate.address.is_ipv6();
-    let local_ips = transport.sources.iter().map(|source| source.ip).filter(|ip| ip.is_ipv6() == six).collect();
+    let local_ips =
+        transport.sources.iter().map(|source| source.ip).filter(|ip| ip.is_ipv6() == six).collect();
     Resolved {
         local_ips,
         local_ips_ordered: !transport.sources_random,

@@ -32,8 +32,10 @@ impl Engine {
         bounce: &BounceOptions,
         retry_until: Option<Duration>,
     ) -> Result<Option<Uuid>, String> {
-        let settings = generation.transports.get(&job.transport_id).and_then(|transport| transport.dsn.as_ref());
-        let transport = bounce.transport.clone().or_else(|| settings.map(|settings| settings.transport.clone()));
+        let settings =
+            generation.transports.get(&job.transport_id).and_then(|transport| transport.dsn.as_ref());
+        let transport =
+            bounce.transport.clone().or_else(|| settings.map(|settings| settings.transport.clone()));
         let Some(transport) = transport else { return Ok(None) };
         let never = job.notify_has("NEVER", false);
         let wanted = match action {
@@ -87,7 +89,8 @@ impl Engine {
         let text = |error: mail::MailError| error.to_string();
         let stored = self.open(job).map_err(|error| error.to_string())?;
         let original = MailMessage::with_edits(stored.content, stored.edits).map_err(text)?;
-        let settings = generation.transports.get(&job.transport_id).and_then(|transport| transport.dsn.as_ref());
+        let settings =
+            generation.transports.get(&job.transport_id).and_then(|transport| transport.dsn.as_ref());
         let now = Zoned::local(self.now().as_secs()).map_err(text)?;
         let arrival = Zoned::local(job.received.as_secs()).map_err(text)?;
         let until = match retry_until.filter(|_| action == Action::Delayed) {
@@ -98,7 +101,9 @@ impl Engine {
         let sender_ip = job.sender_ip.map(|ip| ip.to_string());
         let part3 = match settings.map_or(DsnOriginal::Headers, |settings| settings.original) {
             // RET=FULL asks for the message, but only failures return it (RFC 3461 4.3).
-            _ if action == Action::Failed && job.dsn.as_ref().is_some_and(|dsn| dsn.ret.eq_ignore_ascii_case("FULL")) => {
+            _ if action == Action::Failed
+                && job.dsn.as_ref().is_some_and(|dsn| dsn.ret.eq_ignore_ascii_case("FULL")) =>
+            {
                 Original::Full
             }
             DsnOriginal::None => Original::None,
@@ -126,7 +131,13 @@ impl Engine {
             recipient: &job.recipient,
             status: Some(status),
             remote_mta: attempt.and_then(|a| a.connection.as_ref()).map(|info| info.remote_mx.as_str()),
-            reply: Reply { code: reply_code, enhanced: reply_enhanced, lines: &lines, command, diagnostic_type: kind },
+            reply: Reply {
+                code: reply_code,
+                enhanced: reply_enhanced,
+                lines: &lines,
+                command,
+                diagnostic_type: kind,
+            },
             last_attempt: attempt.map(|_| &now),
             will_retry_until: until.as_ref(),
         };
@@ -162,9 +173,21 @@ fn explain(attempt: Option<&Attempt>, bounce: &BounceOptions) -> Explanation {
             state.command_text(),
             "smtp",
         ),
-        Some(Ending::Error(error)) => {
-            (small(bounce.status.unwrap_or(error.status)), 0, None, vec![error.message.clone()], "", "x-error")
-        }
-        None => (small(bounce.status.unwrap_or(DEFAULT_STATUS)), 0, None, vec![DEFAULT_TEXT.to_owned()], "", "x-error"),
+        Some(Ending::Error(error)) => (
+            small(bounce.status.unwrap_or(error.status)),
+            0,
+            None,
+            vec![error.message.clone()],
+            "",
+            "x-error",
+        ),
+        None => (
+            small(bounce.status.unwrap_or(DEFAULT_STATUS)),
+            0,
+            None,
+            vec![DEFAULT_TEXT.to_owned()],
+            "",
+            "x-error",
+        ),
     }
 }

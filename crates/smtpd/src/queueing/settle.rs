@@ -77,7 +77,8 @@ impl Engine {
             return self.forget(ticket, job, record::Outcome::Delivered, None, Durability::Synced).await;
         }
         let delivered = delivered_record(&attempt);
-        let update = EntryUpdate { queue_id: job.queue_id, delivered: Some(delivered), ..EntryUpdate::default() };
+        let update =
+            EntryUpdate { queue_id: job.queue_id, delivered: Some(delivered), ..EntryUpdate::default() };
         self.append(job, update, Durability::Synced).await;
         self.release_delivered(ticket, job, generation, &attempt, context).await;
     }
@@ -89,7 +90,8 @@ impl Engine {
         let _releasing = Gauge::new(&self.releasing);
         info!(job, "was delivered before the restart");
         let reply = smtp::Reply::new(250, None, "delivered before the restart");
-        let attempt = Attempt { ending: AttemptEnding::Reply(State::Eod, reply), connection: None, duration_s: 0.0 };
+        let attempt =
+            Attempt { ending: AttemptEnding::Reply(State::Eod, reply), connection: None, duration_s: 0.0 };
         self.release_delivered(ticket, &job, &generation, &attempt, ContextValue::default()).await;
     }
 
@@ -102,18 +104,19 @@ impl Engine {
         context: ContextValue,
     ) {
         if let Some(script) = &generation.postdelivery {
-            let verdict =
-                Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN };
+            let verdict = Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN };
             // After success no function can change what happens; errors are logged and counted.
             delivery::postdelivery(script, self, generation, job, &verdict, context).await;
         }
         let mut report = None;
         if let Some(action) = self.success_action(job, attempt) {
             let bounce = BounceOptions::default();
-            report = self.report(job, generation, action, Some(attempt), &bounce, None).await.unwrap_or_else(|failure| {
-                error!(job, "no success report: {failure}");
-                None
-            });
+            report = self.report(job, generation, action, Some(attempt), &bounce, None).await.unwrap_or_else(
+                |failure| {
+                    error!(job, "no success report: {failure}");
+                    None
+                },
+            );
         }
         self.forget(ticket, job, record::Outcome::Delivered, report, Durability::Written).await;
     }
@@ -139,7 +142,11 @@ impl Engine {
         let plan = self.plan(job, transport.map(|transport| &transport.retry), options);
         let permanent = attempt.ending.class() == Class::Permanent;
         let action = if permanent || plan.expired {
-            if may_bounce(job, transport.map(|transport| &**transport)) { DefaultAction::Bounce } else { DefaultAction::Delete }
+            if may_bounce(job, transport.map(|transport| &**transport)) {
+                DefaultAction::Bounce
+            } else {
+                DefaultAction::Delete
+            }
         } else {
             DefaultAction::Queue
         };
@@ -155,11 +162,14 @@ impl Engine {
                     self.requeue(ticket, job, generation, retry, Some(&verdict)).await;
                 }
                 DefaultAction::Bounce => {
-                    self.settle_bounce(ticket, job, generation, Some(&attempt), &BounceOptions::default()).await;
+                    self.settle_bounce(ticket, job, generation, Some(&attempt), &BounceOptions::default())
+                        .await;
                 }
                 DefaultAction::Delete => self.settle_delete(ticket, job).await,
             },
-            PostDecision::Queue(options) => self.requeue(ticket, job, generation, *options, Some(&verdict)).await,
+            PostDecision::Queue(options) => {
+                self.requeue(ticket, job, generation, *options, Some(&verdict)).await
+            }
             PostDecision::Bounce(bounce) => {
                 self.settle_bounce(ticket, job, generation, Some(&attempt), &bounce).await;
             }
@@ -191,7 +201,9 @@ impl Engine {
                 self.plan(job, transport.map(|transport| &transport.retry), None)
             }
         };
-        let delay = options.delay_s.map_or(plan.delay, |seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(queue::DELAY_MAX));
+        let delay = options.delay_s.map_or(plan.delay, |seconds| {
+            Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(queue::DELAY_MAX)
+        });
         let retry = match (options.reset_retry, options.increment_retry) {
             (true, _) => 0,
             (false, true) => job.retry.saturating_add(1),
@@ -199,7 +211,8 @@ impl Engine {
         };
         let mut notified = job.notified;
         let mut step = None;
-        if options.dsn_delayed && delay_notice_allowed(job, generation) && notified & step_bit(plan.step) == 0 {
+        if options.dsn_delayed && delay_notice_allowed(job, generation) && notified & step_bit(plan.step) == 0
+        {
             let attempt = verdict.and_then(|verdict| verdict.attempt);
             match self.report(job, generation, Action::Delayed, attempt, &options.bounce, Some(delay)).await {
                 Ok(_) => {
@@ -209,7 +222,10 @@ impl Engine {
                 Err(failure) => error!(job, "no delay report: {failure}"),
             }
         }
-        let reason = options.reason.clone().or_else(|| verdict.and_then(|v| v.attempt).map(|attempt| attempt.ending.text()));
+        let reason = options
+            .reason
+            .clone()
+            .or_else(|| verdict.and_then(|v| v.attempt).map(|attempt| attempt.ending.text()));
         let state = if options.hold { record::EntryState::Hold } else { record::EntryState::Timed };
         let update = EntryUpdate {
             queue_id: job.queue_id,
@@ -259,7 +275,8 @@ impl Engine {
         bounce: BounceOptions,
         context: ContextValue,
     ) {
-        self.decide_without_attempt(ticket, job, generation, DefaultAction::Bounce, attempt, bounce, context).await;
+        self.decide_without_attempt(ticket, job, generation, DefaultAction::Bounce, attempt, bounce, context)
+            .await;
     }
 
     /// `Delete()` of a pre-delivery hook.
@@ -272,7 +289,8 @@ impl Engine {
         context: ContextValue,
     ) {
         let bounce = BounceOptions { diagnostic: reason, ..BounceOptions::default() };
-        self.decide_without_attempt(ticket, job, generation, DefaultAction::Delete, None, bounce, context).await;
+        self.decide_without_attempt(ticket, job, generation, DefaultAction::Delete, None, bounce, context)
+            .await;
     }
 
     #[expect(clippy::too_many_arguments, reason = "the facts of one decision")]
@@ -308,10 +326,16 @@ impl Engine {
     }
 
     /// An operator's `--bounce` or `--delete`: the entry was taken out of the queue for it.
-    pub async fn operator_action(self: Arc<Self>, ticket: Ticket, action: DefaultAction, bounce: BounceOptions) {
+    pub async fn operator_action(
+        self: Arc<Self>,
+        ticket: Ticket,
+        action: DefaultAction,
+        bounce: BounceOptions,
+    ) {
         let Some(job) = self.job(ticket.key()) else { return };
         let generation = self.generations.current();
-        self.decide_without_attempt(ticket, &job, &generation, action, None, bounce, ContextValue::default()).await;
+        self.decide_without_attempt(ticket, &job, &generation, action, None, bounce, ContextValue::default())
+            .await;
     }
 
     async fn settle_bounce(
@@ -334,7 +358,11 @@ impl Engine {
             }
             Err(failure) => {
                 error!(job, "report of failure cannot be made, tried again: {failure}");
-                let options = QueueOptions { delay_s: Some(DEFECT_DELAY_S), increment_retry: false, ..QueueOptions::default() };
+                let options = QueueOptions {
+                    delay_s: Some(DEFECT_DELAY_S),
+                    increment_retry: false,
+                    ..QueueOptions::default()
+                };
                 Box::pin(self.requeue(ticket, job, generation, options, None)).await;
             }
         }
@@ -429,12 +457,16 @@ fn why_no_report(job: &Job) -> &'static str {
 
 /// The default gate of a failure report.
 fn may_bounce(job: &Job, transport: Option<&Transport>) -> bool {
-    transport.is_some_and(|transport| transport.dsn.is_some()) && !job.sender.is_null() && job.notify_has("FAILURE", true)
+    transport.is_some_and(|transport| transport.dsn.is_some())
+        && !job.sender.is_null()
+        && job.notify_has("FAILURE", true)
 }
 
 fn delay_notice_allowed(job: &Job, generation: &Generation) -> bool {
     let transport = generation.transports.get(&job.transport_id);
-    transport.is_some_and(|transport| transport.dsn.is_some()) && !job.sender.is_null() && job.notify_has("DELAY", true)
+    transport.is_some_and(|transport| transport.dsn.is_some())
+        && !job.sender.is_null()
+        && job.notify_has("DELAY", true)
 }
 
 fn delivered_record(attempt: &Attempt) -> record::Delivered {
@@ -442,7 +474,8 @@ fn delivered_record(attempt: &Attempt) -> record::Delivered {
     if let AttemptEnding::Reply(state, reply) = &attempt.ending {
         delivered.state = state.name().to_owned();
         delivered.code = u32::from(reply.code);
-        delivered.enhanced = reply.enhanced.map(|code| vec![code.0.into(), code.1.into(), code.2.into()]).unwrap_or_default();
+        delivered.enhanced =
+            reply.enhanced.map(|code| vec![code.0.into(), code.1.into(), code.2.into()]).unwrap_or_default();
         delivered.reason = reply.lines.clone();
     }
     if let Some(info) = &attempt.connection {

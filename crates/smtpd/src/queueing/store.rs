@@ -25,7 +25,11 @@ impl Engine {
     /// runtime is told beforehand.
     pub(crate) fn open(&self, job: &Job) -> Result<Stored, SpoolError> {
         let is_fresh = self.now().since(job.received) < Duration::from_secs(1);
-        if is_fresh { self.open_blocking(job) } else { tokio::task::block_in_place(|| self.open_blocking(job)) }
+        if is_fresh {
+            self.open_blocking(job)
+        } else {
+            tokio::task::block_in_place(|| self.open_blocking(job))
+        }
     }
 
     fn open_blocking(&self, job: &Job) -> Result<Stored, SpoolError> {

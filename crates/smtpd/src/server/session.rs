@@ -130,7 +130,8 @@ impl Session {
                 }
                 Event::Close => {
                     self.flush().await;
-                    self.goodbye.reply = self.machine.last_reply().cloned().map(|last| (last, self.machine.phase()));
+                    self.goodbye.reply =
+                        self.machine.last_reply().cloned().map(|last| (last, self.machine.phase()));
                     return;
                 }
             }
@@ -210,8 +211,15 @@ impl Session {
         let decision = match &self.server.hooks.mailfrom {
             None => Decision::plain(Verdict::Accept),
             Some(script) => {
-                hooks::mail(script, &self.connection, &self.transaction, &address, &parameters, &mut self.context)
-                    .await
+                hooks::mail(
+                    script,
+                    &self.connection,
+                    &self.transaction,
+                    &address,
+                    &parameters,
+                    &mut self.context,
+                )
+                .await
             }
         };
         let answer = decision.reply(Phase::MailFrom, "");
@@ -231,8 +239,16 @@ impl Session {
             None => return self.machine.rcpt(reply(550, (5, 7, 1), "Relaying denied"), false),
             Some(script) => {
                 let transport = transport.as_deref();
-                hooks::rcpt(script, &self.connection, &self.transaction, &address, &parameters, transport, &mut self.context)
-                    .await
+                hooks::rcpt(
+                    script,
+                    &self.connection,
+                    &self.transaction,
+                    &address,
+                    &parameters,
+                    transport,
+                    &mut self.context,
+                )
+                .await
             }
         };
         let answer = decision.reply(Phase::RcptTo, "");
@@ -248,7 +264,8 @@ impl Session {
     fn data(&mut self) {
         let mut staging = self.daemon.spool.stage(self.transaction.id);
         let trace = self.received_field();
-        let stored = trace.and_then(|field| staging.write(field.as_bytes()).map_err(|error| error.to_string()));
+        let stored =
+            trace.and_then(|field| staging.write(field.as_bytes()).map_err(|error| error.to_string()));
         match stored {
             Ok(()) => {
                 self.staging = Some(staging);
@@ -315,23 +332,40 @@ impl Session {
     }
 
     /// Runs the eod hook (or its default) and commits; the reply may be sent once this returns.
-    async fn decide_message(&mut self, mut staging: Staging, summary: DataSummary) -> Result<(Reply, bool), CommitError> {
+    async fn decide_message(
+        &mut self,
+        mut staging: Staging,
+        summary: DataSummary,
+    ) -> Result<(Reply, bool), CommitError> {
         let message = MailMessage::new(staging.content());
         let subject = message.subject().ok().flatten().unwrap_or_default();
         let (decision, queued) = match &self.server.hooks.eod {
             None => (Decision::plain(Verdict::Accept), self.default_recipients(&message)?),
             Some(script) => {
-                hooks::eod(script, &self.generation, &self.connection, &self.transaction, message, &mut self.context).await
+                hooks::eod(
+                    script,
+                    &self.generation,
+                    &self.connection,
+                    &self.transaction,
+                    message,
+                    &mut self.context,
+                )
+                .await
             }
         };
         let id = self.transaction.id;
         let text = format!("Ok: queued as {id}");
         let answer = decision.reply(Phase::Eod, &text);
         if decision.verdict != Verdict::Accept {
-            info!(id, "message from {} {}: {answer}", self.connection.remote_ip, match decision.verdict {
-                Verdict::Reject => "rejected",
-                _ => "deferred",
-            });
+            info!(
+                id,
+                "message from {} {}: {answer}",
+                self.connection.remote_ip,
+                match decision.verdict {
+                    Verdict::Reject => "rejected",
+                    _ => "deferred",
+                }
+            );
             return Ok((answer, decision.disconnect));
         }
         let entries = queued.len();
@@ -362,7 +396,8 @@ impl Session {
             let Some(transport) = recipient.transport.clone() else {
                 return Err(CommitError::NoTransport(recipient.address.to_string()));
             };
-            let mut queued = QueuedRecipient::new(sender.clone(), recipient.address.clone(), transport, message);
+            let mut queued =
+                QueuedRecipient::new(sender.clone(), recipient.address.clone(), transport, message);
             queued.dsn = hooks::dsn_parameters(&self.transaction.sender_parameters, &recipient.parameters);
             Ok(queued)
         });

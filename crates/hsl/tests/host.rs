@@ -1,0 +1,261 @@
+//! The interface to the embedding program: waiting, ending, context variables, limits, cache, barriers, dumps.
+
+use hsl::{
+    BoxFuture, Compiler, Error, FunctionDef, Host, Limits, NoHost, Outcome, Place, Registry, Shared, Step,
+    Value, Vm, value,
+};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+fn registry() -> Arc<Registry> {
+    let mut base = Registry::new();
+    base.add_function(FunctionDef::full("wait(x: any)", "", |_, mut a| {
+        let x = a.take(0);
+        Ok(Outcome::Pending(Box::pin(async move { Ok(x) })))
+    }));
+    base.add_function(FunctionDef::full("fail_later()", "", |_, _| {
+        Ok(Outcome::Pending(Box::pin(async { Err(Error::exception("Lookup failed")) })))
+    }));
+    let base = Arc::new(base);
+    let mut hook = Registry::child(&base);
+    hook.add_function(FunctionDef::full("Accept(options?: array)", "", |_, mut a| {
+        Ok(Outcome::End(vec![a.take(0)]))
+    }));
+    hook.add_function(FunctionDef::pure("add(a: number, b: number)", "", |_, a| {
+        Ok((a.number(0) + a.number(1)).into())
+    }));
+    Arc::new(hook)
+}
+
+fn compiler() -> Compiler {
+    Compiler::new(registry()).context_variable("arguments", true).context_variable("context", false)
+}
+
+fn vm(source: &str, shared: &Arc<Shared>) -> Vm {
+    let program =
+        compiler().compile("main.hsl", source.as_bytes()).unwrap_or_else(|e| panic!("{}", e[0])).program;
+    let mut vm = Vm::new(program, Arc::clone(shared), Limits::default(), Box::new(NoHost));
+    vm.set_variable("arguments", value!({ "ip" => "192.0.2.1" }));
+    vm
+}
+
+fn poll(future: &mut BoxFuture) -> Option<Result<Value, Error>> {
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+fn finish(vm: &mut Vm) -> Step {
+    loop {
+        match vm.run(1000) {
+            Step::Pending(mut future) => {
+                let result = poll(&mut future).expect("nothing else runs that it could wait for");
+                vm.resume(result);
+            }
+            Step::OutOfFuel => {}
+            step => return step,
+        }
+    }
+}
+
+fn result(source: &str) -> String {
+    match finish(&mut vm(source, &Arc::new(Shared::new()))) {
+        Step::Done(v) => v.to_string_lossy(),
+        Step::Failed(e) => format!("failed: {e}"),
+        Step::Ended { function, args } => format!("{function} {args:?}"),
+        _ => "stopped".into(),
+    }
+}
+
+#[test]
+fn waiting_ends_and_errors() {
+    assert_eq!(result("return wait(1) + wait([2])[0];"), "3");
+    assert_eq!(result("try { fail_later(); } catch ($e) { return $e->message(); }"), "Lookup failed");
+    assert_eq!(result("fail_later();"), "failed: main.hsl:1:1: Lookup failed");
+    assert_eq!(
+        result("function f() { try { Accept([\"x\" => 1]); } catch ($e) { } } f(); return 2;"),
+        r#"Accept [{Val("x"): 1}]"#
+    );
+    assert_eq!(result("return add(\"2\", true);"), "3");
+    assert_eq!(
+        result("return add([], 1);"),
+        "failed: main.hsl:1:8: Function 'add' expects argument 1 ($a) to be number, array given"
+    );
+}
+
+#[test]
+fn context_variables() {
+    let shared = Arc::new(Shared::new());
+    let mut first = vm("function f() { global $context; $context[\"n\"] = 1; } f();", &shared);
+    assert!(first.variable("context").is_none());
+    assert!(matches!(finish(&mut first), Step::Done(_)));
+    let context = first.variable("context").unwrap();
+    let mut second = vm("$context[\"n\"] += 1; return $context[\"n\"] . $arguments[\"ip\"];", &shared);
+    assert!(second.set_variable("context", context));
+    assert!(!second.set_variable("other", Value::None));
+    let Step::Done(v) = finish(&mut second) else { panic!("failed") };
+    assert_eq!(v.to_string_lossy(), "2192.0.2.1");
+    for source in
+        ["$arguments = 1;", "$arguments[\"x\"] = 1;", "unset($arguments[\"ip\"]);", "$arguments[] += 1;"]
+    {
+        let errors = compiler().compile("m", source.as_bytes()).unwrap_err();
+        assert_eq!(errors[0].message, "Variable '$arguments' is read-only", "{source}");
+    }
+}
+
+#[test]
+fn objects_survive_their_execution() {
+    let shared = Arc::new(Shared::new());
+    let mut first = vm("class C { $n = 4; function get() { return $this->n; } } $context = C();", &shared);
+    assert!(matches!(finish(&mut first), Step::Done(_)));
+    let object = first.variable("context").unwrap();
+    let mut second = vm("return $context->get() + 1;", &shared);
+    second.set_variable("context", object.clone());
+    assert!(matches!(finish(&mut second), Step::Done(v) if v.as_number() == Some(5.0)));
+}
+
+#[test]
+fn limits() {
+    let run = |source: &str, limits: Limits| {
+        let program = compiler().compile("m", source.as_bytes()).unwrap().program;
+        let mut vm = Vm::new(program, Arc::new(Shared::new()), limits, Box::new(NoHost));
+        match finish(&mut vm) {
+            Step::Failed(e) => e.diagnostic.message,
+            Step::Done(v) => v.to_string_lossy(),
+            _ => "stopped".into(),
+        }
+    };
+    let small = || Limits { memory_bytes: 1 << 20, ..Limits::default() };
+    let memory = "Memory limit reached";
+    assert_eq!(run("$s = \"x\"; forever { try { $s .= $s; } catch ($e) { } }", small()), memory);
+    assert_eq!(run("$a = []; forever { $a[] = \"some string that is not short\"; }", small()), memory);
+    assert_eq!(run("$a = [1]; forever { $a = [$a, $a]; $s = \"$a\"; }", small()), memory);
+    assert_eq!(run("$a = [1]; forever { $a += $a; }", small()), memory);
+    assert_eq!(run("$a = [1]; forever { $a = [...$a, ...$a]; }", small()), memory);
+    assert_eq!(run("return \"x\" * 100000000;", small()), memory);
+    let time = Limits { timeout: Some(Duration::from_millis(20)), ..Limits::default() };
+    assert_eq!(run("forever { try { $x = 1; } catch ($e) { } }", time), "Time limit reached");
+    let depth = Limits { depth: 100, ..Limits::default() };
+    assert_eq!(
+        run(
+            "function f($n) { try { return f($n + 1); } catch ($e) { return $n; } } return f(0);",
+            depth.clone()
+        ),
+        "98"
+    );
+    assert_eq!(run("function f() { return f(); } f();", depth), "Recursion limit reached");
+}
+
+#[test]
+fn memory_balance_returns_to_zero() {
+    // Garbage in cycles is freed with the execution, and freed strings do not count.
+    let source = "for ($i = 0; $i < 20000; $i++) { $s = \"a string of some length $i\"; $a = [$s, [$s]]; }
+        class N { } $n = N(); $n->self = $n; $f = function () closure ($f) { return $f; }; return 1;";
+    let limits = Limits { memory_bytes: 1 << 20, ..Limits::default() };
+    let program = compiler().compile("m", source.as_bytes()).unwrap().program;
+    let mut vm = Vm::new(program, Arc::new(Shared::new()), limits, Box::new(NoHost));
+    assert!(matches!(finish(&mut vm), Step::Done(_)));
+}
+
+#[test]
+fn cache_is_filled_once_and_barriers_exclude() {
+    let shared = Arc::new(Shared::new());
+    let mut a = vm("function f($x) { return wait($x); } return cache [] f(7);", &shared);
+    let Step::Pending(mut first) = a.run(1000) else { panic!("the function waits") };
+    let mut b = vm("function f($x) { return wait($x); } return cache [] f(7);", &shared);
+    let Step::Pending(mut second) = b.run(1000) else { panic!("the other execution fills the entry") };
+    assert!(poll(&mut second).is_none());
+    a.resume(poll(&mut first).unwrap());
+    assert!(matches!(a.run(1000), Step::Done(v) if v.as_number() == Some(7.0)));
+    b.resume(poll(&mut second).unwrap());
+    assert!(matches!(b.run(1000), Step::Done(v) if v.as_number() == Some(7.0)));
+    assert_eq!(shared.cache_list()[0].misses, 1);
+    assert_eq!(shared.cache_clear(None), 1);
+
+    let mut a = vm("barrier \"n\" => $v { $v = 1; wait(0); $v = 2; }", &shared);
+    let Step::Pending(_) = a.run(1000) else { panic!("it waits inside") };
+    let mut b = vm("barrier \"n\" => $v { return isset($v) ? $v : \"unset\"; }", &shared);
+    let Step::Pending(mut outside) = b.run(1000) else { panic!("the barrier is closed") };
+    assert!(poll(&mut outside).is_none());
+    // Killing the execution inside releases the barrier; the value stays as it was.
+    drop(a);
+    b.resume(poll(&mut outside).unwrap());
+    assert!(matches!(b.run(1000), Step::Done(v) if v.to_string_lossy() == "unset"));
+}
+
+#[test]
+fn promises_of_the_compiler() {
+    let dump = |source: &str| compiler().compile("m", source.as_bytes()).unwrap().program.dump();
+    // Constant folding, and errors that stay at run time.
+    assert!(dump("return 3600 * 24;").contains("Int { dst: 0, n: 86400 }"));
+    assert!(dump("return \"a\" . \"b\" . 1;").contains("\"ab1\""));
+    assert!(dump("return \"%s-%s\" % [1, 2];").contains("\"1-2\""));
+    assert!(dump("return \"abcdef\"[1:3];").contains("\"bc\""));
+    assert!(dump("return 1 / 0;").contains("Div"));
+    // Code patterns.
+    assert!(!dump("while (true) { break; }").contains("JumpIf"));
+    assert!(dump("$s = \"\"; $s = $s . \"x\";").contains("Append"));
+    assert!(dump("$a = 1; $b = 2; return !($a == $b);").contains("op: Ne"));
+    assert!(dump("$a = 1; switch ($a) { case 1: case 2: case 3: case 4: return 1; }").contains("Switch"));
+    // Dead code, with the functions in it still registered.
+    assert!(!dump("return 1; echo \"never\";").contains("never"));
+    assert!(!dump("if (false) { echo \"never\"; } else { echo \"live\"; }").contains("never"));
+    assert_eq!(result("if (false) { function f() { return 5; } } return f();"), "5");
+    // One allocation for a concatenation.
+    assert_eq!(dump("$b = 1; return \"a\" . $b . \"c\" . $b;").matches("Concat").count(), 1);
+}
+
+#[test]
+fn warnings() {
+    let warnings = |source: &str| -> Vec<String> {
+        let compiled = compiler().compile("m", source.as_bytes()).unwrap();
+        compiled.warnings.into_iter().map(|w| w.message).collect()
+    };
+    for (source, expected) in [
+        ("return 1; echo 2;", "Unreachable code"),
+        ("$host = 1; echo $hst;", "Variable '$hst' is never assigned; did you mean '$host'?"),
+        (
+            "$a = 1; if ($a == true) echo 1;",
+            "Comparison with a boolean by '=='; use the value itself or '==='",
+        ),
+        ("if ($a = 1) echo 1;", "Assignment of a constant in a condition; did you mean '=='?"),
+        ("$a = 1; switch ($a) { case 1: case 1: echo 1; }", "Duplicate constant '1'"),
+        ("$a = 1; echo match ($a) { 1, 1 => 2, default => 3 };", "Duplicate constant '1'"),
+        ("$a = 1; echo $a / \"x\";", "Operator '/' cannot work on string"),
+    ] {
+        assert_eq!(warnings(source), [expected], "{source}");
+    }
+    assert!(warnings("$a = 1; while ($a = f()) { } function f() { return none; }").is_empty());
+}
+
+#[test]
+fn errors_are_collected_and_suggest() {
+    let errors = compiler().compile("m.hsl", b"echo ad(1, 2);\necho add(1);\necho 1 +;\n").unwrap_err();
+    assert_eq!(errors[0].to_string(), "m.hsl:3:9: Expected an expression, found ';'");
+    assert!(errors[0].render().ends_with("\n  | echo 1 +;\n  |         ^"));
+    let errors = compiler().compile("m.hsl", b"echo ad(1, 2);\necho add(1);\n").unwrap_err();
+    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        list,
+        [
+            "m.hsl:1:6: Unknown function 'ad'; did you mean 'add'?",
+            "m.hsl:2:6: Function 'add' expects 2 arguments, 1 given"
+        ]
+    );
+}
+
+#[test]
+fn echo_has_a_place() {
+    struct Lines(Vec<String>);
+    impl Host for Lines {
+        fn echo(&mut self, text: &[u8], place: &Place) {
+            self.0.push(format!("{place}: {}", String::from_utf8_lossy(text)));
+        }
+    }
+    let program = compiler().compile("m", b"\n  echo [1];").unwrap().program;
+    let mut vm = Vm::new(program, Arc::new(Shared::new()), Limits::default(), Box::new(Lines(Vec::new())));
+    vm.run(100);
+    assert_eq!(vm.host::<Lines>().unwrap().0, ["m:2:8: [0=>1]"]);
+}
