@@ -73,6 +73,7 @@ pub async fn serve(stream: TcpStream, client: SocketAddr, server_id: &str, daemo
         transaction,
         context: ContextValue::default(),
         staging: None,
+        not_stored: None,
         goodbye: Goodbye::default(),
     });
     debug!(session.connection.id, "connect from {client} to server {server_id}");
@@ -97,6 +98,8 @@ struct Session {
     transaction: Transaction,
     context: ContextValue,
     staging: Option<Staging>,
+    /// Why the message on its way in could not be stored; the client is told at its end.
+    not_stored: Option<CommitError>,
     goodbye: Goodbye,
 }
 
@@ -269,6 +272,7 @@ impl Session {
         match stored {
             Ok(()) => {
                 self.staging = Some(staging);
+                self.not_stored = None;
                 self.machine.data(None);
             }
             Err(text) => {
@@ -314,12 +318,15 @@ impl Session {
         if let Err(failure) = stored {
             error!(self.transaction.id, "cannot store a message: {failure}");
             self.staging = None;
+            self.not_stored = Some(failure.into());
         }
     }
 
     async fn end_of_data(&mut self, summary: DataSummary) {
         let Some(staging) = self.staging.take() else {
-            return self.machine.end_of_data(reply(451, (4, 3, 0), "Temporary server error"), false);
+            let temporary = || reply(451, (4, 3, 0), "Temporary server error");
+            let answer = self.not_stored.take().map_or_else(temporary, |failure| failure.reply());
+            return self.machine.end_of_data(answer, false);
         };
         let (answer, disconnect) = match self.decide_message(staging, summary).await {
             Ok((answer, disconnect)) => (answer, disconnect),
