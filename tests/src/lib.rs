@@ -63,6 +63,8 @@ pub struct Server {
     pub dir: tempfile::TempDir,
     /// Where it listens.
     pub port: u16,
+    /// A shell command that runs in a mount namespace of its own before the process starts there (root only).
+    pub before_start: Option<String>,
     child: Option<Child>,
 }
 
@@ -79,7 +81,7 @@ impl Server {
     pub fn prepare(app: &str, values: &[(&str, String)]) -> Server {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
-        let server = Server { dir, port, child: None };
+        let server = Server { dir, port, before_start: None, child: None };
         server.write("smtpd.yaml", &server.startup(""));
         server.write("app.yaml", &fill(app, values));
         server
@@ -124,7 +126,16 @@ impl Server {
     /// Starts the process without waiting.
     pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a log file");
-        let child = Command::new(program("smtpd"))
+        let mut command = match &self.before_start {
+            None => Command::new(program("smtpd")),
+            Some(before) => {
+                let mut command = Command::new(system_program("unshare"));
+                command.args(["-m", "sh", "-c", &format!("{before} && exec \"$@\""), "sh"]);
+                command.arg(program("smtpd"));
+                command
+            }
+        };
+        let child = command
             .args(["-f", "-c"])
             .arg(self.path("smtpd.yaml"))
             .stderr(log)
@@ -136,7 +147,10 @@ impl Server {
 
     /// Starts a process that is expected to fail; gives its status and what it said.
     pub fn launch_failing(&self) -> (Option<i32>, String) {
-        let output = Command::new(program("smtpd"))
+        // Should it start after all, `timeout` ends it with a status of its own.
+        let output = Command::new(system_program("timeout"))
+            .arg("30")
+            .arg(program("smtpd"))
             .args(["-f", "-c"])
             .arg(self.path("smtpd.yaml"))
             .output()

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A message as taken.
 #[derive(Clone, Debug)]
@@ -30,8 +30,19 @@ pub struct Sink {
     pub port: u16,
     taken: Arc<Mutex<Vec<Taken>>>,
     open: Arc<AtomicU64>,
-    most: Arc<AtomicU64>,
+    busy: Arc<AtomicU64>,
+    most_busy: Arc<AtomicU64>,
     down: Arc<AtomicBool>,
+    delay_ms: Arc<AtomicU64>,
+}
+
+/// A transaction between MAIL and the reply to its content.
+struct Busy(Arc<AtomicU64>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Sink {
@@ -43,7 +54,9 @@ impl Sink {
             port,
             taken: Arc::default(),
             open: Arc::default(),
-            most: Arc::default(),
+            busy: Arc::default(),
+            most_busy: Arc::default(),
+            delay_ms: Arc::default(),
             down: Arc::default(),
         };
         let of_thread = sink.clone();
@@ -51,8 +64,7 @@ impl Sink {
             for stream in listener.incoming().flatten() {
                 let sink = of_thread.clone();
                 std::thread::spawn(move || {
-                    let open = sink.open.fetch_add(1, Ordering::SeqCst) + 1;
-                    sink.most.fetch_max(open, Ordering::SeqCst);
+                    sink.open.fetch_add(1, Ordering::SeqCst);
                     // A sender that breaks off is part of the tests.
                     let _ = sink.session(stream);
                     sink.open.fetch_sub(1, Ordering::SeqCst);
@@ -88,9 +100,14 @@ impl Sink {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// The most connections that were open at once.
-    pub fn most_open(&self) -> u64 {
-        self.most.load(Ordering::SeqCst)
+    /// The most transactions that ran at once since the last call.
+    pub fn take_most_busy(&self) -> u64 {
+        self.most_busy.swap(0, Ordering::SeqCst)
+    }
+
+    /// Waits so long before it takes a message.
+    pub fn set_delay(&self, delay: Duration) {
+        self.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
     }
 
     /// Looks at everything taken so far without copying it.
@@ -110,6 +127,7 @@ impl Sink {
         let (mut helo, mut from, mut to, mut content) =
             (String::new(), String::new(), String::new(), Vec::new());
         let mut buffer = [0; 16 * 1024];
+        let mut busy = None;
         let ok = || Reply::new(250, None, "Ok");
         loop {
             if self.down.load(Ordering::SeqCst) {
@@ -130,6 +148,9 @@ impl Sink {
                 }
                 Event::Mail { address, .. } => {
                     from = address.to_string();
+                    let count = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
+                    self.most_busy.fetch_max(count, Ordering::SeqCst);
+                    busy = Some(Busy(self.busy.clone()));
                     machine.mail(ok(), false);
                 }
                 Event::Rcpt { address, .. } => {
@@ -139,6 +160,8 @@ impl Sink {
                 Event::Data => machine.data(None),
                 Event::Content => content.extend_from_slice(machine.content()),
                 Event::EndOfData(_) => {
+                    std::thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst)));
+                    drop(busy.take());
                     let taken = Taken {
                         helo: helo.clone(),
                         from: from.clone(),

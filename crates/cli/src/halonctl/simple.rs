@@ -82,14 +82,9 @@ pub(crate) async fn unload(context: &mut Context, args: &UnloadArgs) -> Result<(
 
 /// Options of `queue load`.
 #[derive(Debug, Args)]
-#[group(id = "source", required = true, multiple = false, args = ["hqf", "rfc822"])]
 pub(crate) struct LoadArgs {
-    /// Path to the queue file
-    #[arg(long, value_name = "FILE")]
-    hqf: Option<PathBuf>,
-    /// Path to a message
-    #[arg(long, value_name = "FILE")]
-    rfc822: Option<PathBuf>,
+    #[command(flatten)]
+    source: LoadSource,
     /// Give it a new transaction ID
     #[arg(long)]
     reset_id: bool,
@@ -99,6 +94,18 @@ pub(crate) struct LoadArgs {
     /// Count retries from 0
     #[arg(long)]
     reset_retrycount: bool,
+}
+
+/// What is loaded. The group holds these alone: the other options go with either.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct LoadSource {
+    /// Path to the queue file
+    #[arg(long, value_name = "FILE")]
+    hqf: Option<PathBuf>,
+    /// Path to a message
+    #[arg(long, value_name = "FILE")]
+    rfc822: Option<PathBuf>,
 }
 
 pub(crate) async fn load(context: &mut Context, args: &LoadArgs) -> Result<(), CliError> {
@@ -116,7 +123,7 @@ pub(crate) async fn load(context: &mut Context, args: &LoadArgs) -> Result<(), C
         retrycount: flag(args.reset_retrycount),
     };
     let request = QueueImportRequest {
-        data: Some(ImportData { rfc822: read(&args.rfc822)?, hqf: read(&args.hqf)? }),
+        data: Some(ImportData { rfc822: read(&args.source.rfc822)?, hqf: read(&args.source.hqf)? }),
         reset: (reset != Reset::default()).then_some(reset),
     };
     if context.request::<_, QueueImportResponse>(b'E', &request).await?.is_some() {
