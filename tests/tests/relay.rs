@@ -305,3 +305,25 @@ fn shutdown_finishes_what_runs_and_keeps_the_rest() {
     server.launch();
     wait_until("all arrive", || sink.count() == 20);
 }
+
+#[test]
+fn swaks_hands_in_a_message_with_an_attachment_for_two_recipients() {
+    let (server, sink) = relay();
+    let attachment = server.path("picture.bin");
+    std::fs::write(&attachment, (0..=255u8).cycle().take(70_000).collect::<Vec<u8>>()).unwrap();
+    let output = Command::new(system_program("swaks"))
+        .args(["--server", &format!("127.0.0.1:{}", server.port), "--helo", "client.test.example"])
+        .args(["--from", "a@example.com", "--to", "b@example.net,c@example.org", "--pipeline"])
+        .args(["--attach", &format!("@{}", attachment.display())])
+        .output()
+        .expect("swaks starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("250 2.0.0 Ok: queued as "), "{text}");
+    wait_until("both arrive", || sink.count() == 2);
+    let taken = sink.taken();
+    let mut recipients: Vec<&str> = taken.iter().map(|taken| taken.to.as_str()).collect();
+    recipients.sort_unstable();
+    assert_eq!(recipients, ["b@example.net", "c@example.org"]);
+    assert_eq!(taken[0].content, taken[1].content, "one original for both");
+    assert!(taken[0].content.len() > 93_000);
+}

@@ -71,6 +71,10 @@ pub fn startup(file: &str, startup: &Startup) -> Result<(), Vec<Error>> {
     if socket.path.is_some() && socket.port.is_some() {
         check.error("/environment/controlsocket/port", "excludes 'path': give one of them");
     }
+    let privdrop = &startup.environment.privdrop;
+    if privdrop.group.is_some() && privdrop.user.is_none() {
+        check.error("/environment/privdrop/group", "has no effect without 'user': give both");
+    }
     let journal = &startup.spool.journal;
     if journal.segment.0 < 1 << 20 || journal.segment.0 > 1 << 32 {
         check.error("/spool/journal/segment", "out of range, expected 1MiB to 4GiB");

@@ -175,13 +175,9 @@ impl Resolver {
         if joined {
             self.inner.dedup.fetch_add(1, Ordering::Relaxed);
         }
+        let boarded = Boarded { inner: &self.inner, key: &key, flight };
         // A caller that is dropped half-way leaves the cell empty, and the next one takes over.
-        let outcome = flight.get_or_init(|| self.ask(&key)).await.clone();
-        let mut flights = self.inner.flights.lock();
-        if flights.get(&key).is_some_and(|current| Arc::ptr_eq(current, &flight)) {
-            flights.remove(&key);
-        }
-        outcome
+        boarded.flight.get_or_init(|| self.ask(&key)).await.clone()
     }
 
     async fn ask(&self, key: &Key) -> Outcome {
@@ -290,6 +286,24 @@ impl Resolver {
             cache_expires: cache.expires,
             cache_evicts: cache.evicts,
             cache_skips: cache.skips,
+        }
+    }
+}
+
+/// One caller waiting for a flight; the last one out, or the first with the answer, clears the board.
+struct Boarded<'a> {
+    inner: &'a Inner,
+    key: &'a Key,
+    flight: Arc<OnceCell<Outcome>>,
+}
+
+impl Drop for Boarded<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.inner.flights.lock();
+        let is_ours = flights.get(self.key).is_some_and(|current| Arc::ptr_eq(current, &self.flight));
+        // Two references: the board's and this caller's. New callers board under the same lock.
+        if is_ours && (self.flight.initialized() || Arc::strong_count(&self.flight) <= 2) {
+            flights.remove(self.key);
         }
     }
 }

@@ -248,7 +248,7 @@ impl Queue {
             Outcome::Relinquish => self.sched.counters.putback += 1,
             Outcome::Done => {}
         }
-        self.store.entries[entry].delivered = false;
+        // `delivered` stays: what a receiver has taken is never sent again, only its post-delivery is.
         self.store.entries[entry].retry_at = due;
         Ok(self.park(entry, freezing, hold))
     }
@@ -285,6 +285,11 @@ impl Queue {
         let owner = self.find_message(message)?;
         let index = self.chain(owner).find(|&index| self.store.entries[index].queue_id == queue_id)?;
         Some(self.store.key(index))
+    }
+
+    /// Number of entries of a message; 0 when unknown.
+    pub fn entry_count(&self, message: Uuid) -> usize {
+        self.find_message(message).map_or(0, |owner| self.store.messages[owner].entries as usize)
     }
 
     /// All entries of a message, in no particular order; empty when unknown.

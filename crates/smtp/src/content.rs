@@ -13,6 +13,9 @@ pub enum BareLineFeed {
     Accept,
 }
 
+/// CRs held back while their line end is awaited.
+const CR_RUN_MAX: u32 = 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Directly after CRLF (or at the start): a dot here is stuffing or the end.
@@ -83,8 +86,14 @@ impl DataDecoder {
                 }
                 Place::DotCr => self.place = Place::Cr(1),
                 Place::Cr(count) => match input[at] {
+                    b'\r' if count >= CR_RUN_MAX => {
+                        // A run without an end is written as it goes, so that the size limit sees it.
+                        self.bare_crs(count, out);
+                        self.place = Place::Cr(1);
+                        at += 1;
+                    }
                     b'\r' => {
-                        self.place = Place::Cr(count.saturating_add(1));
+                        self.place = Place::Cr(count + 1);
                         at += 1;
                     }
                     b'\n' => {
@@ -369,6 +378,20 @@ mod tests {
                 assert_eq!(out, *expected, "{:?}", String::from_utf8_lossy(input));
                 assert_eq!(end, Some(input.len()));
             }
+        }
+    }
+
+    #[test]
+    fn endless_run_of_crs_counts_as_content() {
+        for policy in [BareLineFeed::Normalize, BareLineFeed::Reject, BareLineFeed::Accept] {
+            let mut decoder = DataDecoder::new(policy);
+            let mut out = Vec::new();
+            for _ in 0..100 {
+                decoder.decode(&[b'\r'; 1000], &mut out);
+                assert!(out.len() < 10_000);
+                out.clear();
+            }
+            assert!(decoder.bytes() > 90_000 && decoder.seen_bare(), "{}", decoder.bytes());
         }
     }
 

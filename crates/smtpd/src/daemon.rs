@@ -72,6 +72,10 @@ pub fn run(options: &Options) -> Result<(), String> {
     privileges::raise_limits(&startup)?;
     let listeners = if options.test { Vec::new() } else { listener::bind_all(&startup)? };
     let control_socket = if options.test { None } else { Some(control::bind(&startup)?) };
+    if !options.test {
+        // Its folder usually belongs to root, so it is written before the rights go.
+        write_pidfile(&startup)?;
+    }
     privileges::drop_rights(&startup)?;
     let shared = Shared::new(&startup);
     let generations = Generations::load(&startup, shared).map_err(|errors| errors.join("\n"))?;
@@ -141,7 +145,8 @@ async fn serve(
     let options = spool_options(startup);
     let (hold, message_max) = (options.journal_hold, options.journal_maxmessage_bytes);
     let (spool, loader) = open_spool(options)?;
-    let engine = Arc::new(Engine::new(queue, spool.clone(), generations.clone(), tls, ids, hold));
+    let engine =
+        Arc::new(Engine::new(queue, spool.clone(), generations.clone(), tls, ids, hold, message_max));
     let loaded = Arc::new(AtomicU64::new(0));
     let daemon = Arc::new(Daemon {
         generations,
@@ -162,7 +167,6 @@ async fn serve(
     if let Some(bound) = control_socket {
         control::serve(bound, daemon.clone());
     }
-    write_pidfile(startup)?;
     info!("", "ready");
     signals(&daemon).await?;
     info!("", "stopping");

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The hooks of a server.
 #[derive(Default)]
@@ -134,6 +135,7 @@ pub struct Shared {
     hostname: String,
     rootpath: Option<PathBuf>,
     state: Arc<hsl::Shared>,
+    pool: Arc<Semaphore>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
     counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
 }
@@ -145,6 +147,7 @@ impl Shared {
             hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
             rootpath: startup.scripting.rootpath.clone(),
             state: Arc::default(),
+            pool: Arc::new(Semaphore::new(script_threads(startup))),
             gates: Mutex::default(),
             counters: Mutex::default(),
         }
@@ -158,6 +161,13 @@ impl Shared {
     pub fn counters(&self, server: &str, hook: &'static str) -> Arc<ScriptCounters> {
         self.counters.lock().entry((server.to_owned(), hook)).or_default().clone()
     }
+}
+
+/// Scripts that may run past their first slice at once.
+fn script_threads(startup: &Startup) -> usize {
+    let default = std::thread::available_parallelism().map_or(2, usize::from) * 2;
+    let asked = startup.servers.iter().filter_map(|server| server.threads.script).max();
+    asked.max(startup.queues.threads.script).map_or(default, |threads| threads as usize).clamp(1, 512)
 }
 
 /// The system's name, or `localhost` where it has none.
@@ -202,7 +212,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
     validate::app(&name, &app).map_err(strings)?;
     let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
-    let compiler = Compiler::new(&app, shared.rootpath.clone(), shared.state.clone())
+    let compiler = Compiler::new(&app, shared.rootpath.clone(), shared.state.clone(), shared.pool.clone())
         .map_err(|error| vec![format!("{name}: {error}")])?;
     let mut errors = Vec::new();
     let mut servers = HashMap::new();

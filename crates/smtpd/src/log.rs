@@ -9,11 +9,15 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 pub use config::startup::{LogLevel as Level, LogTarget as Target};
 
 /// Lines that may wait.
 const LINES_MAX: usize = 16 * 1024;
+
+/// Pause between two attempts to reach the system log.
+const RECONNECT: Duration = Duration::from_secs(1);
 
 /// A line longer than this is cut, octets.
 const LINE_BYTES_MAX: usize = 8 * 1024;
@@ -62,7 +66,7 @@ pub fn write(level: Level, id: &dyn Display, text: std::fmt::Arguments<'_>) {
         line.truncate(end);
     }
     // A line break in foreign text must not forge a second line.
-    if line.bytes().any(|b| b < b' ' || b == 0x7f) {
+    if line.chars().any(char::is_control) {
         line = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     }
     match SENDER.get() {
@@ -86,16 +90,16 @@ pub fn flush() {
 }
 
 fn write_lines(target: Target, lines: &Receiver<Line>) {
-    let syslog = match target {
+    let mut syslog = match target {
         Target::Stderr => None,
-        Target::Syslog => UnixDatagram::unbound().and_then(|s| s.connect("/dev/log").map(|()| s)).ok(),
+        Target::Syslog => Some(Syslog::default()),
     };
     let mut buffer = Vec::new();
     while let Ok(first) = lines.recv() {
         let mut next = Some(first);
         while let Some(line) = next {
             match line {
-                Line::Text(level, text) => put(&mut buffer, syslog.as_ref(), level, &text),
+                Line::Text(level, text) => put(&mut buffer, syslog.as_mut(), level, &text),
                 Line::Flush(done) => {
                     flush_buffer(&mut buffer);
                     // The asker may have given up waiting.
@@ -106,29 +110,48 @@ fn write_lines(target: Target, lines: &Receiver<Line>) {
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            put(&mut buffer, syslog.as_ref(), Level::Warning, &format!("{dropped} log lines were dropped"));
+            put(&mut buffer, syslog.as_mut(), Level::Warning, &format!("{dropped} log lines were dropped"));
         }
         flush_buffer(&mut buffer);
     }
 }
 
-fn put(buffer: &mut Vec<u8>, syslog: Option<&UnixDatagram>, level: Level, text: &str) {
-    match syslog {
-        // Standard error is the last resort, so its own failure has nowhere to go.
-        None => drop(writeln!(buffer, "smtpd: {text}")),
-        Some(socket) => {
-            const FACILITY_MAIL: u8 = 2 << 3;
-            let severity = match level {
-                Level::Error => 3,
-                Level::Warning => 4,
-                Level::Info => 6,
-                Level::Debug => 7,
-            };
-            let line = format!("<{}>smtpd[{}]: {text}", FACILITY_MAIL | severity, std::process::id());
-            if socket.send(line.as_bytes()).is_err() {
-                DROPPED.fetch_add(1, Ordering::Relaxed);
-            }
+/// The connection to the system log, opened again when the other side was restarted.
+#[derive(Default)]
+struct Syslog {
+    socket: Option<UnixDatagram>,
+    tried: Option<Instant>,
+}
+
+impl Syslog {
+    /// Sends a line; false when nobody takes it.
+    fn send(&mut self, line: &[u8]) -> bool {
+        if self.socket.as_ref().is_some_and(|socket| socket.send(line).is_ok()) {
+            return true;
         }
+        self.socket = None;
+        if self.tried.is_some_and(|tried| tried.elapsed() < RECONNECT) {
+            return false;
+        }
+        self.tried = Some(Instant::now());
+        self.socket = UnixDatagram::unbound().and_then(|s| s.connect("/dev/log").map(|()| s)).ok();
+        self.socket.as_ref().is_some_and(|socket| socket.send(line).is_ok())
+    }
+}
+
+fn put(buffer: &mut Vec<u8>, syslog: Option<&mut Syslog>, level: Level, text: &str) {
+    const FACILITY_MAIL: u8 = 2 << 3;
+    let severity = match level {
+        Level::Error => 3,
+        Level::Warning => 4,
+        Level::Info => 6,
+        Level::Debug => 7,
+    };
+    let line = format!("<{}>smtpd[{}]: {text}", FACILITY_MAIL | severity, std::process::id());
+    // Where the system log takes nothing, standard error is better than silence.
+    if !syslog.is_some_and(|syslog| syslog.send(line.as_bytes())) {
+        // Standard error is the last resort, so its own failure has nowhere to go.
+        drop(writeln!(buffer, "smtpd: {text}"));
     }
 }
 

@@ -67,6 +67,13 @@ pub struct Transport {
 }
 
 impl Transport {
+    /// Replaces the source addresses; only their families can be used then.
+    pub fn set_sources(&mut self, sources: Vec<Source>) {
+        let has = |six: bool| sources.is_empty() || sources.iter().any(|source| source.ip.is_ipv6() == six);
+        (self.ipv4, self.ipv6) = (self.ipv4 && has(false), self.ipv6 && has(true));
+        self.sources = sources;
+    }
+
     /// Changes the patience in a state.
     pub fn set_timeout(&mut self, state: &str, patience: Duration) {
         self.timeouts.insert(state.to_owned(), patience);

@@ -489,10 +489,18 @@ pub struct QueueOptions {
     pub reset_retry: bool,
     /// New transport.
     pub transport: Option<String>,
-    /// Send a "delayed" report now.
-    pub dsn_delayed: bool,
+    /// Send a "delayed" report now, or not; absent = by schedule.
+    pub dsn_delayed: Option<bool>,
     /// New job.
     pub job_id: Option<String>,
+    /// New tenant.
+    pub tenant_id: Option<String>,
+    /// New priority, 0 or 1.
+    pub priority: Option<u8>,
+    /// New metadata, all of it.
+    pub metadata: Option<Metadata>,
+    /// New quota names, all of them.
+    pub quotas: Option<Vec<String>>,
     /// Options of the report.
     pub bounce: BounceOptions,
 }
@@ -506,8 +514,12 @@ impl Default for QueueOptions {
             increment_retry: true,
             reset_retry: false,
             transport: None,
-            dsn_delayed: false,
+            dsn_delayed: None,
             job_id: None,
+            tenant_id: None,
+            priority: None,
+            metadata: None,
+            quotas: None,
             bounce: BounceOptions::default(),
         }
     }
@@ -524,10 +536,26 @@ impl QueueOptions {
             increment_retry: reader.flag("increment_retry")?.unwrap_or(true),
             reset_retry: reader.flag("reset_retry")?.unwrap_or(false),
             transport: reader.text("transportid")?,
-            dsn_delayed: reader.flag("dsn_delayed")?.unwrap_or(false),
+            dsn_delayed: reader.flag("dsn_delayed")?,
             job_id: reader.text("jobid")?,
+            tenant_id: reader.text("tenantid")?,
+            priority: reader.integer("priority", 0.0, 1.0)?.map(|priority| priority as u8),
+            metadata: reader.metadata("metadata")?,
+            quotas: reader.strings("quotas")?,
             bounce: BounceOptions::read(value)?,
         })
+    }
+}
+
+impl QueueOptions {
+    /// True when more than the time of the next attempt changes.
+    pub fn changes_entry(&self) -> bool {
+        self.transport.is_some()
+            || self.job_id.is_some()
+            || self.tenant_id.is_some()
+            || self.priority.is_some()
+            || self.metadata.is_some()
+            || self.quotas.is_some()
     }
 }
 
@@ -574,6 +602,11 @@ impl BounceOptions {
             read.job_id = dsn.text("jobid")?;
             read.subject_prepend = dsn.text("subject_prepend")?;
             read.headers = dsn.strings("headers")?.unwrap_or_default();
+            if let Some(bad) = read.headers.iter().find(|line| !line.contains(':')) {
+                return Err(Error::exception(format!(
+                    "Option 'headers' expects lines 'Name: value', found '{bad}'"
+                )));
+            }
         }
         Ok(read)
     }

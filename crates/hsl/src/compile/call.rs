@@ -59,13 +59,12 @@ impl Generator<'_> {
     }
 
     /// Evaluates arguments into registers in a row, beginning at `first`.
-    fn arguments(&mut self, args: &[Arg], first: Reg, span: Span) -> Gen<()> {
+    fn arguments(&mut self, args: &[Arg], first: Reg) -> Gen<()> {
         debug_assert!(args.len() <= DIRECT_ARGS_MAX, "longer lists go through an array");
         for (i, arg) in args.iter().enumerate() {
             let reg = first + i as Reg;
             self.into(&arg.value, reg)?;
         }
-        let _ = span;
         Ok(())
     }
 
@@ -110,7 +109,7 @@ impl Generator<'_> {
                     self.argument_array(args, start + 1, span)?;
                     self.emit(Op::CallMethodSpread { dst, start, k }, callee.span);
                 } else {
-                    self.arguments(args, start + 1, span)?;
+                    self.arguments(args, start + 1)?;
                     self.emit(Op::CallMethod { dst, start, argc: args.len() as u8, k }, callee.span);
                 }
                 Ok(())
@@ -123,7 +122,7 @@ impl Generator<'_> {
                     self.argument_array(args, start + 1, span)?;
                     self.emit(Op::CallSpread { dst, start }, span);
                 } else {
-                    self.arguments(args, start + 1, span)?;
+                    self.arguments(args, start + 1)?;
                     self.emit(Op::CallValue { dst, start, argc: args.len() as u8 }, span);
                 }
                 Ok(())
@@ -144,7 +143,7 @@ impl Generator<'_> {
         // An instance goes before the arguments of its constructor.
         let receiver = u16::from(matches!(symbol, Symbol::Class(_)));
         let start = self.temps((receiver + u16::from(argc)).max(1), span)?;
-        self.arguments(args, start + receiver as Reg, span)?;
+        self.arguments(args, start + receiver as Reg)?;
         let op = match symbol {
             Symbol::Function(proto) => Op::Call { dst, start, argc, proto: *proto },
             Symbol::Class(class) => Op::New { dst, start, argc, class: *class },
@@ -243,7 +242,7 @@ impl Generator<'_> {
         if spread {
             self.argument_array(args, start + 1, span)?;
         } else {
-            self.arguments(args, start + 1, span)?;
+            self.arguments(args, start + 1)?;
         }
         self.emit(
             Op::Cache { dst, start, argc: if spread { 1 } else { args.len() as u8 }, site },

@@ -214,7 +214,7 @@ impl Generator<'_> {
         self.warn_unwritten(&scan);
         self.body(&module.body);
         self.declared_bodies(&scan);
-        self.finish_function(&module.body);
+        self.finish_function();
         if entry {
             self.program.entry = main;
         } else {
@@ -519,10 +519,10 @@ impl Generator<'_> {
         self.warn_unwritten(&scan);
         self.body(&decl.body);
         self.declared_bodies(&scan);
-        self.finish_function(&decl.body);
+        self.finish_function();
     }
 
-    fn finish_function(&mut self, _body: &[Stmt]) {
+    fn finish_function(&mut self) {
         self.emit(Op::ReturnNone, Span::default());
         if let Some(mut f) = self.functions.pop() {
             thread_jumps(&mut f.proto.code);

@@ -211,7 +211,7 @@ impl Generator<'_> {
     fn if_statement(&mut self, arms: &[(Expr, Stmt)], other: Option<&Stmt>) -> Gen<bool> {
         let mut end = Label::default();
         let mut ends = true;
-        for (cond, body) in arms {
+        for (i, (cond, body)) in arms.iter().enumerate() {
             self.warn_condition(cond);
             if let Some(v) = self.folded(cond) {
                 if v.truthy() {
@@ -227,7 +227,8 @@ impl Generator<'_> {
             self.release_to(mark);
             let e = self.inner(body)?;
             ends &= e;
-            if !e {
+            let last = i + 1 == arms.len() && other.is_none();
+            if !e && !last {
                 self.jump_to(Op::Jump { to: 0 }, &mut end, cond.span);
             }
             self.bind(&mut next);

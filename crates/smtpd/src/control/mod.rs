@@ -13,7 +13,7 @@ use config::Startup;
 use control::server::Server;
 use nix::unistd::chown;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,11 +53,21 @@ pub fn bind(startup: &Startup) -> Result<Bound, String> {
     Ok(Bound::Unix(listener))
 }
 
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
 /// Removes the socket of a process that is gone; a live one is another daemon's and stays.
 fn remove_stale(path: &Path) -> Result<(), String> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(format!("control socket {}: another process answers there", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionRefused => {
+            Err(format!("control socket {}: {error}", path.display()))
+        }
+        Err(_) if !is_socket(path) => {
+            Err(format!("control socket {}: a file that is no socket is there", path.display()))
+        }
         Err(_) => {
             std::fs::remove_file(path).map_err(|error| format!("control socket {}: {error}", path.display()))
         }

@@ -5,14 +5,15 @@ use crate::clock;
 use crate::control::convert::{self, PendingAction};
 use crate::daemon::Daemon;
 use crate::hooks::delivery::BounceOptions;
+use crate::queueing::engine::Engine;
 use crate::queueing::load;
 use crate::queueing::settle::DefaultAction;
 use crate::{error, info};
 use bytes::Bytes;
 use control::server::{Answer, parse, payload};
 use control::smtpd as wire;
-use queue::{EntryKey, EntryView, ListQuery, State, Time, UpdateRun};
-use spool::record::{EntryState, EntryUpdate, Pair};
+use queue::{AddressChange, Changes, EntryKey, EntryView, ListQuery, State, Ticket, Time, UpdateRun};
+use spool::record::{self, EntryState, EntryUpdate, Pair};
 use spool::{Durability, Frame, LoadOptions, SpoolError, Uuid};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,12 +67,13 @@ pub(super) async fn group_by(daemon: &Daemon, body: &[u8]) -> Answer {
 }
 
 /// `queue update`.
-pub(super) async fn update(daemon: &Daemon, body: &[u8]) -> Answer {
+pub(super) async fn update(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     let request: wire::QueueUpdateRequest = parse(body)?;
     if request.duplicate {
         return Err("duplicate is not available in this version".to_owned());
     }
     let (update, action) = convert::update_request(&request)?;
+    let changed = update.changes.clone();
     let mut run = {
         let queue = daemon.engine.queue.lock();
         UpdateRun::new(&queue, clock::now(), update).map_err(|error| error.to_string())?
@@ -84,22 +86,48 @@ pub(super) async fn update(daemon: &Daemon, body: &[u8]) -> Answer {
         tokio::task::yield_now().await;
     }
     let report = run.finish();
-    persist(daemon, &report.changed).await?;
-    let pending = action.unwrap_or(PendingAction { bounce: false, status: None, diagnosticcode: None });
-    let mut ends = Vec::with_capacity(report.released.len());
-    for ticket in report.released {
-        let (kind, bounce) = released(&pending);
-        let engine = daemon.engine.clone();
-        ends.push(tokio::spawn(async move { engine.operator_action(ticket, kind, bounce).await }));
-    }
-    for end in ends {
-        if let Err(failure) = end.await {
-            error!("", "queue update: {failure}");
+    let (affected, working) = (report.affected, report.working);
+    // In a task of its own: what was taken out of the queue is brought to its end even when the client leaves.
+    let daemon = daemon.clone();
+    let ending = tokio::spawn(async move {
+        let persisted = persist(&daemon, &report.changed, &changed).await;
+        release(&daemon, report.released, &action).await;
+        daemon.engine.wake();
+        persisted
+    });
+    ending.await.map_err(|failure| failure.to_string())??;
+    info!("", "queue update: {affected} affected, {working} working");
+    Ok(payload(&wire::QueueUpdateResponse { affected, working }))
+}
+
+/// Post-deliveries that an update runs at once.
+const RELEASES_MAX: usize = 64;
+
+/// Ends entries as the operator wants it.
+async fn release(daemon: &Daemon, tickets: Vec<Ticket>, action: &Option<PendingAction>) {
+    let nothing = PendingAction { bounce: false, status: None, diagnosticcode: None };
+    let pending = action.as_ref().unwrap_or(&nothing);
+    let mut running = std::collections::VecDeque::new();
+    for ticket in tickets {
+        if running.len() >= RELEASES_MAX
+            && let Some(oldest) = running.pop_front()
+        {
+            finished(oldest).await;
         }
+        let (kind, bounce) = released(pending);
+        let key = ticket.key();
+        let work = |engine: Arc<Engine>| async move { engine.operator_action(ticket, kind, bounce).await };
+        running.push_back(daemon.engine.spawn(key, work));
     }
-    daemon.engine.wake();
-    info!("", "queue update: {} affected, {} working", report.affected, report.working);
-    Ok(payload(&wire::QueueUpdateResponse { affected: report.affected, working: report.working }))
+    for task in running {
+        finished(task).await;
+    }
+}
+
+async fn finished(task: tokio::task::JoinHandle<()>) {
+    if let Err(failure) = task.await {
+        error!("", "queue update: {failure}");
+    }
 }
 
 fn released(pending: &PendingAction) -> (DefaultAction, BounceOptions) {
@@ -112,16 +140,13 @@ fn released(pending: &PendingAction) -> (DefaultAction, BounceOptions) {
     (if pending.bounce { DefaultAction::Bounce } else { DefaultAction::Delete }, bounce)
 }
 
-/// Appends the present values of entries and waits until they are on disk; the writes share their syncs.
-async fn persist(daemon: &Daemon, keys: &[EntryKey]) -> Result<(), String> {
+/// Appends what was changed of entries and waits until it is on disk; the writes share their syncs.
+async fn persist(daemon: &Daemon, keys: &[EntryKey], changes: &Changes) -> Result<(), String> {
     for slice in keys.chunks(ROWS) {
         let updates: Vec<(Uuid, EntryUpdate)> = {
             let queue = daemon.engine.queue.lock();
-            slice
-                .iter()
-                .filter_map(|key| queue.entry(*key))
-                .map(|view| (view.message_id(), full_update(view)))
-                .collect()
+            let entries = slice.iter().filter_map(|key| queue.entry(*key));
+            entries.map(|view| (view.message_id(), changed_members(view, changes))).collect()
         };
         let writes: Vec<_> = updates
             .into_iter()
@@ -140,28 +165,29 @@ async fn persist(daemon: &Daemon, keys: &[EntryKey]) -> Result<(), String> {
     Ok(())
 }
 
-fn full_update(view: EntryView<'_>) -> EntryUpdate {
-    let mailbox = |address: queue::Address| spool::record::Mailbox {
-        localpart: address.localpart,
-        domain: address.domain,
-    };
+/// State and time of an entry, and the members that the update named; what it did not name stays as stored.
+fn changed_members(view: EntryView<'_>, changes: &Changes) -> EntryUpdate {
+    let mailbox =
+        |address: queue::Address| record::Mailbox { localpart: address.localpart, domain: address.domain };
     let state = match view.state() {
         State::Hold => EntryState::Hold,
         State::Update => EntryState::Update,
         _ => EntryState::Timed,
     };
-    let metadata: Vec<Pair> = view.metadata().map(|(key, value)| Pair::new(key, value.as_bytes())).collect();
+    let metadata = match changes.metadata.is_empty() {
+        true => Vec::new(),
+        false => view.metadata().map(|(key, value)| Pair::new(key, value.as_bytes())).collect(),
+    };
     EntryUpdate {
         queue_id: view.queue_id(),
-        sender: Some(mailbox(view.sender())),
-        recipient: Some(mailbox(view.recipient())),
-        transport_id: Some(view.transport_id().to_owned()),
-        job_id: Some(view.job_id().to_owned()),
-        priority: Some(u32::from(view.priority())),
-        cleared: if metadata.is_empty() { vec![EntryUpdate::METADATA] } else { Vec::new() },
+        sender: (changes.sender != AddressChange::default()).then(|| mailbox(view.sender())),
+        recipient: (changes.recipient != AddressChange::default()).then(|| mailbox(view.recipient())),
+        transport_id: changes.transport_id.clone(),
+        job_id: changes.job_id.clone(),
+        priority: changes.priority.map(u32::from),
         metadata,
         state: Some(state as i32),
-        retry: Some(view.retry_count()),
+        retry: changes.retry_count,
         next_attempt_s: Some(clock::to_s(view.retry_at())),
         ..EntryUpdate::default()
     }
@@ -187,12 +213,28 @@ pub(super) async fn unload(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::QueueUnloadRequest = parse(body)?;
     let condition = convert::condition(request.conditions.as_ref())?;
     let report = daemon.engine.queue.lock().unload(clock::now(), condition, request.partial, request.freeze);
+    daemon.engine.prune_plans();
     let mut paths = Vec::with_capacity(report.unloaded.len());
+    let mut failures = Vec::new();
     for unloaded in report.unloaded {
-        match daemon.spool.unload(unloaded.message.id).await {
+        let id = unloaded.message.id;
+        match daemon.spool.unload(id).await {
             Ok(path) => paths.push(path.display().to_string()),
-            Err(failure) => return Err(format!("{}: {failure}", unloaded.message.id)),
+            Err(failure) => {
+                failures.push(format!("{id}: {failure}"));
+                // It cannot be handed over, so it stays ours.
+                let back =
+                    daemon.engine.queue.lock().insert(clock::now(), unloaded.message, unloaded.entries);
+                if let Err(refused) = back {
+                    error!(id, "back in the queue only after a restart: {refused}");
+                }
+            }
         }
+    }
+    daemon.engine.wake();
+    if !failures.is_empty() {
+        let done = paths.len();
+        return Err(format!("{done} messages unloaded, {} kept: {}", failures.len(), failures.join("; ")));
     }
     info!("", "queue unload: {} messages", paths.len());
     Ok(payload(&wire::QueueUnloadResponse {

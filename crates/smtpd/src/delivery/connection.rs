@@ -165,7 +165,7 @@ impl Connection {
                 }
                 Event::Finished(outcome) => {
                     // What is still to be written is a QUIT that nobody needs to see.
-                    let _ = self.write().await;
+                    let _ = timeout(self.transport.timeout(State::Quit), self.write()).await;
                     return Err(self.failed(outcome.into()));
                 }
                 Event::Close | Event::SendContent => {
@@ -261,10 +261,15 @@ impl Connection {
                 Segment::Inserted(bytes) => self.client.content(bytes),
                 Segment::Original(range) => {
                     if let Some(slice) = content.as_slice() {
-                        // The queue of a slice is bounded by the journal's largest message.
                         let range = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
                         let part = range.and_then(|(start, end)| slice.get(start..end));
-                        self.client.content(part.ok_or_else(|| unreadable("edit list exceeds the content"))?);
+                        let part = part.ok_or_else(|| unreadable("edit list exceeds the content"))?;
+                        for block in part.chunks(CONTENT_BYTES as usize) {
+                            if self.client.output().len() as u64 >= CONTENT_BYTES {
+                                self.write_block().await?;
+                            }
+                            self.client.content(block);
+                        }
                         continue;
                     }
                     let mut at = range.start;

@@ -1,13 +1,13 @@
 //! The hooks of the queue: pre-delivery before each attempt, post-delivery after it.
 
-use crate::delivery::result::{Attempt, ConnectionInfo, Ending};
+use crate::delivery::result::{Attempt, AttemptError, ConnectionInfo, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::connection::address_array;
 use crate::hooks::script::{End, Script};
 use crate::queueing::engine::Engine;
 use crate::queueing::job::Job;
-use crate::queueing::settle::Verdict;
+use crate::queueing::settle::{DefaultAction, Verdict};
 use crate::transport::Transport;
 use crate::{clock, error, warning};
 use config::app::{Protocol, TlsMode};
@@ -187,29 +187,17 @@ fn post_arguments(job: &Job, verdict: &Verdict<'_>) -> Array {
     arguments.insert_str("grouping", job.grouping.as_str());
     if let Some(attempt) = verdict.attempt {
         arguments.insert_str("attempt", attempt_array(attempt));
-        if verdict.action.is_some() {
-            let (a, b, c) = attempt.ending.status();
-            let mut dsn = Array::new();
-            dsn.insert_str(
-                "action",
-                if verdict.action.is_some_and(|action| action.name() == "QUEUE") {
-                    "delayed"
-                } else {
-                    "failed"
-                },
-            );
-            dsn.insert_str(
-                "status",
-                [a, b, c].into_iter().map(|n| Value::from(f64::from(n))).collect::<Array>(),
-            );
-            let (kind, code) = match &attempt.ending {
-                Ending::Reply(_, reply) => ("smtp", reply.to_string()),
-                Ending::Error(error) => ("x-error", error.message.clone()),
-            };
-            dsn.insert_str("diagnostictype", kind);
-            dsn.insert_str("diagnosticcode", code);
-            arguments.insert_str("dsn", dsn);
-        }
+    }
+    if let Some(action) = verdict.action {
+        let status = verdict.status();
+        let mut dsn = Array::new();
+        dsn.insert_str("action", if action == DefaultAction::Queue { "delayed" } else { "failed" });
+        let numbers = [status.0, status.1, status.2].into_iter().map(|n| Value::from(f64::from(n)));
+        dsn.insert_str("status", numbers.collect::<Array>());
+        let (kind, code) = verdict.diagnostic();
+        dsn.insert_str("diagnostictype", kind);
+        dsn.insert_str("diagnosticcode", code);
+        arguments.insert_str("dsn", dsn);
     }
     arguments
 }
@@ -278,18 +266,28 @@ fn connection_array(info: &ConnectionInfo) -> Array {
     array
 }
 
-/// The transport of an attempt with the overrides of `Try`, or none where nothing of it changes.
+/// The transport of an attempt with the overrides of `Try`; an unknown source is an error of the configuration.
 pub fn override_transport(
     options: &TryOptions,
     base: &Transport,
     generation: &Generation,
-) -> Option<Arc<Transport>> {
+) -> Result<Arc<Transport>, AttemptError> {
     let mut transport = base.clone();
     if let Some(port) = options.port {
         transport.port = port;
     }
     if let Some(ids) = &options.source_ids {
-        transport.sources = ids.iter().filter_map(|id| generation.sources.get(id)).cloned().collect();
+        let mut sources = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(source) = generation.sources.get(id) else {
+                return Err(AttemptError::new(
+                    ErrorKind::Config,
+                    format!("Try(): unknown source address '{id}'"),
+                ));
+            };
+            sources.push(source.clone());
+        }
+        transport.set_sources(sources);
     }
     if let Some(random) = options.source_random {
         transport.sources_random = random;
@@ -315,7 +313,7 @@ pub fn override_transport(
     for (state, seconds) in &options.timeouts_s {
         transport.set_timeout(state, seconds_to_duration(*seconds));
     }
-    Some(Arc::new(transport))
+    Ok(Arc::new(transport))
 }
 
 /// The retry schedule with the overrides of `Try`, or none where nothing of it changes.

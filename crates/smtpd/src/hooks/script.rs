@@ -75,12 +75,16 @@ pub struct Compiler {
 
 impl Compiler {
     /// For the files and limits of a running configuration.
-    pub fn new(app: &App, rootpath: Option<PathBuf>, shared: Arc<Shared>) -> Result<Compiler, String> {
+    pub fn new(
+        app: &App,
+        rootpath: Option<PathBuf>,
+        shared: Arc<Shared>,
+        pool: Arc<Semaphore>,
+    ) -> Result<Compiler, String> {
         let library = hsl_std::shared_registry();
         let registries =
             Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
         let limits = app.scripting.limits;
-        let threads = std::thread::available_parallelism().map_or(2, usize::from) * 2;
         Ok(Compiler {
             registries,
             loader: Arc::new(script_files(app, rootpath)?),
@@ -90,7 +94,7 @@ impl Compiler {
                 memory_bytes: usize::try_from(limits.memory.0).unwrap_or(usize::MAX),
                 depth: limits.depth as usize,
             },
-            pool: Arc::new(Semaphore::new(threads)),
+            pool,
             mail_class: hsl_std::mailmessage::eod_class(),
         })
     }

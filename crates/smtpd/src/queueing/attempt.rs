@@ -4,14 +4,16 @@ use crate::delivery::connection::{Connection, Route};
 use crate::delivery::result::{Attempt, AttemptError, Class, ConnectionInfo, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
-use crate::hooks::delivery::TryOptions;
+use crate::hooks::delivery::{QueueOptions, TryOptions};
 use crate::queueing::engine::{Engine, Gauge, Picked};
 use crate::queueing::job::Job;
+use crate::queueing::settle::DEFECT_DELAY_S;
 use crate::queueing::store::Stored;
-use crate::transport::Transport;
+use crate::transport::{Source, Transport};
 use crate::{error, info};
-use queue::{AttemptClass, Outcome, Requeue};
+use queue::{AttemptClass, Ticket};
 use smtp::client::Envelope;
+use spool::SpoolError;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,26 +33,24 @@ impl Engine {
             // A reload took the transport away; pre-delivery reports it.
             return self.relinquish(ticket);
         };
-        let stored = match self.open(&job) {
-            Ok(stored) => stored,
-            Err(failure) => {
-                error!(job, "held, its content cannot be read: {failure}");
-                let requeue = Requeue { hold: true, reason: Some(failure.to_string()), ..Requeue::default() };
-                self.settle(ticket, Outcome::Requeue(requeue));
-                return;
-            }
-        };
+        let source = transport.sources.iter().find(|source| source.ip == pick.local_ip);
+        if source.is_none() && !transport.sources.is_empty() {
+            // A reload took the chosen source away; the limits of another one have to be asked for.
+            return self.relinquish(ticket);
+        }
         let started = Instant::now();
         let gauge = Gauge::new(&self.connections);
-        let local_index = pick.local_index;
-        let (ending, connection, may_fail_over) =
-            self.converse(&job, &generation, &transport, options.as_deref(), local_index, &stored).await;
+        let talk = self.converse(&job, &generation, &transport, options.as_deref(), source).await;
         drop(gauge);
-        let class = ending.class();
-        let ticket = if may_fail_over && class == Class::Temporary {
+        let (ending, connection, may_fail_over) = match talk {
+            Ok(talk) => talk,
+            Err(failure) => return self.unreadable(ticket, &job, &generation, failure).await,
+        };
+        let attempt = Attempt { ending, connection, duration_s: started.elapsed().as_secs_f64() };
+        let ticket = if may_fail_over && attempt.ending.class() == Class::Temporary {
             match self.fail_over(ticket, &job, &generation) {
                 None => {
-                    info!(job, "{} for {}, trying the next address", ending.text(), job.recipient);
+                    info!(job, "{} for {}, trying the next address", attempt.ending.text(), job.recipient);
                     return;
                 }
                 Some(ticket) => ticket,
@@ -58,13 +58,34 @@ impl Engine {
         } else {
             ticket
         };
-        let attempt = Attempt { ending, connection, duration_s: started.elapsed().as_secs_f64() };
         self.finish_attempt(ticket, job, generation, options, attempt).await;
+    }
+
+    /// The message cannot be read back. Damage parks it for an operator; a passing failure of the system only
+    /// puts it off.
+    async fn unreadable(
+        self: Arc<Self>,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Arc<Generation>,
+        failure: SpoolError,
+    ) {
+        let is_damage = matches!(failure, SpoolError::Corrupt { .. } | SpoolError::NotFound(_));
+        let what = if is_damage { "held" } else { "put off" };
+        error!(job, "{what}, its content cannot be read: {failure}");
+        let options = QueueOptions {
+            hold: is_damage,
+            delay_s: Some(DEFECT_DELAY_S),
+            increment_retry: false,
+            reason: Some(failure.to_string()),
+            ..QueueOptions::default()
+        };
+        self.requeue(ticket, job, generation, options, None).await;
     }
 
     async fn finish_attempt(
         self: Arc<Self>,
-        ticket: queue::Ticket,
+        ticket: Ticket,
         job: Job,
         generation: Arc<Generation>,
         options: Option<Arc<TryOptions>>,
@@ -106,26 +127,20 @@ impl Engine {
         }
     }
 
-    /// Connects and carries the transaction.
+    /// Connects and carries the transaction. The content is opened once the peer is ready for it, so that slow
+    /// peers hold no memory. The flag tells whether the next candidate may be tried.
     async fn converse(
         &self,
         job: &Job,
         generation: &Generation,
         transport: &Arc<Transport>,
         options: Option<&TryOptions>,
-        local_index: usize,
-        stored: &Stored,
-    ) -> (Ending, Option<ConnectionInfo>, bool) {
+        source: Option<&Source>,
+    ) -> Result<(Ending, Option<ConnectionInfo>, bool), SpoolError> {
         let Some(remote_ip) = job.remote_ip else {
             let error = AttemptError::new(ErrorKind::Config, "no next hop was resolved");
-            return (Ending::Error(error), None, false);
+            return Ok((Ending::Error(error), None, false));
         };
-        // The place among the sources of the family that was offered to the queue.
-        let source = transport
-            .sources
-            .iter()
-            .filter(|source| source.ip.is_ipv6() == remote_ip.is_ipv6())
-            .nth(local_index);
         let helo = options
             .and_then(|options| options.helo.as_deref())
             .or_else(|| source.and_then(|source| source.helo.as_deref()))
@@ -140,13 +155,20 @@ impl Engine {
         let id = self.ids.next().to_string();
         let mut connection = match Connection::open(&route, transport, &self.tls, id).await {
             Ok(connection) => connection,
-            Err(failed) => return (failed.ending, failed.info, failed.may_fail_over),
+            Err(failed) => return Ok((failed.ending, failed.info, failed.may_fail_over)),
         };
-        let envelope = envelope(job, options, stored);
+        let stored = match self.open(job) {
+            Ok(stored) => stored,
+            Err(failure) => {
+                connection.quit().await;
+                return Err(failure);
+            }
+        };
+        let envelope = envelope(job, options, &stored);
         let ending = connection.send(envelope, &*stored.content, &stored.edits).await;
         let info = connection.info.clone();
         connection.quit().await;
-        (ending, Some(info), false)
+        Ok((ending, Some(info), false))
     }
 }
 

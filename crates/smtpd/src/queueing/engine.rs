@@ -10,16 +10,23 @@ use crate::{error, info};
 use net::Candidate;
 use net::tls::TlsClient;
 use parking_lot::Mutex;
-use queue::{EntryKey, Outcome, Pick, Queue, Requeue, Ticket, Time, Work};
+use queue::{AgedRun, EntryKey, Outcome, Pick, Queue, Requeue, Ticket, Time, Work};
 use spool::Spool;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 
 /// Work taken from the queue at once; between two helpings other tasks run.
 const WORK_AT_ONCE: usize = 256;
+
+/// How often ACTIVE entries are looked at for their age.
+const AGE_CHECK: Duration = Duration::from_secs(60);
+
+/// Entries looked at while the queue is locked.
+const AGED_SLICE: usize = 20_000;
 
 /// After a defect the entry waits this long before it is tried again.
 const DEFECT_DELAY: Duration = Duration::from_secs(60);
@@ -52,7 +59,9 @@ pub struct Engine {
     pub(crate) plans: Mutex<HashMap<EntryKey, Plan>>,
     pub(super) ending: Mutex<super::settle::Ending>,
     notify: Notify,
+    abort: watch::Sender<bool>,
     journal_hold: Duration,
+    journal_message_max: u64,
     /// Outbound connections now.
     pub connections: AtomicU64,
     /// Entries whose post-delivery has not finished.
@@ -70,6 +79,7 @@ impl Engine {
         tls: TlsClient,
         ids: Ids,
         journal_hold: Duration,
+        journal_message_max: u64,
     ) -> Engine {
         Engine {
             queue: Mutex::new(queue),
@@ -80,7 +90,9 @@ impl Engine {
             plans: Mutex::new(HashMap::new()),
             ending: Mutex::default(),
             notify: Notify::new(),
+            abort: watch::Sender::new(false),
             journal_hold,
+            journal_message_max,
             connections: AtomicU64::new(0),
             releasing: AtomicU64::new(0),
             tasks: Mutex::new(None),
@@ -97,7 +109,12 @@ impl Engine {
         let (sender, mut ended) = mpsc::channel::<()>(1);
         *self.tasks.lock() = Some(sender);
         let mut work = Vec::with_capacity(WORK_AT_ONCE);
+        let mut aged_at = Instant::now();
         while !*shutdown.borrow() {
+            if aged_at.elapsed() >= AGE_CHECK {
+                aged_at = Instant::now();
+                self.expire_active().await;
+            }
             let wake = {
                 let mut queue = self.queue.lock();
                 let now = clock::now();
@@ -121,12 +138,34 @@ impl Engine {
         self.tasks.lock().take();
         if tokio::time::timeout(grace, ended.recv()).await.is_err() {
             info!("", "shutdown does not wait longer for running deliveries");
+            self.abort.send_replace(true);
+        }
+    }
+
+    /// Ends ACTIVE entries whose age has reached the limit of their transport while they waited behind limits
+    /// and suspensions.
+    async fn expire_active(self: &Arc<Self>) {
+        let generation = self.generations.current();
+        let age_max = |id: &str| generation.transports.get(id).and_then(|transport| transport.retry.age_max);
+        let mut run = AgedRun::default();
+        loop {
+            let mut aged = Vec::new();
+            let done = run.step(&mut self.queue.lock(), clock::now(), age_max, AGED_SLICE, &mut aged);
+            for ticket in aged {
+                self.spawn(ticket.key(), |engine| async move { engine.expired(ticket).await });
+            }
+            if done {
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
     fn dispatch(self: &Arc<Self>, work: Work) {
         match work {
             Work::Predelivery(ticket) => {
+                // A plan of an earlier attempt that never ran must not reach into this one.
+                self.plans.lock().remove(&ticket.key());
                 if let Some(ticket) = self.quick_predelivery(ticket) {
                     self.spawn(ticket.key(), |engine| async move { engine.predelivery(ticket).await });
                 }
@@ -141,7 +180,7 @@ impl Engine {
     }
 
     /// Runs the work on an entry as a task of its own. If it panics, the entry is taken back and waits.
-    pub(super) fn spawn<F, W>(self: &Arc<Self>, key: EntryKey, work: W)
+    pub(crate) fn spawn<F, W>(self: &Arc<Self>, key: EntryKey, work: W) -> JoinHandle<()>
     where
         W: FnOnce(Arc<Engine>) -> F,
         F: Future<Output = ()> + Send + 'static,
@@ -149,12 +188,17 @@ impl Engine {
         let running = self.tasks.lock().clone();
         let guard = Guard { engine: self.clone(), key, armed: true };
         let work = work(self.clone());
+        let mut abort = self.abort.subscribe();
         tokio::spawn(async move {
             let _running = running;
             let mut guard = guard;
-            work.await;
+            tokio::select! {
+                () = work => {}
+                // Past the grace of a shutdown; what was not recorded is done again after the start.
+                _ = abort.wait_for(|abort| *abort) => {}
+            }
             guard.armed = false;
-        });
+        })
     }
 
     /// The entry as it is now; none when it is gone.
@@ -169,6 +213,18 @@ impl Engine {
         let settled = self.queue.lock().settle(clock::now(), ticket, outcome);
         self.wake();
         settled.map_err(|failure| error!("", "queue: {failure}")).ok()
+    }
+
+    /// Messages up to this size may still be in memory, octets.
+    pub(super) fn journal_message_max(&self) -> u64 {
+        self.journal_message_max
+    }
+
+    /// Forgets plans of entries that are gone.
+    pub(crate) fn prune_plans(&self) {
+        let mut plans = self.plans.lock();
+        let queue = self.queue.lock();
+        plans.retain(|key, _| queue.entry(*key).is_some());
     }
 
     /// Entries that wait longer than this leave the journal at once.
@@ -203,7 +259,8 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.armed {
+        // A task that is dropped with the runtime leaves its entry to the next start.
+        if !self.armed || !std::thread::panicking() {
             return;
         }
         let ticket = self.engine.queue.lock().reclaim(self.key);
@@ -246,5 +303,5 @@ async fn sleep_until(wake: Option<Time>) {
     }
 }
 
-/// An attempt handed out by the queue.
+/// An attempt handed out by the queue, with the source address that its limits were asked for.
 pub(super) type Picked = Pick;

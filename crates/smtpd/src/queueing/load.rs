@@ -1,7 +1,7 @@
 //! From stored records to the queue: for messages just committed and for those found at start.
 
 use crate::clock;
-use queue::{NewEntry, NewMessage};
+use queue::{NewEntry, NewMessage, Time};
 use spool::Meta;
 use spool::record::{Entry, EntryState, Mailbox};
 use uuid::Uuid;
@@ -19,10 +19,11 @@ pub(crate) fn to_queue(id: Uuid, meta: &Meta, entries: &[Entry], bytes: u64) -> 
         stage_id: meta.stage_id.clone(),
         size: bytes,
     };
-    (message, entries.iter().map(to_entry).collect())
+    let entries = entries.iter().map(|entry| to_entry(entry, message.received)).collect();
+    (message, entries)
 }
 
-fn to_entry(entry: &Entry) -> NewEntry {
+fn to_entry(entry: &Entry, received: Time) -> NewEntry {
     let state = entry.state();
     NewEntry {
         queue_id: entry.queue_id,
@@ -47,7 +48,8 @@ fn to_entry(entry: &Entry) -> NewEntry {
         }),
         size: entry.size_bytes,
         retry_count: entry.retry,
-        retry_at: clock::from_s(entry.next_attempt_s),
+        // Fresh entries stand in line by their age, behind retries that became due earlier.
+        retry_at: if entry.next_attempt_s > 0.0 { clock::from_s(entry.next_attempt_s) } else { received },
         retry_reason: entry.retry_reason.clone(),
         hold: state == EntryState::Hold,
         update: state == EntryState::Update,

@@ -10,7 +10,7 @@ use crate::transport::Transport;
 use crate::{info, warning};
 use net::nexthop::{self, Choice};
 use net::{Candidate, Target};
-use queue::{Outcome, Resolved, Ticket};
+use queue::{Outcome, QueueError, Resolved, Settled, Ticket};
 use std::sync::Arc;
 
 impl Engine {
@@ -44,9 +44,13 @@ impl Engine {
         let Some(job) = self.job(ticket.key()) else { return };
         let generation = self.generations.current();
         let mut context = ContextValue::default();
-        let decision = match &generation.predelivery {
-            None => PreDecision::Try(None),
-            Some(script) => delivery::predelivery(script, &self, &generation, &job, &mut context).await,
+        let (job, decision) = match &generation.predelivery {
+            None => (job, PreDecision::Try(None)),
+            Some(script) => {
+                let decision = delivery::predelivery(script, &self, &generation, &job, &mut context).await;
+                // The script may have changed the metadata.
+                (self.job(ticket.key()).unwrap_or(job), decision)
+            }
         };
         match decision {
             PreDecision::Try(options) => {
@@ -75,11 +79,17 @@ impl Engine {
             Some(transport) => {
                 let overridden = options
                     .as_ref()
-                    .and_then(|options| delivery::override_transport(options, transport, generation));
-                let transport = overridden.as_ref().unwrap_or(transport).clone();
-                candidates(generation, &transport, &job, options.as_deref())
-                    .await
-                    .map(|candidates| (transport, overridden, candidates))
+                    .map(|options| delivery::override_transport(options, transport, generation))
+                    .transpose();
+                match overridden {
+                    Err(error) => Err(error),
+                    Ok(overridden) => {
+                        let transport = overridden.as_ref().unwrap_or(transport).clone();
+                        candidates(generation, &transport, &job, options.as_deref())
+                            .await
+                            .map(|candidates| (transport, overridden, candidates))
+                    }
+                }
             }
         };
         let (transport, overridden, candidates) = match found {
@@ -104,10 +114,7 @@ impl Engine {
             self.plans.lock().insert(job.key, plan);
         }
         let moved = self.queue.lock().resolved(self.now(), ticket, &resolved);
-        if let Err(failure) = moved {
-            warning!(job, "queue: {failure}");
-        }
-        self.wake();
+        self.note_move(&job, moved).await;
     }
 
     /// Puts an entry whose connection failed back with its next candidate; gives the ticket back when there is
@@ -134,6 +141,16 @@ impl Engine {
         }
         self.wake();
         None
+    }
+
+    /// After a move within the queue: a frozen entry is to stay so over a restart.
+    pub(super) async fn note_move(&self, job: &Job, moved: Result<Settled, QueueError>) {
+        self.wake();
+        match moved {
+            Ok(Settled::Frozen) => self.persist_frozen(job).await,
+            Ok(_) => {}
+            Err(failure) => warning!(job, "queue: {failure}"),
+        }
     }
 
     /// Gives an entry back unchanged (a pick that could not begin).

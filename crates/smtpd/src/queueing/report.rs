@@ -4,7 +4,7 @@ use crate::clock;
 use crate::delivery::result::{Attempt, Ending};
 use crate::generation::Generation;
 use crate::hooks::delivery::BounceOptions;
-use crate::queueing::commit::{QueuedRecipient, build_record};
+use crate::queueing::commit::{CommitError, QueuedRecipient, build_record};
 use crate::queueing::engine::Engine;
 use crate::queueing::job::Job;
 use config::app::DsnOriginal;
@@ -17,8 +17,25 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Text and status where neither a reply nor an error explains the end.
-const DEFAULT_TEXT: &str = "Message could not be delivered in the allotted time frame";
+pub(super) const DEFAULT_TEXT: &str = "Message could not be delivered in the allotted time frame";
 const DEFAULT_STATUS: (u16, u16, u16) = (5, 4, 7);
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReportError {
+    /// It cannot be written as asked for.
+    #[error("{0}")]
+    Compose(String),
+    /// It cannot be stored.
+    #[error(transparent)]
+    Store(#[from] CommitError),
+}
+
+impl From<SpoolError> for ReportError {
+    fn from(error: SpoolError) -> ReportError {
+        ReportError::Store(error.into())
+    }
+}
 
 impl Engine {
     /// Makes a report durable; gives its id, or none where the rules want no report (null sender, NOTIFY, no
@@ -31,7 +48,7 @@ impl Engine {
         attempt: Option<&Attempt>,
         bounce: &BounceOptions,
         retry_until: Option<Duration>,
-    ) -> Result<Option<Uuid>, String> {
+    ) -> Result<Option<Uuid>, ReportError> {
         let settings =
             generation.transports.get(&job.transport_id).and_then(|transport| transport.dsn.as_ref());
         let transport =
@@ -40,7 +57,8 @@ impl Engine {
         let never = job.notify_has("NEVER", false);
         let wanted = match action {
             Action::Failed => job.notify_has("FAILURE", true),
-            Action::Delayed => job.notify_has("DELAY", true),
+            // Whether it is due was decided by the caller: the schedule, or a script.
+            Action::Delayed => true,
             Action::Relayed | Action::Delivered => job.notify_has("SUCCESS", false),
         };
         let target = match &bounce.recipient {
@@ -50,9 +68,11 @@ impl Engine {
             None => job.sender.clone(),
         };
         let id = dsn::report_id(job.id, job.queue_id, action, job.retry);
-        let text = self.compose(job, generation, action, attempt, bounce, retry_until, &target, id)?;
+        let text = self
+            .compose(job, generation, action, attempt, bounce, retry_until, &target, id)
+            .map_err(ReportError::Compose)?;
         let mut staging = self.spool.stage(id);
-        staging.write(&text).map_err(|error| error.to_string())?;
+        staging.write(&text)?;
         let message = MailMessage::new(staging.content());
         let mut recipient = QueuedRecipient::new(Address::default(), target, transport, &message);
         recipient.job_id = bounce.job_id.clone().unwrap_or_default();
@@ -69,8 +89,8 @@ impl Engine {
         match self.store(staging, record).await {
             Ok(()) => Ok(Some(id)),
             // A crash between report and DONE: the deterministic id shows that the report is there already.
-            Err(crate::queueing::commit::CommitError::Spool(SpoolError::Duplicate(_))) => Ok(Some(id)),
-            Err(error) => Err(error.to_string()),
+            Err(CommitError::Spool(SpoolError::Duplicate(_))) => Ok(Some(id)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,17 +2,22 @@
 //! the result durable before it is acted on.
 
 use crate::clock;
-use crate::delivery::result::{Attempt, AttemptError, Class, Ending as AttemptEnding, ErrorKind};
+use crate::delivery::result::{
+    Attempt, AttemptError, Class, ConnectionInfo, Ending as AttemptEnding, ErrorKind,
+};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::delivery::{self, BounceOptions, PostDecision, QueueOptions, TryOptions};
 use crate::queueing::engine::{Engine, Gauge};
 use crate::queueing::job::Job;
+use crate::queueing::report::ReportError;
 use crate::transport::Transport;
 use crate::{error, info};
+use config::app::Protocol;
 use mail::dsn::Action;
 use queue::{Outcome, Requeue, RetryPlan, RetrySchedule, Settled, Ticket};
 use smtp::client::State;
+use smtp::reply::Enhanced;
 use spool::record::{self, Done, EntryUpdate};
 use spool::{Durability, Frame, SpoolError};
 use std::collections::HashMap;
@@ -21,7 +26,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Wait after a script error or a defect of ours.
-const DEFECT_DELAY_S: f64 = 300.0;
+pub(super) const DEFECT_DELAY_S: f64 = 300.0;
 
 /// What happens to an entry unless a script says otherwise (`$arguments["action"]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,29 @@ pub struct Verdict<'a> {
     pub attempt: Option<&'a Attempt>,
     /// Next step of the schedule.
     pub plan: RetryPlan,
+    /// What a script or an operator said about the end.
+    pub bounce: Option<&'a BounceOptions>,
+}
+
+impl Verdict<'_> {
+    /// Status of a report about it.
+    pub fn status(&self) -> (u16, u16, u16) {
+        let said = self.bounce.and_then(|bounce| bounce.status);
+        said.or_else(|| self.attempt.map(|attempt| attempt.ending.status())).unwrap_or((5, 4, 7))
+    }
+
+    /// Type and text of the diagnostic.
+    pub fn diagnostic(&self) -> (&'static str, String) {
+        match (
+            self.bounce.and_then(|bounce| bounce.diagnostic.clone()),
+            self.attempt.map(|attempt| &attempt.ending),
+        ) {
+            (Some(text), _) => ("x-error", text),
+            (None, Some(AttemptEnding::Reply(_, reply))) => ("smtp", reply.to_string()),
+            (None, Some(AttemptEnding::Error(error))) => ("x-error", error.message.clone()),
+            (None, None) => ("x-error", super::report::DEFAULT_TEXT.to_owned()),
+        }
+    }
 }
 
 impl Engine {
@@ -89,10 +117,37 @@ impl Engine {
         let generation = self.generations.current();
         let _releasing = Gauge::new(&self.releasing);
         info!(job, "was delivered before the restart");
-        let reply = smtp::Reply::new(250, None, "delivered before the restart");
-        let attempt =
-            Attempt { ending: AttemptEnding::Reply(State::Eod, reply), connection: None, duration_s: 0.0 };
+        let attempt = self.stored_result(&job).await;
         self.release_delivered(ticket, &job, &generation, &attempt, ContextValue::default()).await;
+    }
+
+    /// The result of an attempt as it was recorded.
+    async fn stored_result(&self, job: &Job) -> Attempt {
+        let (spool, id, queue_id) = (self.spool.clone(), job.id, job.queue_id);
+        let read = tokio::task::spawn_blocking(move || spool.read(id)).await;
+        let entries = read.ok().and_then(Result::ok).map(|recovered| recovered.entries).unwrap_or_default();
+        let stored =
+            entries.into_iter().find(|entry| entry.queue_id == queue_id).and_then(|entry| entry.delivered);
+        let stored = stored.unwrap_or_default();
+        let reply = smtp::Reply {
+            code: u16::try_from(stored.code).ok().filter(|code| *code >= 200).unwrap_or(250),
+            enhanced: match stored.enhanced[..] {
+                [a, b, c] => Some(Enhanced(a as u16, b as u16, c as u16)),
+                _ => None,
+            },
+            lines: stored.reason,
+        };
+        let connection = ConnectionInfo {
+            remote_ip: stored.remote_ip.parse().ok(),
+            remote_mx: stored.remote_mx,
+            announced_dsn: stored.remote_dsn,
+            ..ConnectionInfo::default()
+        };
+        Attempt {
+            ending: AttemptEnding::Reply(State::Eod, reply),
+            connection: Some(connection),
+            duration_s: 0.0,
+        }
     }
 
     async fn release_delivered(
@@ -104,12 +159,15 @@ impl Engine {
         context: ContextValue,
     ) {
         if let Some(script) = &generation.postdelivery {
-            let verdict = Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN };
+            let verdict =
+                Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN, bounce: None };
             // After success no function can change what happens; errors are logged and counted.
             delivery::postdelivery(script, self, generation, job, &verdict, context).await;
         }
         let mut report = None;
-        if let Some(action) = self.success_action(job, attempt) {
+        if let Some(action) =
+            self.success_action(job, attempt).map(|action| lmtp_action(action, job, generation))
+        {
             let bounce = BounceOptions::default();
             report = self.report(job, generation, action, Some(attempt), &bounce, None).await.unwrap_or_else(
                 |failure| {
@@ -150,7 +208,13 @@ impl Engine {
         } else {
             DefaultAction::Queue
         };
-        let verdict = Verdict { action: Some(action), expired: plan.expired, attempt: Some(&attempt), plan };
+        let verdict = Verdict {
+            action: Some(action),
+            expired: plan.expired,
+            attempt: Some(&attempt),
+            plan,
+            bounce: None,
+        };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
             Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
@@ -158,7 +222,7 @@ impl Engine {
         match decision {
             PostDecision::Default => match action {
                 DefaultAction::Queue => {
-                    let retry = QueueOptions { dsn_delayed: verdict.plan.notify, ..QueueOptions::default() };
+                    let retry = QueueOptions::default();
                     self.requeue(ticket, job, generation, retry, Some(&verdict)).await;
                 }
                 DefaultAction::Bounce => {
@@ -204,6 +268,7 @@ impl Engine {
         let delay = options.delay_s.map_or(plan.delay, |seconds| {
             Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(queue::DELAY_MAX)
         });
+        let delay = delay.min(queue::DELAY_MAX);
         let retry = match (options.reset_retry, options.increment_retry) {
             (true, _) => 0,
             (false, true) => job.retry.saturating_add(1),
@@ -211,14 +276,15 @@ impl Engine {
         };
         let mut notified = job.notified;
         let mut step = None;
-        if options.dsn_delayed && delay_notice_allowed(job, generation) && notified & step_bit(plan.step) == 0
-        {
+        let due = delay_notice_due(job, &options, &plan, verdict.is_some());
+        if due && notified & step_bit(plan.step) == 0 {
             let attempt = verdict.and_then(|verdict| verdict.attempt);
             match self.report(job, generation, Action::Delayed, attempt, &options.bounce, Some(delay)).await {
-                Ok(_) => {
+                Ok(Some(_)) => {
                     notified |= step_bit(plan.step);
-                    step = Some(plan.step);
+                    step = Some(plan.step.min(STEPS_NOTED_MAX));
                 }
+                Ok(None) => {}
                 Err(failure) => error!(job, "no delay report: {failure}"),
             }
         }
@@ -236,14 +302,16 @@ impl Engine {
             notified: (notified != job.notified).then_some(notified as u32),
             transport_id: options.transport.clone(),
             job_id: options.job_id.clone(),
+            tenant_id: options.tenant_id.clone(),
+            priority: options.priority.map(u32::from),
+            metadata: pairs(options.metadata.as_deref()),
+            quotas: options.quotas.clone().unwrap_or_default(),
+            cleared: cleared(&options),
             ..EntryUpdate::default()
         };
         // A lost retry count repeats an attempt; a lost hold or transport would change what happens.
-        let durability = if options.hold || options.transport.is_some() || options.job_id.is_some() {
-            Durability::Synced
-        } else {
-            Durability::Written
-        };
+        let durability =
+            if options.hold || options.changes_entry() { Durability::Synced } else { Durability::Written };
         self.append(job, update, durability).await;
         if options.hold || delay > self.journal_hold() {
             // Nobody waits for it: until it is a file it is in the journal, which is as durable.
@@ -257,12 +325,40 @@ impl Engine {
             reason,
             transport_id: options.transport,
             job_id: options.job_id,
+            tenant_id: options.tenant_id,
+            priority: options.priority,
+            metadata: options.metadata.map(|pairs| {
+                pairs
+                    .into_iter()
+                    .map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()))
+                    .collect()
+            }),
+            quotas: options.quotas,
             notified_step: step,
-            ..Requeue::default()
         };
-        if let Some(Settled::Deferred(_)) = self.settle(ticket, Outcome::Requeue(requeue)) {
-            info!(job, "queued again, retry {retry} in {:.0}s", delay.as_secs_f64());
+        match self.settle(ticket, Outcome::Requeue(requeue)) {
+            Some(Settled::Deferred(_)) => {
+                info!(job, "queued again, retry {retry} in {:.0}s", delay.as_secs_f64());
+            }
+            Some(Settled::Frozen) => self.persist_frozen(job).await,
+            _ => {}
         }
+    }
+
+    /// A frozen entry is in UPDATE after a restart, too.
+    pub(super) async fn persist_frozen(&self, job: &Job) {
+        let state = Some(record::EntryState::Update as i32);
+        let update = EntryUpdate { queue_id: job.queue_id, state, ..EntryUpdate::default() };
+        self.append(job, update, Durability::Synced).await;
+    }
+
+    /// An ACTIVE entry has reached the age limit of its transport.
+    pub(super) async fn expired(self: Arc<Self>, ticket: Ticket) {
+        let Some(job) = self.job(ticket.key()) else { return };
+        let generation = self.generations.current();
+        let attempt =
+            Attempt { ending: AttemptEnding::Error(expired_in_queue()), connection: None, duration_s: 0.0 };
+        self.after_failure(ticket, &job, &generation, attempt, None, ContextValue::default()).await;
     }
 
     /// `Bounce()` of a pre-delivery hook: post-delivery runs with that action, then the report is made.
@@ -308,7 +404,8 @@ impl Engine {
         if let Err(failure) = self.queue.lock().begin_postdelivery(self.now(), &ticket) {
             error!(job, "queue: {failure}");
         }
-        let verdict = Verdict { action: Some(action), expired: false, attempt, plan: NO_PLAN };
+        let verdict =
+            Verdict { action: Some(action), expired: false, attempt, plan: NO_PLAN, bounce: Some(&bounce) };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
             Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
@@ -347,7 +444,13 @@ impl Engine {
         bounce: &BounceOptions,
     ) {
         // The order is the promise of Q5: the report is durable before the entry is gone.
-        match self.report(job, generation, Action::Failed, attempt, bounce, None).await {
+        let mut made = self.report(job, generation, Action::Failed, attempt, bounce, None).await;
+        if let Err(ReportError::Compose(text)) = &made {
+            error!(job, "report cannot be made as the script wants it, made plain: {text}");
+            let plain = BounceOptions::default();
+            made = self.report(job, generation, Action::Failed, attempt, &plain, None).await;
+        }
+        match made {
             Ok(Some(id)) => {
                 info!(job, "bounced to {}, report {id}", job.sender);
                 self.forget(ticket, job, record::Outcome::Bounced, Some(id), Durability::Synced).await;
@@ -392,7 +495,9 @@ impl Engine {
         let mut told = false;
         loop {
             // Entries of a message end in any order and at once; whoever is last takes the file along.
-            let last = self.ending.lock().begin(job.id, self.queue.lock().entries_of(job.id).len());
+            let (last, alone) = self.ending.lock().begin(job.id, self.queue.lock().entry_count(job.id));
+            // Ends that others reported must be on disk before their file goes.
+            let durability = if last && !alone { Durability::Synced } else { durability };
             match self.spool.finish(job.id, done.clone(), last, durability).await {
                 // Not found: another entry of the message ended at the same time and took the file along.
                 Ok(()) | Err(SpoolError::NotFound(_)) => break,
@@ -424,11 +529,12 @@ impl Engine {
 pub(crate) struct Ending(HashMap<Uuid, usize>);
 
 impl Ending {
-    /// One more entry of a message with `alive` entries ends; true when none of them goes on.
-    fn begin(&mut self, id: Uuid, alive: usize) -> bool {
+    /// One more entry of a message with `alive` entries ends; whether none of them goes on, and whether no other
+    /// ends at the same time.
+    fn begin(&mut self, id: Uuid, alive: usize) -> (bool, bool) {
         let ending = self.0.entry(id).or_insert(0);
         *ending += 1;
-        *ending >= alive
+        (*ending >= alive, *ending == 1)
     }
 
     fn end(&mut self, id: Uuid) {
@@ -441,8 +547,18 @@ impl Ending {
     }
 }
 
+/// LMTP delivers into mailboxes, so its success is "delivered" and not "relayed".
+fn lmtp_action(action: Action, job: &Job, generation: &Generation) -> Action {
+    let transport = generation.transports.get(&job.transport_id);
+    let is_lmtp = transport.is_some_and(|transport| transport.protocol == Protocol::Lmtp);
+    if is_lmtp { Action::Delivered } else { action }
+}
+
+/// Steps of the schedule beyond this one share its mark.
+const STEPS_NOTED_MAX: usize = 31;
+
 fn step_bit(step: usize) -> u64 {
-    1u64 << step.min(31)
+    1u64 << step.min(STEPS_NOTED_MAX)
 }
 
 fn why_no_report(job: &Job) -> &'static str {
@@ -462,11 +578,30 @@ fn may_bounce(job: &Job, transport: Option<&Transport>) -> bool {
         && job.notify_has("FAILURE", true)
 }
 
-fn delay_notice_allowed(job: &Job, generation: &Generation) -> bool {
-    let transport = generation.transports.get(&job.transport_id);
-    transport.is_some_and(|transport| transport.dsn.is_some())
-        && !job.sender.is_null()
-        && job.notify_has("DELAY", true)
+/// Whether a "delayed" report is to be made now: by the schedule after a failure, or because a script says so,
+/// which only NEVER overrules.
+fn delay_notice_due(job: &Job, options: &QueueOptions, plan: &RetryPlan, after_attempt: bool) -> bool {
+    match options.dsn_delayed {
+        Some(wanted) => wanted && !job.notify_has("NEVER", false),
+        None => after_attempt && plan.notify && job.notify_has("DELAY", true),
+    }
+}
+
+fn pairs(metadata: Option<&[(String, Vec<u8>)]>) -> Vec<record::Pair> {
+    let pair = |(key, value): &(String, Vec<u8>)| record::Pair::new(key.clone(), value.clone());
+    metadata.unwrap_or_default().iter().map(pair).collect()
+}
+
+/// Members of an entry that become empty.
+fn cleared(options: &QueueOptions) -> Vec<u32> {
+    let mut cleared = Vec::new();
+    if options.metadata.as_ref().is_some_and(Vec::is_empty) {
+        cleared.push(EntryUpdate::METADATA);
+    }
+    if options.quotas.as_ref().is_some_and(Vec::is_empty) {
+        cleared.push(EntryUpdate::QUOTAS);
+    }
+    cleared
 }
 
 fn delivered_record(attempt: &Attempt) -> record::Delivered {

@@ -24,7 +24,8 @@ impl Engine {
     /// Opens a message. What is not in memory any more is read from its file; that blocks this thread, so the
     /// runtime is told beforehand.
     pub(crate) fn open(&self, job: &Job) -> Result<Stored, SpoolError> {
-        let is_fresh = self.now().since(job.received) < Duration::from_secs(1);
+        let is_young = self.now().since(job.received) < Duration::from_secs(1);
+        let is_fresh = is_young && job.size < self.journal_message_max();
         if is_fresh {
             self.open_blocking(job)
         } else {

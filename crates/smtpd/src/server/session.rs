@@ -73,7 +73,7 @@ pub async fn serve(stream: TcpStream, client: SocketAddr, server_id: &str, daemo
         transaction,
         context: ContextValue::default(),
         staging: None,
-        not_stored: None,
+        refusal: None,
         goodbye: Goodbye::default(),
     });
     debug!(session.connection.id, "connect from {client} to server {server_id}");
@@ -98,8 +98,8 @@ struct Session {
     transaction: Transaction,
     context: ContextValue,
     staging: Option<Staging>,
-    /// Why the message on its way in could not be stored; the client is told at its end.
-    not_stored: Option<CommitError>,
+    /// Why the content could not be stored, told at its end.
+    refusal: Option<Reply>,
     goodbye: Goodbye,
 }
 
@@ -254,6 +254,15 @@ impl Session {
                 .await
             }
         };
+        let decision = match &decision.transport {
+            Some(id) if !self.generation.transports.contains_key(id) => {
+                let known = self.generation.transports.keys().map(String::as_str);
+                let near = config::validate::suggestion(id, known);
+                error!(self.connection.id, "script error in rcptto: unknown transport '{id}'{near}");
+                Decision::script_error()
+            }
+            _ => decision,
+        };
         let answer = decision.reply(Phase::RcptTo, "");
         if decision.verdict == Verdict::Accept {
             let address = decision.address.unwrap_or(address);
@@ -266,18 +275,19 @@ impl Session {
     /// Opens the store for a message, with our Received field on top.
     fn data(&mut self) {
         let mut staging = self.daemon.spool.stage(self.transaction.id);
-        let trace = self.received_field();
-        let stored =
-            trace.and_then(|field| staging.write(field.as_bytes()).map_err(|error| error.to_string()));
+        let stored = match self.received_field() {
+            Ok(field) => staging.write(field.as_bytes()).map_err(CommitError::from),
+            Err(text) => Err(CommitError::Content(text)),
+        };
+        self.refusal = None;
         match stored {
             Ok(()) => {
                 self.staging = Some(staging);
-                self.not_stored = None;
                 self.machine.data(None);
             }
-            Err(text) => {
-                error!(self.transaction.id, "cannot store a message: {text}");
-                self.machine.data(Some(reply(451, (4, 3, 0), "Temporary server error")));
+            Err(failure) => {
+                error!(self.transaction.id, "cannot store a message: {failure}");
+                self.machine.data(Some(failure.reply()));
             }
         }
     }
@@ -318,15 +328,15 @@ impl Session {
         if let Err(failure) = stored {
             error!(self.transaction.id, "cannot store a message: {failure}");
             self.staging = None;
-            self.not_stored = Some(failure.into());
+            self.refusal = Some(CommitError::from(failure).reply());
         }
     }
 
     async fn end_of_data(&mut self, summary: DataSummary) {
         let Some(staging) = self.staging.take() else {
-            let temporary = || reply(451, (4, 3, 0), "Temporary server error");
-            let answer = self.not_stored.take().map_or_else(temporary, |failure| failure.reply());
-            return self.machine.end_of_data(answer, false);
+            let refusal = self.refusal.take();
+            let refusal = refusal.unwrap_or_else(|| reply(451, (4, 3, 0), "Temporary server error"));
+            return self.machine.end_of_data(refusal, false);
         };
         let (answer, disconnect) = match self.decide_message(staging, summary).await {
             Ok((answer, disconnect)) => (answer, disconnect),
@@ -462,13 +472,16 @@ impl Session {
     }
 
     /// Closes the connection, gives the place back and runs the disconnect hook.
-    async fn finish(mut self: Box<Session>, place: Place) {
-        self.staging = None;
-        close(&self.stream, !self.goodbye.by_remote).await;
+    async fn finish(self: Box<Session>, place: Place) {
+        let Session { server, stream, connection, mut context, staging, goodbye, .. } = *self;
+        drop(staging);
+        close(&stream, !goodbye.by_remote).await;
+        // The hook holds neither socket nor place.
+        drop(stream);
         drop(place);
-        debug!(self.connection.id, "disconnect of {}", self.connection.remote_ip);
-        if let Some(script) = self.server.hooks.disconnect.clone() {
-            hooks::disconnect(&script, &self.connection, &self.goodbye, &mut self.context).await;
+        debug!(connection.id, "disconnect of {}", connection.remote_ip);
+        if let Some(script) = &server.hooks.disconnect {
+            hooks::disconnect(script, &connection, &goodbye, &mut context).await;
         }
     }
 }
