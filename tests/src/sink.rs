@@ -1,4 +1,5 @@
-//! A next hop on the `smtp::server` machine that keeps every message it took in memory.
+//! A next hop on the `smtp::server` machine that keeps every message it took in memory. It refuses recipients whose
+//! local part starts with `reject`.
 
 use smtp::Reply;
 use smtp::server::{Event, Server, Settings};
@@ -152,6 +153,9 @@ impl Sink {
                     self.most_busy.fetch_max(count, Ordering::SeqCst);
                     busy = Some(Busy(self.busy.clone()));
                     machine.mail(ok(), false);
+                }
+                Event::Rcpt { address, .. } if address.localpart.starts_with("reject") => {
+                    machine.rcpt(Reply::new(550, None, "No such user"), false);
                 }
                 Event::Rcpt { address, .. } => {
                     to = address.to_string();

@@ -271,6 +271,31 @@ fn working_entries_are_reported_and_left_alone() {
 }
 
 #[test]
+fn frozen_entries_leave_their_work_for_update_and_nowhere_else() {
+    let peer = Peer::start(&["EOD=stall,250"]);
+    let reports = Sink::start();
+    let app = APP.replace("%SINK", &peer.port.to_string()).replace("%REPORTS", &reports.port.to_string());
+    let app = app.replace("{id: out, ", "{id: out, session: {timeout: {EOD: 2}}, ");
+    let rig = Rig { server: Server::start(&app, &[]), sink: Sink::start(), reports };
+    rig.send("a@b.example", "c@d.example", "x");
+    rig.wait_for_state("SENDING", 1);
+    let output =
+        rig.server.ctl(&["queue", "update", "--all-states", "--freeze", "--updatemetadata", "kind=frozen"]);
+    assert_eq!(output, "0 messages affected\n1 messages freezing\n");
+    assert_eq!(rig.server.counter("queue.freeze.update.pending"), 1);
+    wait_until("its work ends", || rig.server.counter("queue.freeze.update.pending") == 0);
+    assert_eq!(rig.list("state", &["--all-states"]), ["UPDATE"], "Q17");
+    // It stays there although its retry is due, until an update sends it on.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!((rig.server.counter("queue.freeze.update.size"), peer.count()), (1, 0));
+    let entry = rig.entry("c").unwrap();
+    assert_eq!((&entry["retrycount"], &entry["metadata"]["kind"]), (&"1".into(), &"test".into()), "{entry}");
+    let output = rig.server.ctl(&["queue", "update", "--state", "UPDATE", "--active"]);
+    assert_eq!(output, "1 messages affected\n");
+    wait_until("it is delivered", || peer.count() == 1 && rig.server.queue().is_empty());
+}
+
+#[test]
 fn export_gives_the_original_and_the_modified_message() {
     let (rig, _) = suspended();
     rig.send("a@b.example", "c@d.example", "body");
