@@ -2,4 +2,5 @@
 
 pub mod halonconfig;
 pub mod halonctl;
+pub mod lint;
 pub mod table;
