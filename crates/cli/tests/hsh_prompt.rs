@@ -169,7 +169,7 @@ fn interrupts() {
     prompt.expect("HSH> ");
     // a busy script,
     prompt.enter("$n = 5; echo \"busy\"; forever { $n += 0; }");
-    std::thread::sleep(Duration::from_millis(500));
+    prompt.expect("\nbusy");
     prompt.keys("\x03");
     prompt.expect("Interrupted");
     prompt.expect("HSH> ");

@@ -1,7 +1,6 @@
 //! Line editing: what completes, what is shown behind the cursor, and when Enter hands the input over.
 
-use super::scan::{Declares, Scan};
-use super::scan::{Kind, scan};
+use super::scan::{Declares, Kind, Scan, scan};
 use super::session::Session;
 use rustyline::completion::{Completer, Pair};
 use rustyline::highlight::Highlighter;
@@ -14,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Keywords that complete.
-const KEYWORDS: [&str; 40] = [
+const KEYWORDS: [&str; 44] = [
     "and",
     "array",
     "as",
@@ -54,7 +53,11 @@ const KEYWORDS: [&str; 40] = [
     "switch",
     "throw",
     "true",
+    "try",
+    "unset",
     "while",
+    "with",
+    "yield",
 ];
 
 /// The session as the line editor sees it.

@@ -168,7 +168,8 @@ fn steps(vm: &mut Vm, runtime: &Runtime, interrupt: &Interrupt) -> Result<End, S
             Step::Ended { function, args } => return Ok(End::Verdict(super::verdict(&function, &args))),
             Step::Failed(error) => return Ok(End::Failed(error)),
             Step::OutOfFuel if interrupt.seen.load(Ordering::Relaxed) => return Ok(End::Stopped),
-            Step::OutOfFuel => {}
+            // What a long script has printed is to be seen while it runs.
+            Step::OutOfFuel => flush(vm)?,
             Step::Pending(future) => {
                 flush(vm)?;
                 // Failing the call unwinds the script, which releases its barriers.
