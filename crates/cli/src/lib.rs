@@ -2,4 +2,6 @@
 
 pub mod halonconfig;
 pub mod halonctl;
+pub mod hsh;
+pub mod lint;
 pub mod table;

@@ -1,0 +1,281 @@
+//! `hsh`: runs HSL scripts from the command line, or reads them from a prompt.
+
+pub mod line;
+pub mod repl;
+pub mod scan;
+pub mod session;
+pub mod show;
+
+use crate::lint::hook_compiler;
+use clap::Parser;
+use config::{Startup, load};
+use hsl::{Array, Compiler, Host, Limits, Place, Shared, Step, Value, Vm};
+use hsl_std::ScriptFiles;
+use hsl_std::hooks::Hook;
+use session::{Session, hook_values};
+use std::io::{BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Fuel of one turn; between turns nothing happens here, so it only has to be large.
+const FUEL: u32 = 1 << 24;
+
+/// The startup file that is read when none is named.
+const STARTUP: &str = "/etc/halon/smtpd.yaml";
+
+/// Run HSL scripts.
+#[derive(Parser, Debug)]
+#[command(
+    name = "hsh",
+    version,
+    disable_version_flag = true,
+    after_help = "\
+Without a file and on a terminal: a prompt. Tab completes, Ctrl-C cancels the input or the running script, Ctrl-D ends.
+
+Exit status: 0 the script ended; 1 it does not compile or an exception was not caught; 2 usage, files."
+)]
+pub struct Options {
+    /// Startup file; /dev/null for none. The default may be missing.
+    #[arg(short, long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Compile with the functions and variables of a hook; its variables are empty.
+    #[arg(long, value_name = "HOOK", value_parser = phase)]
+    phase: Option<Hook>,
+    /// Script root for file:// paths.
+    #[arg(short = 'R', long, value_name = "PATH")]
+    rootpath: Option<PathBuf>,
+    /// Running configuration with virtual files and entry point; - is standard input.
+    #[arg(short = 'A', long, value_name = "PATH")]
+    appconf: Option<PathBuf>,
+    /// Binary output: echo adds no line feed.
+    #[arg(short = 'B', long)]
+    binary: bool,
+    /// Only check the syntax.
+    #[arg(short, long)]
+    syntax: bool,
+    /// Print the compiled script instead of running it.
+    #[arg(long)]
+    dump_bytecode: bool,
+    /// Print the version.
+    #[arg(short, long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    /// Script; - is the entry point of the app file, else standard input.
+    file: Option<PathBuf>,
+    /// Arguments of the script, in $arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, conflicts_with = "phase")]
+    arguments: Vec<std::ffi::OsString>,
+}
+
+fn phase(name: &str) -> Result<Hook, String> {
+    Hook::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Hook::ALL.iter().map(|hook| hook.name()).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+/// Standard output as the host of a script.
+struct Terminal {
+    out: BufWriter<std::io::Stdout>,
+    binary: bool,
+    failed: bool,
+}
+
+impl Host for Terminal {
+    fn echo(&mut self, text: &[u8], _place: &Place) {
+        let mut result = self.out.write_all(text);
+        if !self.binary {
+            result = result.and_then(|()| self.out.write_all(b"\n"));
+        }
+        self.failed |= result.is_err();
+    }
+}
+
+/// The script and the files it can name.
+struct Input {
+    name: String,
+    source: Vec<u8>,
+    files: ScriptFiles,
+}
+
+fn read_all(path: &Path) -> Result<Vec<u8>, String> {
+    if path != Path::new("-") {
+        return std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    }
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(|e| format!("standard input: {e}"))?;
+    Ok(text)
+}
+
+/// Reads the app file if one is given: its virtual files and its entry point.
+fn read_app(path: &Path, files: &mut ScriptFiles) -> Result<Option<Vec<u8>>, String> {
+    let text = read_all(path)?;
+    let wrong = |what: &str| format!("{}: {what}", path.display());
+    let app = hsl_std::decode("yaml", &text, &Array::new())
+        .map_err(|e| format!("{}:{}: {}", path.display(), e.line, e.message))?;
+    let Value::Array(app) = app else { return Err(wrong("expected a mapping")) };
+    let scripting = app.get_str("scripting").and_then(Value::as_array);
+    let list = scripting.and_then(|s| s.get_str("files")).and_then(Value::as_array);
+    for file in list.iter().flat_map(|l| l.values()) {
+        let entry = file.as_array().ok_or_else(|| wrong("scripting.files: expected a list of mappings"))?;
+        let id = entry
+            .get_str("id")
+            .ok_or_else(|| wrong("scripting.files: an entry lacks 'id'"))?
+            .to_string_lossy();
+        let data = entry.get_str("data").map(Value::to_str).unwrap_or_default();
+        let data = match entry.get_str("binary") {
+            Some(binary) if binary.truthy() => hsl_std::base64_decode(data.as_bytes()),
+            _ => data.into_vec(),
+        };
+        files.insert(id, data);
+    }
+    Ok(app.get_str("__entrypoint").map(|v| v.to_str().into_vec()))
+}
+
+/// The startup file. The default one may be missing, or closed to ordinary users, who can still run scripts.
+fn read_startup(path: Option<&Path>) -> Result<Option<Startup>, String> {
+    if path == Some(Path::new("/dev/null")) {
+        return Ok(None);
+    }
+    match load::load(path.unwrap_or(Path::new(STARTUP))) {
+        Ok(startup) => Ok(Some(startup)),
+        Err(config::Error::File { source, .. })
+            if path.is_none()
+                && matches!(
+                    source.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied
+                ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The files that scripts can name, and the entry point of the app file.
+fn read_files(options: &Options) -> Result<(ScriptFiles, Option<Vec<u8>>), String> {
+    let startup = read_startup(options.config.as_deref())?;
+    let root = startup.as_ref().and_then(|s| s.scripting.rootpath.clone());
+    let app = startup.and_then(|s| s.environment.appconf);
+    let mut files = ScriptFiles::new();
+    files.set_root(options.rootpath.clone().or(root).unwrap_or_else(|| PathBuf::from(".")));
+    files.bare_names_in_root(true);
+    let entry = match options.appconf.as_ref().or(app.as_ref()) {
+        Some(app) => read_app(app, &mut files)?,
+        None => None,
+    };
+    Ok((files, entry))
+}
+
+fn read_input(options: &Options) -> Result<Input, String> {
+    let (files, entry) = read_files(options)?;
+    let file = options.file.as_deref().unwrap_or(Path::new("-"));
+    if file != Path::new("-") {
+        return Ok(Input { name: file.display().to_string(), source: read_all(file)?, files });
+    }
+    let source = match entry {
+        Some(source) => source,
+        None if options.appconf.as_deref() == Some(Path::new("-")) => {
+            return Err("the app file on standard input has no '__entrypoint'".into());
+        }
+        None => read_all(file)?,
+    };
+    Ok(Input { name: "-".into(), source, files })
+}
+
+/// A call of a terminating function, as the script wrote it.
+fn verdict(function: &str, args: &[Value]) -> String {
+    let given = args.iter().rposition(|value| !value.is_none()).map_or(0, |last| last + 1);
+    let list: Vec<String> = args[..given].iter().map(show::show).collect();
+    format!("{function}({})", list.join(", "))
+}
+
+/// Does what the options say.
+///
+/// # Errors
+/// What keeps the script from being read or its output from being written, as a message.
+pub fn run(options: &Options) -> Result<ExitCode, String> {
+    let from_terminal = options.file.is_none()
+        && options.appconf.as_deref() != Some(Path::new("-"))
+        && std::io::stdin().is_terminal();
+    if from_terminal && !options.syntax && !options.dump_bytecode {
+        let (files, _) = read_files(options)?;
+        repl::repl(Session::new(options.phase, files), options.binary)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Input { name, source, files } = read_input(options)?;
+    let library = hsl_std::shared_registry();
+    let (compiler, variables) = match options.phase {
+        Some(hook) => (hook_compiler(hook, &library), hook_values(hook)),
+        None => {
+            use std::os::unix::ffi::OsStrExt;
+            let list = options.arguments.iter().map(|a| Value::bytes(a.as_bytes())).collect();
+            let arguments = Value::from(Array::from_list(list));
+            // A script may use the name for itself.
+            (
+                Compiler::new(library).context_variable("arguments", false),
+                vec![("arguments".into(), arguments)],
+            )
+        }
+    };
+    let compiler = compiler.loader(Arc::new(files));
+    let compiled = match compiler.compile(&name, &source) {
+        Ok(compiled) => compiled,
+        Err(list) => {
+            for diagnostic in list {
+                eprintln!("{diagnostic}");
+            }
+            return Ok(ExitCode::from(1));
+        }
+    };
+    if options.syntax {
+        for warning in &compiled.warnings {
+            eprintln!("{warning}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if options.dump_bytecode {
+        print!("{}", compiled.program.dump());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let host = Terminal { out: BufWriter::new(std::io::stdout()), binary: options.binary, failed: false };
+    let mut vm = Vm::new(compiled.program, Arc::new(Shared::new()), Limits::default(), Box::new(host));
+    for (name, value) in variables {
+        // Declared above, so the program has it.
+        vm.set_variable(&name, value);
+    }
+    loop {
+        let step = vm.run(FUEL);
+        if !matches!(step, Step::OutOfFuel) {
+            flush(&mut vm)?;
+        }
+        match step {
+            Step::Done(_) => return Ok(ExitCode::SUCCESS),
+            Step::Ended { function, args } => {
+                println!("{}", verdict(&function, &args));
+                return Ok(ExitCode::SUCCESS);
+            }
+            Step::OutOfFuel => {}
+            Step::Pending(future) => {
+                let result = runtime.block_on(future);
+                vm.resume(result);
+            }
+            Step::Failed(error) => {
+                eprintln!("{error}");
+                return Ok(ExitCode::from(1));
+            }
+        }
+    }
+}
+
+fn flush(vm: &mut Vm) -> Result<(), String> {
+    if let Some(terminal) = vm.host::<Terminal>() {
+        terminal.out.flush().map_err(|e| format!("standard output: {e}"))?;
+        if terminal.failed {
+            return Err("standard output could not be written".into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! `hsh` with scripts.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+fn hsh(arguments: &[&str], input: &str) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hsh"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Usage errors end the program before it reads.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn arguments() {
+    let script = "echo json_encode($arguments);";
+    for (given, expected) in [
+        (&["-c", "/dev/null", "-"][..], "[]\n"),
+        (&["-c", "/dev/null", "-", "a b", "-x", "--", "c"], "[\"a b\",\"-x\",\"--\",\"c\"]\n"),
+    ] {
+        assert_eq!(hsh(given, script), (0, expected.into(), String::new()), "{given:?}");
+    }
+    let own = "$arguments = 3; echo $arguments;";
+    assert_eq!(hsh(&["-c", "/dev/null"], own), (0, "3\n".into(), String::new()));
+}
+
+#[test]
+fn phases() {
+    let run = |phase, script| hsh(&["-c", "/dev/null", "--phase", phase], script);
+    assert_eq!(
+        run("rcptto", "Reject([\"no\", \"way\"]);"),
+        (0, "Reject([\"no\", \"way\"])\n".into(), String::new())
+    );
+    let (code, _, errors) = run("rcptto", "Bounce();");
+    assert!(code == 1 && errors.contains("Unknown function 'Bounce'"), "{errors}");
+    let (code, _, errors) = run("nosuch", "");
+    assert!(code == 2 && errors.contains("predelivery"), "{errors}");
+    assert_eq!(hsh(&["--phase", "eod", "-", "argument"], "").0, 2);
+}
+
+#[test]
+fn startup_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir(path("root")).unwrap();
+    std::fs::write(path("root/a.hsl"), "echo 'X'from the root'X';".replace("'X'", "\"")).unwrap();
+    std::fs::write(path("app.yaml"), "scripting: {files: [{id: b, data: 'echo 2;'}]}").unwrap();
+    let startup = format!(
+        "version: '1.0'\nservers: []\nscripting: {{rootpath: '{}'}}\nenvironment: {{appconf: '{}'}}\n",
+        path("root"),
+        path("app.yaml")
+    );
+    std::fs::write(path("smtpd.yaml"), startup).unwrap();
+    let script = "include \"file://a.hsl\"; include \"b\";";
+    assert_eq!(hsh(&["-c", &path("smtpd.yaml")], script), (0, "from the root\n2\n".into(), String::new()));
+    assert_eq!(hsh(&["-c", &path("missing.yaml")], script).0, 2);
+    std::fs::write(path("smtpd.yaml"), "nosuch: 1").unwrap();
+    let (code, _, errors) = hsh(&["-c", &path("smtpd.yaml")], script);
+    assert!(code == 2 && errors.contains("smtpd.yaml:"), "{errors}");
+}
