@@ -496,8 +496,6 @@ pub struct Address {
 pub struct Queues {
     /// Outbound connections.
     pub concurrency: QueueConcurrency,
-    /// Idle connections kept for the next message.
-    pub pooling: Pooling,
     /// Further candidates tried after a failed connect.
     pub failover: u32,
     /// Names for sets of destinations.
@@ -506,12 +504,7 @@ pub struct Queues {
 
 impl Default for Queues {
     fn default() -> Queues {
-        Queues {
-            concurrency: QueueConcurrency::default(),
-            pooling: Pooling::default(),
-            failover: 1,
-            grouping: Grouping::default(),
-        }
+        Queues { concurrency: QueueConcurrency::default(), failover: 1, grouping: Grouping::default() }
     }
 }
 
@@ -527,14 +520,6 @@ impl Default for QueueConcurrency {
     fn default() -> QueueConcurrency {
         QueueConcurrency { total: 10_000 }
     }
-}
-
-/// `queues.pooling`
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Pooling {
-    /// 0 = off.
-    pub size: u32,
 }
 
 /// `queues.grouping`

@@ -11,6 +11,7 @@ use config::app::DsnOriginal;
 use mail::date::Zoned;
 use mail::dsn::{self, Action, Original, Reply, Report};
 use mail::{Address, MailMessage};
+use queue::QueueError;
 use spool::{Meta, SpoolError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +91,8 @@ impl Engine {
             Ok(()) => Ok(Some(id)),
             // A crash between report and DONE: the deterministic id shows that the report is there already.
             Err(CommitError::Spool(SpoolError::Duplicate(_))) => Ok(Some(id)),
+            // The same report has just been delivered and is about to leave the queue.
+            Err(CommitError::Queue(QueueError::Duplicate(_))) => Ok(Some(id)),
             Err(error) => Err(error.into()),
         }
     }
