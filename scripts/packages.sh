@@ -3,7 +3,7 @@
 set -eu
 
 build="gcc libc6-dev make pkg-config libssl-dev"
-test="postfix swaks nsd python3 procps"
+test="postfix swaks nsd python3 openssl procps util-linux"
 
 wanted=
 for set in "$@"; do
