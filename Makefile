@@ -33,3 +33,5 @@ test: test-packages lint
 bench: test-packages
 	$(CARGO) build --release --locked
 	bench/run.sh
+	$(CARGO) bench --locked -p spool --bench commit
+	$(CARGO) bench --locked -p queue --bench queue
