@@ -12,7 +12,9 @@ use crate::error::Error;
 use crate::number::write_number;
 use crate::object::{Function, FunctionKind, Object, ObjectKind};
 use crate::ops;
+use crate::probe::Reached;
 use crate::program::{Op, Path, Program, Proto, Reg, Root};
+use crate::registry::BoxFuture;
 use crate::string::Str;
 use crate::value::Value;
 use std::sync::Arc;
@@ -70,7 +72,7 @@ fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
         None => Value::None,
     };
     match waiting {
-        Waiting::No => {}
+        Waiting::No | Waiting::Drop => {}
         Waiting::Retry => {
             if let Some(Frame::Script(f)) = m.frames.last_mut() {
                 f.pc -= 1;
@@ -97,7 +99,10 @@ fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
 #[cold]
 fn undefined(proto: &Proto, reg: Reg) -> Error {
     match proto.names.get(usize::from(reg)) {
-        Some(name) => Error::exception(format!("Undefined variable ${name}")),
+        Some(name) => {
+            let hint = proto.near(name);
+            Error::exception(format!("Undefined variable ${name}{hint}"))
+        }
         None => Error::exception("Value is missing"),
     }
 }
@@ -1172,8 +1177,27 @@ fn segment<'p>(
                     resume!(pushed.map(|()| Flow::Continue));
                 }
             }
+            Op::Probe { point } => {
+                save!();
+                if let Some(future) = probe(m, stack, slot, point) {
+                    m.waiting = Waiting::Drop;
+                    leave!(Ok(Flow::Wait(future)));
+                }
+                regs = check!(window(stack, base));
+            }
         }
     }
+}
+
+/// Tells the observer, if there is one; the future that it wants to wait for.
+#[cold]
+#[inline(never)]
+fn probe(m: &mut Machine, stack: &[Value], slot: usize, index: u32) -> Option<BoxFuture> {
+    let mut observer = m.observer.take()?;
+    let at = Reached { slot, index, frames: &m.frames, programs: &m.programs, stack };
+    let future = observer.reached(&at);
+    m.observer = Some(observer);
+    future
 }
 
 fn function(kind: FunctionKind) -> Value {
@@ -1311,9 +1335,16 @@ fn call_method(
 }
 
 fn no_method(object: &Object, name: &[u8]) -> Error {
-    Error::exception(format!(
-        "Class '{}' has no function '{}'",
-        object.class_name(),
-        String::from_utf8_lossy(name)
-    ))
+    let text = String::from_utf8_lossy(name);
+    let hint = match &object.0 {
+        ObjectKind::Script { class, .. } => {
+            let names: Vec<String> = class.methods.keys().map(|k| k.to_text().into_owned()).collect();
+            crate::diag::hint(&text, "", names.iter().map(|n| &**n))
+        }
+        ObjectKind::Native { class, .. } => {
+            crate::diag::hint(&text, "", class.methods.iter().map(|m| &*m.name))
+        }
+        ObjectKind::Generator(_) => crate::diag::hint(&text, "", ["next"].into_iter()),
+    };
+    Error::exception(format!("Class '{}' has no function '{text}'{hint}", object.class_name()))
 }
