@@ -106,6 +106,33 @@ pub(crate) fn reserve(stack: &mut Vec<Value>, base: usize) {
     }
 }
 
+/// End of the registers that hold anything.
+fn top(m: &Machine) -> usize {
+    let ends = m.frames.iter().map(|frame| match frame {
+        Frame::Script(f) => {
+            let proto = &m.programs[f.program as usize].program.protos[f.proto as usize];
+            f.base as usize + usize::from(proto.registers)
+        }
+        Frame::Native(f) => f.base as usize,
+    });
+    ends.max().unwrap_or(0)
+}
+
+/// Gives back the registers that a waiting execution does not use: many may wait at once, and for long.
+pub(crate) fn trim(m: &Machine, stack: &mut Vec<Value>) {
+    stack.truncate(top(m));
+    stack.shrink_to_fit();
+}
+
+/// Undoes [`trim`]: every frame finds a whole window.
+pub(crate) fn grow(m: &Machine, stack: &mut Vec<Value>) {
+    let base = m.frames.iter().map(|frame| match frame {
+        Frame::Script(f) => f.base,
+        Frame::Native(f) => f.base,
+    });
+    reserve(stack, base.max().unwrap_or(0) as usize);
+}
+
 impl ScriptFrame {
     /// The variable in a cell: captured ones first, then own ones.
     #[inline]

@@ -334,7 +334,13 @@ impl Vm {
         }
         let outer = mem::swap(self.balance);
         let outer_limit = ops::set_memory_limit(self.m.limits.memory_bytes);
+        if self.m.waiting != Waiting::No {
+            frames::grow(&self.m, &mut self.stack);
+        }
         let step = self.run_slices(fuel);
+        if matches!(step, Step::Pending(_)) {
+            frames::trim(&self.m, &mut self.stack);
+        }
         if !matches!(step, Step::Pending(_) | Step::OutOfFuel) {
             self.finished = true;
         }
