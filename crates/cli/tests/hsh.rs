@@ -65,3 +65,24 @@ fn startup_file() {
     let (code, _, errors) = hsh(&["-c", &path("smtpd.yaml")], script);
     assert!(code == 2 && errors.contains("smtpd.yaml:"), "{errors}");
 }
+
+#[test]
+fn errors_show_the_line_and_the_calls() {
+    let script = "function f($x) {\n\treturn $x + none;\n}\nf(1);\n";
+    let (code, out, errors) = hsh(&["-c", "/dev/null", "-"], script);
+    let expected = "-:2:12: Unsupported operand types for +: number and none\n  | \treturn $x + none;\n  | \t          ^\n  \
+                    at -:2:12 in f\n  at -:4:1 in (main)\n";
+    assert_eq!((code, &*out, &*errors), (1, "", expected));
+    let (code, _, errors) = hsh(&["-c", "/dev/null", "-s", "-"], "echo 1 +;\necho (;\n");
+    let expected = "-:1:9: Expected an expression, found ';'\n  | echo 1 +;\n  |         ^\n\
+                    -:2:7: Expected an expression, found ';'\n  | echo (;\n  |       ^\n";
+    assert_eq!((code, &*errors), (1, expected));
+    // Warnings are for those who ask.
+    let script = "return 1; echo 2;";
+    assert_eq!(hsh(&["-c", "/dev/null", "-"], script), (0, String::new(), String::new()));
+    let (code, _, errors) = hsh(&["-c", "/dev/null", "-s", "-"], script);
+    assert_eq!(
+        (code, &*errors),
+        (0, "-:1:11: warning: Unreachable code\n  | return 1; echo 2;\n  |           ^\n")
+    );
+}

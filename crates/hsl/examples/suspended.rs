@@ -44,8 +44,7 @@ fn main() {
     let before = resident_bytes();
     let begun = std::time::Instant::now();
     for i in 0..count {
-        let mut vm =
-            Vm::new(Arc::clone(&program), Arc::clone(&shared), Limits::default(), Box::new(NoHost));
+        let mut vm = Vm::new(Arc::clone(&program), Arc::clone(&shared), Limits::default(), Box::new(NoHost));
         vm.set_variable("arguments", value!({ "remoteip" => format!("192.0.2.{}", i % 256) }));
         let Step::Pending(future) = vm.run(1000) else { panic!("the script waits") };
         waiting.push((vm, future));

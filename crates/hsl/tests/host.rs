@@ -234,11 +234,23 @@ fn warnings() {
         ("$a = add(1, 2);", "Variable '$a' is assigned but never used"),
         ("$n = 0; for ($i = 0; $i < 3; $i++) $n += 1;", "Variable '$n' is assigned but never used"),
         ("function f() { $x = 1; return 2; } f();", "Variable '$x' is assigned but never used"),
-        ("function f($x) { return 2; } f(1);", "Parameter '$x' is never used; name it '$_x' if that is meant"),
+        (
+            "function f($x) { return 2; } f(1);",
+            "Parameter '$x' is never used; name it '$_x' if that is meant",
+        ),
         ("function add($a, $b) { return $a - $b; } add(1, 2);", "'add' shadows the one of the library"),
-        ("function f() { function g() {} g(); } function g() { f(); } g();", "'g' shadows the one of an outer scope"),
-        ("foreach ([1] as $i) { foreach ([2] as $i) echo $i; }", "Loop variable '$i' shadows that of the loop around it"),
-        ("for ($i = 0; $i < 2; $i++) foreach ([2] as $i) echo $i;", "Loop variable '$i' shadows that of the loop around it"),
+        (
+            "function f() { function g() {} g(); } function g() { f(); } g();",
+            "'g' shadows the one of an outer scope",
+        ),
+        (
+            "foreach ([1] as $i) { foreach ([2] as $i) echo $i; }",
+            "Loop variable '$i' shadows that of the loop around it",
+        ),
+        (
+            "for ($i = 0; $i < 2; $i++) foreach ([2] as $i) echo $i;",
+            "Loop variable '$i' shadows that of the loop around it",
+        ),
         ("try { return 1; } catch ($e) { return 2; } echo 3;", "Unreachable code"),
         ("$f = function () { return 1; echo 2; }; $f();", "Unreachable code"),
         ("echo [\"a\" => 1, \"a\" => 2];", "Duplicate key 'a'"),
@@ -294,7 +306,10 @@ fn errors_are_collected_and_suggest() {
     );
     for (source, expected) in [
         ("class Cat { static $purr = 1; } Cta::$purr;", "Unknown class 'Cta'; did you mean 'Cat'?"),
-        ("class Cat { static $purr = 1; } Cat::$pur;", "Class 'Cat' has no static member '$pur'; did you mean '$purr'?"),
+        (
+            "class Cat { static $purr = 1; } Cat::$pur;",
+            "Class 'Cat' has no static member '$pur'; did you mean '$purr'?",
+        ),
         (
             "class Cat { static function purr() {} } Cat::pur();",
             "Class 'Cat' has no static function 'pur'; did you mean 'purr'?",
@@ -314,7 +329,10 @@ fn errors_are_collected_and_suggest() {
     assert!(errors.windows(2).all(|w| w[0].place.line < w[1].place.line));
     for (source, expected) in [
         ("$total = 1; return $totl;", "Undefined variable $totl; did you mean '$total'?"),
-        ("class C { function put() {} } C()->putt();", "Class 'C' has no function 'putt'; did you mean 'put'?"),
+        (
+            "class C { function put() {} } C()->putt();",
+            "Class 'C' has no function 'putt'; did you mean 'put'?",
+        ),
     ] {
         assert!(result(source).ends_with(expected), "{}", result(source));
     }

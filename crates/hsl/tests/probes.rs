@@ -57,7 +57,10 @@ fn points_are_passed_in_order() {
             "function f($n) {\n return twice($n);\n}\nf(1);",
             "1 enter (main), 1 4, 2 enter f, 2 2, 2 call twice, 2 return, 2 leave, 1 leave",
         ),
-        ("$n = 1; if ($n == 0)\n $a = 1;\nelse if ($n == 1)\n $a = 2;", "1 enter (main), 1 1, 1 1, 1 3, 1 4, 1 leave"),
+        (
+            "$n = 1; if ($n == 0)\n $a = 1;\nelse if ($n == 1)\n $a = 2;",
+            "1 enter (main), 1 1, 1 1, 1 3, 1 4, 1 leave",
+        ),
         ("$i = 0;\nwhile ($i < 2)\n $i++;", "1 enter (main), 1 1, 1 2, 1 3, 1 2, 1 3, 1 2, 1 leave"),
         ("for ($i = 0; $i < 1; $i++)\n $a = 1;", "1 enter (main), 1 1, 1 1, 1 2, 1 1, 1 leave"),
         ("foreach ([1] as $v)\n $a = $v;", "1 enter (main), 1 1, 1 1, 1 2, 1 1, 1 leave"),
@@ -114,8 +117,11 @@ struct Stops(Arc<Mutex<Vec<String>>>);
 impl Observer for Stops {
     fn reached(&mut self, at: &Reached<'_>) -> Option<BoxFuture> {
         let PointKind::Debug { point, .. } = &at.point().kind else { return None };
-        let variables: Vec<String> =
-            at.variables().iter().map(|(name, value)| format!("{name}={}", value.to_string_lossy())).collect();
+        let variables: Vec<String> = at
+            .variables()
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.to_string_lossy()))
+            .collect();
         let stack: Vec<String> = at.call_stack().iter().map(|(f, p)| format!("{f} {}", p.line)).collect();
         self.0.lock().unwrap().push(format!("{point}: {} | {}", variables.join(" "), stack.join(", ")));
         let end = &**point == "end";
@@ -145,8 +151,5 @@ fn observers_suspend_and_end() {
         }
     };
     assert_eq!((waits, &*message), (2, "m:8:1: Stopped"));
-    assert_eq!(
-        *stops.0.lock().unwrap(),
-        ["one: n=1 m=2 | f 4, (main) 7", "end: text=x r=3 | (main) 8"]
-    );
+    assert_eq!(*stops.0.lock().unwrap(), ["one: n=1 m=2 | f 4, (main) 7", "end: text=x r=3 | (main) 8"]);
 }

@@ -52,8 +52,7 @@ fn suspended_scripts_are_small_and_go_on() {
     let mut waiting = Vec::with_capacity(COUNT);
     let before = IN_USE.load(Ordering::Relaxed);
     for _ in 0..COUNT {
-        let mut vm =
-            Vm::new(Arc::clone(&program), Arc::clone(&shared), Limits::default(), Box::new(NoHost));
+        let mut vm = Vm::new(Arc::clone(&program), Arc::clone(&shared), Limits::default(), Box::new(NoHost));
         let Step::Pending(future) = vm.run(1000) else { panic!("the script waits") };
         waiting.push((vm, Some(future)));
     }

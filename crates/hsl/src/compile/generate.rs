@@ -590,8 +590,7 @@ impl Generator<'_> {
         }
         let mut found = Vec::new();
         for (name, span) in &scan.names {
-            let given =
-                self.function().touched.contains(name) || (main && self.globals.contains_key(name));
+            let given = self.function().touched.contains(name) || (main && self.globals.contains_key(name));
             if !given && !scan.written.contains(name) {
                 let hint = hint(name, "$", scan.written.iter().map(|n| &**n));
                 found.push((*span, format!("Variable '${name}' is never assigned{hint}")));
@@ -609,7 +608,8 @@ impl Generator<'_> {
         for param in params {
             let used = scan.used.contains(&param.name) || scan.assigned.contains_key(&param.name);
             if !used && !param.name.starts_with('_') {
-                let message = format!("Parameter '${0}' is never used; name it '$_{0}' if that is meant", param.name);
+                let message =
+                    format!("Parameter '${0}' is never used; name it '$_{0}' if that is meant", param.name);
                 found.push((param.span, message));
             }
         }

@@ -53,13 +53,7 @@ pub struct Compiled {
 impl Compiler {
     /// A compiler without files and context variables.
     pub fn new(registry: Arc<Registry>) -> Compiler {
-        Compiler {
-            registry,
-            loader: Arc::new(NoFiles),
-            context: Vec::new(),
-            probes: false,
-            fragment: false,
-        }
+        Compiler { registry, loader: Arc::new(NoFiles), context: Vec::new(), probes: false, fragment: false }
     }
 
     /// Sets where included and imported files come from.

@@ -346,7 +346,7 @@ impl Generator<'_> {
         self.open_loop();
         self.bind_next();
         let start = self.here();
-        self.probe(PointKind::Statement, span);
+        self.probe(PointKind::Statement, value.span);
         let mut end = Label::default();
         let direct = match (key, &*value.kind) {
             (None, ExprKind::Var(name)) => match self.variable(name) {
@@ -549,7 +549,8 @@ impl Generator<'_> {
     fn warn_condition(&mut self, cond: &Expr) {
         match &*cond.kind {
             ExprKind::Assign { .. } => {
-                let message = "Assignment in a condition; write '==' to compare, or put parentheses around it";
+                let message =
+                    "Assignment in a condition; write '==' to compare, or put parentheses around it";
                 self.warn(cond.span, message);
             }
             ExprKind::And(a, b) | ExprKind::Or(a, b) => {

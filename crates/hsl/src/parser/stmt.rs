@@ -488,7 +488,7 @@ impl Parser<'_> {
         if self.eat_word("with") {
             let e = self.ternary_expression()?;
             if !matches!(what, ImportWhat::Data { .. }) {
-                self.report(span, "Options are only for imported data");
+                self.report(e.span, "Options are only for imported data");
             } else if !matches!(&*e.kind, ExprKind::Array(_)) {
                 self.report(e.span, "Options must be an array");
             }
