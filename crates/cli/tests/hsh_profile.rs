@@ -61,7 +61,7 @@ fn rows(table: &str) -> Vec<(u64, String)> {
         .map(|row| {
             let count = row.split_whitespace().next().unwrap().parse().unwrap();
             let text = row.split("  ").filter(|part| !part.trim().is_empty()).collect::<Vec<_>>();
-            (count, text.get(text.len() - 1).unwrap().trim().to_owned())
+            (count, text.last().unwrap().trim().to_owned())
         })
         .collect();
     rows.sort();
@@ -251,7 +251,6 @@ fn failures_and_time() {
 #[test]
 fn interrupted_scripts_are_reported() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("spin.hsl"), "$n = 0;\necho \"go\";\nforever $n += 1;\n").unwrap();
     for (name, text) in [("spin", "forever $n += 1;"), ("wait", "sleep(1000);")] {
         std::fs::write(folder.path().join("s.hsl"), format!("$n = 0; $n += 0;\n{text}\n")).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_hsh"))

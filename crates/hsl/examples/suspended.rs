@@ -1,7 +1,7 @@
 //! Suspends many executions at once, each in a native call inside a function of a hook-like script, and prints what
 //! memory each takes: `cargo run --release -p hsl --example suspended [COUNT]`.
 
-use hsl::{Compiler, FunctionDef, Limits, NoHost, Outcome, Registry, Shared, Step, Value, Vm, value};
+use hsl::{Array, Compiler, FunctionDef, Limits, NoHost, Outcome, Registry, Shared, Step, Value, Vm};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -45,7 +45,9 @@ fn main() {
     let begun = std::time::Instant::now();
     for i in 0..count {
         let mut vm = Vm::new(Arc::clone(&program), Arc::clone(&shared), Limits::default(), Box::new(NoHost));
-        vm.set_variable("arguments", value!({ "remoteip" => format!("192.0.2.{}", i % 256) }));
+        let mut arguments = Array::new();
+        arguments.insert_str("remoteip", Value::from(format!("192.0.2.{}", i % 256)));
+        vm.set_variable("arguments", arguments.into());
         let Step::Pending(future) = vm.run(1000) else { panic!("the script waits") };
         waiting.push((vm, future));
     }

@@ -208,6 +208,22 @@ fn promises_of_the_compiler() {
 }
 
 #[test]
+fn huge_constants_are_left_to_run_time() {
+    // The compiler must not make what only a limit of the execution keeps from being made.
+    for source in [
+        "return ~(\"x\" * 0x7fffffff) + 1;",
+        "return [1] * 1000000000;",
+        "return \"%1000000s\" * 2000 % [1];",
+        "return (([1] * 60000) * 60000)[0];",
+    ] {
+        let begun = std::time::Instant::now();
+        assert!(compiler().compile("m", source.as_bytes()).is_ok(), "{source}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{source}");
+        assert!(result(source).starts_with("failed: "), "{source}");
+    }
+}
+
+#[test]
 fn warnings() {
     let warnings = |source: &str| -> Vec<String> {
         let compiled = compiler().compile("m", source.as_bytes()).unwrap();

@@ -1,10 +1,11 @@
 //! Expressions.
 
+use super::fold;
 use super::generate::{Gen, Generator, Label, Symbol, Var};
 use crate::array::Key;
 use crate::ast::{BinaryOp, Element, Expr, ExprKind, Name, UnaryOp};
 use crate::diag::Span;
-use crate::ops;
+use crate::error::Error;
 use crate::probe::PointKind;
 use crate::program::{Op, Reg};
 use crate::regex::Regex;
@@ -409,8 +410,8 @@ impl Generator<'_> {
         let (a, b) = (self.folded(left), self.folded(right));
         if let (Some(a), Some(b)) = (&a, &b) {
             // Not folded, so it raises; large results are merely left to run time.
-            if let Err(error) = ops::binary(op, a, b) {
-                self.warn(span, format!("This always fails: {error}"));
+            if let Err(Error::Exception(message)) = fold::binary(op, a, b) {
+                self.warn(span, format!("This always fails: {message}"));
             }
             return;
         }

@@ -459,7 +459,6 @@ impl Parser<'_> {
     }
 
     fn import(&mut self) -> Parsed<Import> {
-        let span = self.span();
         let what = if self.eat("{") {
             let mut symbols = Vec::new();
             while !self.eat("}") {
