@@ -166,6 +166,8 @@ fn errors_have_a_caret_and_do_not_end_it() {
     prompt.expect("Uncaught no");
     prompt.answer("1 + 1", "\x1b[36m2\x1b[0m");
     prompt.enter("function f() { return none + 1; }");
+    // The line is drawn anew with every key, so the prompt alone does not tell that it was taken.
+    prompt.expect("This always fails");
     prompt.expect("HSH> ");
     prompt.enter("f();");
     prompt.expect("\n  at input-3:1:28 in f\r\n  at input-4:1:1 in (main)");

@@ -2,6 +2,7 @@
 
 pub mod interrupt;
 pub mod line;
+pub mod privileges;
 pub mod profile;
 pub mod repl;
 pub mod scan;
@@ -46,6 +47,9 @@ pub struct Options {
     /// Startup file; /dev/null for none. The default may be missing.
     #[arg(short, long, value_name = "PATH")]
     config: Option<PathBuf>,
+    /// Become the user and group of the startup file before anything of a script is read.
+    #[arg(short = 'P', long)]
+    privdrop: bool,
     /// Compile with the functions and variables of a hook; its variables are empty.
     #[arg(long, value_name = "HOOK", value_parser = phase)]
     phase: Option<Hook>,
@@ -172,6 +176,7 @@ fn read_startup(path: Option<&Path>) -> Result<Option<Startup>, String> {
 fn read_files(options: &Options) -> Result<(ScriptFiles, Option<Vec<u8>>), String> {
     let startup = read_startup(options.config.as_deref())?;
     let root = startup.as_ref().and_then(|s| s.scripting.rootpath.clone());
+    let identity = startup.as_ref().map(|s| s.environment.privdrop.clone());
     let app = startup.and_then(|s| s.environment.appconf);
     let mut files = ScriptFiles::new();
     files.set_root(options.rootpath.clone().or(root).unwrap_or_else(|| PathBuf::from(".")));
@@ -180,6 +185,9 @@ fn read_files(options: &Options) -> Result<(ScriptFiles, Option<Vec<u8>>), Strin
         Some(app) => read_app(app, &mut files)?,
         None => None,
     };
+    if options.privdrop {
+        privileges::drop_rights(identity.as_ref())?;
+    }
     Ok((files, entry))
 }
 
