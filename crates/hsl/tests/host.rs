@@ -208,6 +208,16 @@ fn promises_of_the_compiler() {
 }
 
 #[test]
+fn arrays_and_objects_as_keys() {
+    // Equal arrays find the same element, also when zeros differ in sign; unlike ones do not slow each other down.
+    assert_eq!(result("$a[[0, \"x\", [1]]] = 5; return $a[[-0, \"x\", [1]]];"), "5");
+    let begun = std::time::Instant::now();
+    let source = "class C { } $a = []; for ($i = 0; $i < 20000; $i++) { $a[[$i, 1]] = $i; $a[C()] = $i; } return $a[[7, 1]];";
+    assert_eq!(result(source), "7");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn huge_constants_are_left_to_run_time() {
     // The compiler must not make what only a limit of the execution keeps from being made.
     for source in [
