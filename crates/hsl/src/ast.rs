@@ -344,7 +344,6 @@ pub(crate) struct Modifiers {
 #[derive(Debug, Clone)]
 pub(crate) struct ClassVar {
     pub(crate) name: Name,
-    pub(crate) span: Span,
     pub(crate) modifiers: Modifiers,
     pub(crate) value: Option<Expr>,
 }

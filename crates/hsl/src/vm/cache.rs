@@ -22,6 +22,7 @@ struct Options {
     size: usize,
     namespace: Str,
     lru: bool,
+    per_message: bool,
 }
 
 impl Options {
@@ -39,6 +40,7 @@ impl Options {
             size: 32,
             namespace: Str::new(),
             lru: true,
+            per_message: false,
         };
         for (key, v) in array.iter() {
             let name = key.to_value().to_string_lossy();
@@ -65,8 +67,7 @@ impl Options {
                 ("namespace", v @ (Value::Number(_) | Value::Bool(_))) => o.namespace = v.to_str(),
                 ("namespace", v) => return Err(wrong("namespace", "string", v)),
                 ("lru", v) => o.lru = v.truthy(),
-                // The host has no message here; the option then has no effect.
-                ("per_message", _) => {}
+                ("per_message", v) => o.per_message = v.truthy(),
                 (other, _) => return Err(Error::exception(format!("Unknown cache option '{other}'"))),
             }
         }
@@ -106,7 +107,7 @@ pub(crate) fn run(
     dst: u8,
 ) -> Result<Flow, Error> {
     let site = &program.sites[site as usize];
-    let options = match &stack[start] {
+    let mut options = match &stack[start] {
         Value::Array(a) => Options::read(a)?,
         other => {
             return Err(Error::exception(format!(
@@ -115,6 +116,11 @@ pub(crate) fn run(
             )));
         }
     };
+    if options.per_message
+        && let Some(id) = m.host.message_id()
+    {
+        options.namespace = Str::from(id);
+    }
     let args: Vec<Value> = match (&stack[start + 1], site.spread) {
         (Value::Array(list), true) => list.values().cloned().collect(),
         _ => stack[start + 1..start + 1 + argc].to_vec(),
