@@ -374,6 +374,12 @@ impl Expr {
         )
     }
 
+    /// True if evaluating the expression calls something, which may write variables that others see.
+    pub(crate) fn calls(&self) -> bool {
+        matches!(&*self.kind, ExprKind::Call { .. } | ExprKind::Cache { .. })
+            || self.kind.children().any(Expr::calls)
+    }
+
     /// True if evaluating the expression may write a variable of the function it stands in.
     pub(crate) fn writes(&self) -> bool {
         match &*self.kind {

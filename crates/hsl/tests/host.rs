@@ -197,6 +197,35 @@ fn promises_of_the_compiler() {
     // Code patterns.
     assert!(!dump("while (true) { break; }").contains("JumpIf"));
     assert!(dump("$s = \"\"; $s = $s . \"x\";").contains("Append"));
+    for source in [
+        "$s = \"\"; function f($y) { global $s; $s = $s . \"x\" . $y; }",
+        "$s = \"\"; $f = function ($y) closure ($s) { $s = $s . $y; };",
+    ] {
+        assert!(dump(source).contains("Augment(Concat)"), "{source}");
+    }
+    assert!(dump("$n = 1; function f() { global $n; $n = $n + 1; }").contains("Augment(Add)"));
+    assert!(!dump("$n = 1; function f() { global $n; $n = $n + f(); }").contains("Augment"));
+    assert!(dump("$n = 1; $n = $n + 1; return $n;").contains("AddInt { dst: 0, a: 0, n: 1 }"));
+    assert!(!dump("for (;;) { break; }").contains("JumpIf"));
+    assert!(!dump("$a = 1; if (not $a) { return 2; }").contains("Not "));
+    assert!(dump("$a = 1; return match ($a) { 1 => 1, 2 => 2, 3 => 3, 4 => 4 };").contains("Switch"));
+    // Jumps to jumps go to the end of the chain.
+    let threaded = dump("$a = 1; while ($a) { if ($a) { $a = 0; } else { $a = 2; } }");
+    let jumps: Vec<usize> = threaded
+        .lines()
+        .filter_map(|line| line.split("to: ").nth(1)?.split(' ').next()?.parse().ok())
+        .collect();
+    for to in jumps {
+        let line = threaded.lines().find(|l| l.trim_start().starts_with(&format!("{to} "))).unwrap();
+        assert!(!line.contains(" Jump {"), "{threaded}");
+    }
+    // Literals and patterns exist once.
+    assert_eq!(
+        dump("$a = \"same text\"; $b = \"same text\"; return $a . $b;").matches("Const { dst").count(),
+        2
+    );
+    let consts = dump("$a = \"same text\"; $b = \"same text\"; return $a . $b;");
+    assert!(consts.matches("k: 0 }").count() == 2, "{consts}");
     assert!(dump("$a = 1; $b = 2; return !($a == $b);").contains("op: Ne"));
     assert!(dump("$a = 1; switch ($a) { case 1: case 2: case 3: case 4: return 1; }").contains("Switch"));
     // Dead code, with the functions in it still registered.
