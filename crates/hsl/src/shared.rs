@@ -405,6 +405,21 @@ impl Drop for BarrierGuard {
 
 /// Whether a value may be seen by other executions: plain data and objects that lock themselves.
 pub fn shareable(value: &Value) -> bool {
+    all_parts(value, |part| match part {
+        Value::Function(_) => false,
+        Value::Object(o) => matches!(&o.0, ObjectKind::Native { data, .. } if data.shareable()),
+        Value::Resource(r) => r.shareable(),
+        _ => true,
+    })
+}
+
+/// Whether a value is data all through, so that its string form tells it from others.
+pub(crate) fn plain(value: &Value) -> bool {
+    all_parts(value, |part| !matches!(part, Value::Function(_) | Value::Object(_) | Value::Resource(_)))
+}
+
+/// Whether `fits` is true for a value and everything in it. Parts that arrays share are looked at once.
+fn all_parts(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {
     let mut work = vec![value.clone()];
     let mut seen = std::collections::HashSet::new();
     while let Some(v) = work.pop() {
@@ -418,12 +433,7 @@ pub fn shareable(value: &Value) -> bool {
                     }
                 }
             }
-            Value::Function(_) => return false,
-            Value::Object(o) => match &o.0 {
-                ObjectKind::Native { data, .. } if data.shareable() => {}
-                _ => return false,
-            },
-            Value::Resource(r) if !r.shareable() => return false,
+            other if !fits(other) => return false,
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use super::frames::{Flow, Frame, NativeFrame, call_value, continue_native};
 use crate::array::Array;
 use crate::error::Error;
 use crate::object::{Function, FunctionKind};
+use crate::ops;
 use crate::program::{CacheCallee, Program};
 use crate::registry::{CallArgs, Continuation, Next};
 use crate::shared::{Lookup, Ticket};
@@ -76,23 +77,25 @@ impl Options {
 }
 
 /// Identifies the arguments; `None` when they hold something without a stable identity.
-fn key(args: &[Value], filter: Option<&Array>) -> Option<Str> {
+fn key(args: &[Value], filter: Option<&Array>) -> Result<Option<Str>, Error> {
     let mut out = Vec::new();
     for (i, arg) in args.iter().enumerate() {
         let chosen = filter.is_none_or(|f| f.values().any(|v| v.to_number() == (i + 1) as f64));
         if chosen {
-            if !crate::shared::shareable(arg) || matches!(arg, Value::Object(_) | Value::Resource(_)) {
-                return None;
+            if !crate::shared::plain(arg) {
+                return Ok(None);
             }
             out.extend_from_slice(arg.type_name().as_bytes());
             out.push(b':');
-            let text = arg.to_str();
+            // Arrays that share parts can be much longer as text than in memory.
+            let text = ops::to_str(arg)?;
+            ops::check_length(out.len() + text.len())?;
             out.extend_from_slice(text.len().to_string().as_bytes());
             out.push(b':');
             out.extend_from_slice(text.as_bytes());
         }
     }
-    Some(Str::from_vec(out))
+    Ok(Some(Str::from_vec(out)))
 }
 
 /// Looks up or calls. The options are at `start`, the arguments behind them.
@@ -137,7 +140,7 @@ pub(crate) fn run(
     };
     let function = Value::Function(Arc::new(function));
     let bucket = (options.namespace.clone(), site.identity.clone());
-    let Some(key) = key(&args, options.filter.as_ref()) else {
+    let Some(key) = key(&args, options.filter.as_ref())? else {
         return call(m, stack, &function, args, start, dst);
     };
     let shared = Arc::clone(&m.shared);
