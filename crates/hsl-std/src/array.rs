@@ -123,44 +123,38 @@ fn combine(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
 /// Calls the callback with each value in turn.
 struct Walk<S> {
     array: Array,
-    key: Key,
-    value: Value,
+    /// Position of the element that the callback is asked about, and of the next one.
     at: usize,
+    next: usize,
     state: S,
-    /// Gets key, value and result of one call; a value ends the walk.
-    step: fn(&mut S, Key, Value, Value) -> Option<Value>,
+    /// Gets the element and the result of one call; a value ends the walk.
+    step: Step<S>,
     finish: fn(&mut S) -> Value,
 }
 
+type Step<S> = fn(&mut S, &Array, usize, Value) -> Option<Value>;
+
 impl<S: Send + 'static> Walk<S> {
-    fn start(
-        function: Value,
-        array: Array,
-        state: S,
-        step: fn(&mut S, Key, Value, Value) -> Option<Value>,
-        finish: fn(&mut S) -> Value,
-    ) -> Outcome {
-        let mut walk = Walk { array, key: Key::Int(0), value: Value::None, at: 0, state, step, finish };
+    fn start(function: Value, array: Array, state: S, step: Step<S>, finish: fn(&mut S) -> Value) -> Outcome {
+        let mut walk = Walk { array, at: 0, next: 0, state, step, finish };
         match walk.advance() {
             Some(args) => Outcome::Call(Box::new(NativeCall { function, args, then: Box::new(walk) })),
             None => Outcome::Value((walk.finish)(&mut walk.state)),
         }
     }
 
+    #[inline]
     fn advance(&mut self) -> Option<CallArgs> {
-        let (key, value, next) = self.array.element_at(self.at)?;
-        self.key = key;
-        self.value = value.clone();
-        self.at = next;
-        Some([self.value.clone()].into())
+        let (value, next) = self.array.value_at(self.next)?;
+        self.at = self.next;
+        self.next = next;
+        Some([value.clone()].into())
     }
 }
 
 impl<S: Send + 'static> Continuation for Walk<S> {
     fn resume(&mut self, _: &mut NativeCx<'_>, result: Value) -> Result<Next, Error> {
-        let key = std::mem::replace(&mut self.key, Key::Int(0));
-        let value = std::mem::take(&mut self.value);
-        if let Some(done) = (self.step)(&mut self.state, key, value, result) {
+        if let Some(done) = (self.step)(&mut self.state, &self.array, self.at, result) {
             return Ok(Next::Value(done));
         }
         Ok(match self.advance() {
@@ -168,6 +162,11 @@ impl<S: Send + 'static> Continuation for Walk<S> {
             None => Next::Value((self.finish)(&mut self.state)),
         })
     }
+}
+
+fn element(array: &Array, at: usize) -> (Key, Value) {
+    // The callback was asked about this element, so it is there.
+    array.element_at(at).map_or((Key::Int(0), Value::None), |(k, v, _)| (k, v.clone()))
 }
 
 fn every(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
@@ -186,20 +185,26 @@ fn filter(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     Ok(Walk::start(
         args.take(0),
         array,
-        Array::new(),
-        |kept, k, v, r| {
+        Vec::new(),
+        |kept: &mut Vec<(Key, Value)>, array, at, r| {
             if r.truthy() {
-                kept.insert(k, v);
+                kept.push(element(array, at));
             }
             None
         },
-        |kept| std::mem::take(kept).into(),
+        |kept| Array::from_distinct(std::mem::take(kept)).into(),
     ))
 }
 
 fn find(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let array = args.array(1);
-    Ok(Walk::start(args.take(0), array, (), |(), _, v, r| r.truthy().then_some(v), |()| Value::None))
+    Ok(Walk::start(
+        args.take(0),
+        array,
+        (),
+        |(), array, at, r| r.truthy().then(|| element(array, at).1),
+        |()| Value::None,
+    ))
 }
 
 fn includes(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
@@ -219,16 +224,29 @@ fn includes(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> 
 
 fn map(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let array = args.array(1);
-    let result = Array::with_capacity(array.len());
+    if array.as_list().is_some() {
+        let result = Array::with_capacity(array.len());
+        return Ok(Walk::start(
+            args.take(0),
+            array,
+            result,
+            |mapped, _, _, r| {
+                mapped.push(r);
+                None
+            },
+            |mapped| std::mem::take(mapped).into(),
+        ));
+    }
+    let result = Vec::with_capacity(array.len());
     Ok(Walk::start(
         args.take(0),
         array,
         result,
-        |mapped, k, _, r| {
-            mapped.insert(k, r);
+        |mapped: &mut Vec<(Key, Value)>, array, at, r| {
+            mapped.push((element(array, at).0, r));
             None
         },
-        |mapped| std::mem::take(mapped).into(),
+        |mapped| Array::from_distinct(std::mem::take(mapped)).into(),
     ))
 }
 
@@ -290,8 +308,8 @@ struct Fold {
 
 impl Continuation for Fold {
     fn resume(&mut self, _: &mut NativeCx<'_>, carry: Value) -> Result<Next, Error> {
-        Ok(match self.array.element_at(self.at) {
-            Some((_, value, next)) => {
+        Ok(match self.array.value_at(self.at) {
+            Some((value, next)) => {
                 let value = value.clone();
                 self.at = next;
                 Next::Again([carry, value].into())
@@ -397,16 +415,13 @@ impl Sort {
     }
 
     fn result(&mut self) -> Value {
-        let mut result = Array::with_capacity(0);
-        for (compared, i) in std::mem::take(&mut self.from) {
+        let sorted = std::mem::take(&mut self.from).into_iter().filter_map(|(compared, i)| {
             let rest = std::mem::take(&mut self.other[i as usize]);
             let (key, value) = if self.keys { (compared, rest) } else { (rest, compared) };
             // The value was a key before, so it can be one again.
-            if let Ok(key) = Key::from_value(&key) {
-                result.insert(key, value);
-            }
-        }
-        result.into()
+            Key::from_value(&key).ok().map(|key| (key, value))
+        });
+        Array::from_distinct(sorted.collect()).into()
     }
 }
 

@@ -7,6 +7,7 @@ mod access;
 pub(crate) mod builtin;
 mod cache;
 mod dispatch;
+mod frame_stack;
 mod frames;
 pub(crate) mod generator;
 
@@ -19,7 +20,7 @@ use crate::program::Program;
 use crate::registry::BoxFuture;
 use crate::shared::Shared;
 use crate::value::Value;
-use frames::Frame;
+use frame_stack::Frames;
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
@@ -84,7 +85,7 @@ pub struct NativeCx<'a> {
     limits: &'a Limits,
     execution: u64,
     started_s: f64,
-    at: Option<(&'a [Frame], &'a [ProgramState])>,
+    at: Option<(&'a Frames, &'a [ProgramState])>,
 }
 
 impl<'a> NativeCx<'a> {
@@ -172,7 +173,7 @@ pub(crate) enum Waiting {
 /// Everything of a machine but its registers.
 pub(crate) struct Machine {
     pub(crate) programs: Vec<ProgramState>,
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) frames: Frames,
     pub(crate) host: Box<dyn Host>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: Limits,
@@ -253,7 +254,7 @@ impl Vm {
             stack: Vec::new(),
             m: Machine {
                 programs: vec![ProgramState::new(Arc::clone(&program))],
-                frames: Vec::new(),
+                frames: Frames::default(),
                 host,
                 shared,
                 limits,
@@ -322,11 +323,15 @@ impl Vm {
         if self.m.waiting != Waiting::No && self.m.resumed.is_none() {
             return self.failed_outside("The execution waits for a result that was not given");
         }
+        frames::unfold(&self.m, &mut self.stack);
         let outer = mem::swap(self.balance);
         let outer_limit = ops::set_memory_limit(self.m.limits.memory_bytes);
         let step = self.run_slices(fuel);
         if !matches!(step, Step::Pending(_) | Step::OutOfFuel) {
             self.finished = true;
+        }
+        if matches!(step, Step::Pending(_)) {
+            frames::fold(&mut self.m, &mut self.stack);
         }
         ops::set_memory_limit(outer_limit);
         self.balance = mem::swap(outer);
