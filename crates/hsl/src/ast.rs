@@ -142,6 +142,18 @@ pub(crate) enum UnaryOp {
     BitNot,
 }
 
+impl UnaryOp {
+    /// The operator as written.
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            UnaryOp::Not => "!",
+            UnaryOp::Minus => "-",
+            UnaryOp::Plus => "+",
+            UnaryOp::BitNot => "~",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum BinaryOp {
     Add,
@@ -223,6 +235,13 @@ pub(crate) enum StmtKind {
     /// The statements of an included file.
     Included(Vec<Stmt>),
     Import(Import),
+    /// `__debug ["stage", "point"]` before a statement.
+    Debug {
+        stage: Str,
+        point: Str,
+        log: bool,
+        body: Box<Stmt>,
+    },
     Expr(Expr),
     /// Conditions with their branches, and `else`.
     If {

@@ -308,6 +308,14 @@ pub fn check_memory(bytes: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// Runs an operation that may make at most `bytes` of new values: for constants, which no execution pays for.
+pub(crate) fn within<R>(bytes: usize, operation: impl FnOnce() -> R) -> R {
+    let outer = set_memory_limit((mem::used().max(0) as usize).saturating_add(bytes));
+    let result = operation();
+    set_memory_limit(outer);
+    result
+}
+
 /// Unary minus.
 pub(crate) fn negate(v: &Value) -> Outcome {
     number(v).map(|n| Value::Number(-n)).ok_or_else(|| unary("-", v))

@@ -7,6 +7,7 @@
 use crate::array::Array;
 use crate::ast::BinaryOp;
 use crate::diag::{SourceMap, Span};
+use crate::probe::Point;
 use crate::regex::Regex;
 use crate::registry::{FunctionDef, NativeClass};
 use crate::string::Str;
@@ -463,6 +464,10 @@ pub(crate) enum Op {
     RunModule {
         module: u32,
     },
+    /// Tells the observer; only in programs compiled with probes.
+    Probe {
+        point: u32,
+    },
 }
 
 /// Where a path write starts.
@@ -571,6 +576,15 @@ pub(crate) struct Proto {
     pub(crate) span: Span,
 }
 
+impl Proto {
+    /// Suggests a variable of the function with a name near to `name`, as the end of a message.
+    #[cold]
+    pub(crate) fn near(&self, name: &str) -> String {
+        let names = self.names.iter().chain(&self.cell_names).map(|n| &**n);
+        crate::diag::hint(name, "$", names.filter(|n| *n != name))
+    }
+}
+
 /// Member names come from programs, not from clients; speed matters more than seeding.
 pub(crate) type Hasher = foldhash::fast::FixedState;
 
@@ -625,6 +639,7 @@ pub struct Program {
     pub(crate) global_names: Vec<Arc<str>>,
     /// Slots of the context variables.
     pub(crate) context: HashMap<String, u32>,
+    pub(crate) points: Vec<Point>,
     pub(crate) sources: SourceMap,
 }
 
@@ -638,7 +653,7 @@ impl Program {
     pub fn dump(&self) -> String {
         let mut out = String::new();
         for (i, proto) in self.protos.iter().enumerate() {
-            let name = if proto.name.is_empty() { "(anonymous)" } else { &proto.name };
+            let name = self.function_name(i as u32);
             // Writing to a String cannot fail.
             let _ = writeln!(out, "function {i} {name}: {} registers", proto.registers);
             for (pc, (op, span)) in proto.code.iter().zip(&proto.spans).enumerate() {

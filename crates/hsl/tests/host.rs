@@ -208,6 +208,22 @@ fn promises_of_the_compiler() {
 }
 
 #[test]
+fn huge_constants_are_left_to_run_time() {
+    // The compiler must not make what only a limit of the execution keeps from being made.
+    for source in [
+        "return ~(\"x\" * 0x7fffffff) + 1;",
+        "return [1] * 1000000000;",
+        "return \"%1000000s\" * 2000 % [1];",
+        "return (([1] * 60000) * 60000)[0];",
+    ] {
+        let begun = std::time::Instant::now();
+        assert!(compiler().compile("m", source.as_bytes()).is_ok(), "{source}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{source}");
+        assert!(result(source).starts_with("failed: "), "{source}");
+    }
+}
+
+#[test]
 fn warnings() {
     let warnings = |source: &str| -> Vec<String> {
         let compiled = compiler().compile("m", source.as_bytes()).unwrap();
@@ -215,19 +231,79 @@ fn warnings() {
     };
     for (source, expected) in [
         ("return 1; echo 2;", "Unreachable code"),
-        ("$host = 1; echo $hst;", "Variable '$hst' is never assigned; did you mean '$host'?"),
+        ("$host = 1; echo $host . $hst;", "Variable '$hst' is never assigned; did you mean '$host'?"),
         (
             "$a = 1; if ($a == true) echo 1;",
             "Comparison with a boolean by '=='; use the value itself or '==='",
         ),
-        ("if ($a = 1) echo 1;", "Assignment of a constant in a condition; did you mean '=='?"),
         ("$a = 1; switch ($a) { case 1: case 1: echo 1; }", "Duplicate constant '1'"),
         ("$a = 1; echo match ($a) { 1, 1 => 2, default => 3 };", "Duplicate constant '1'"),
         ("$a = 1; echo $a / \"x\";", "Operator '/' cannot work on string"),
+        ("$a = [1]; echo $a * none;", "Operator '*' cannot work on none"),
+        ("$a = 1; echo $a % \"x\";", "Operator '%' cannot work on string"),
+        ("$a = 1; echo \"x\" - $a;", "Operator '-' cannot work on string"),
+        ("$a = 1; echo $a . none;", "Operator '.' cannot work on none"),
+        ("echo -\"x\";", "Operator '-' cannot work on string"),
+        ("echo 5[0];", "Subscript cannot work on number"),
+        ("echo 1 / 0;", "This always fails: Division by zero"),
+        ("echo 1 + \"a\";", "This always fails: Unsupported operand types for +: number and string"),
+        ("$a = add(1, 2);", "Variable '$a' is assigned but never used"),
+        ("$n = 0; for ($i = 0; $i < 3; $i++) $n += 1;", "Variable '$n' is assigned but never used"),
+        ("function f() { $x = 1; return 2; } f();", "Variable '$x' is assigned but never used"),
+        (
+            "function f($x) { return 2; } f(1);",
+            "Parameter '$x' is never used; name it '$_x' if that is meant",
+        ),
+        ("function add($a, $b) { return $a - $b; } add(1, 2);", "'add' shadows the one of the library"),
+        (
+            "function f() { function g() {} g(); } function g() { f(); } g();",
+            "'g' shadows the one of an outer scope",
+        ),
+        (
+            "foreach ([1] as $i) { foreach ([2] as $i) echo $i; }",
+            "Loop variable '$i' shadows that of the loop around it",
+        ),
+        (
+            "for ($i = 0; $i < 2; $i++) foreach ([2] as $i) echo $i;",
+            "Loop variable '$i' shadows that of the loop around it",
+        ),
+        ("try { return 1; } catch ($e) { return 2; } echo 3;", "Unreachable code"),
+        ("$f = function () { return 1; echo 2; }; $f();", "Unreachable code"),
+        ("echo [\"a\" => 1, \"a\" => 2];", "Duplicate key 'a'"),
     ] {
         assert_eq!(warnings(source), [expected], "{source}");
     }
-    assert!(warnings("$a = 1; while ($a = f()) { } function f() { return none; }").is_empty());
+    let assigned = "Assignment in a condition; write '==' to compare, or put parentheses around it";
+    for source in [
+        "if ($a = 1) echo $a;",
+        "while ($a = add(1, 2)) echo $a;",
+        "for (; $a = add(1, 2);) echo $a;",
+        "if (not ($context and $a = 1)) echo $a;",
+    ] {
+        assert_eq!(warnings(source), [assigned], "{source}");
+    }
+    for source in [
+        "if (($a = 1)) echo $a;",
+        "while (($a = add(1, 2)) != 3) echo $a;",
+        // Used elsewhere, or in ways that the compiler does not follow.
+        "$context = 1;",
+        "$a = 1; function f() { global $a; return $a; } f();",
+        "$a = 1; $f = function () closure ($a) { return $a; }; $f();",
+        "$a = []; $a[] = 1;",
+        "foreach ([1] as $k => $v) { $context[] = 1; }",
+        "[$a, $b] = [1, 2];",
+        "try { add(1, 2); } catch ($e) { }",
+        "$_ = add(1, 2); function f($_x) { } f(1);",
+        "$f = function ($x) { return 1; }; $f(1); class C { function m($x) { } } C()->m(1);",
+        "$a = 1; isset($a);",
+        "$a = 1; unset($a);",
+        "foreach ([1] as $i) echo $i; foreach ([2] as $i) echo $i;",
+        "$s = \"x\"; echo $s + 1; echo [1] - \"x\";",
+    ] {
+        assert!(warnings(source).is_empty(), "{source}: {:?}", warnings(source));
+    }
+    let fragment = compiler().fragment(true).compile("m", b"$a = 1; echo $b;").unwrap();
+    assert!(fragment.warnings.is_empty());
 }
 
 #[test]
@@ -244,6 +320,38 @@ fn errors_are_collected_and_suggest() {
             "m.hsl:2:6: Function 'add' expects 2 arguments, 1 given"
         ]
     );
+    for (source, expected) in [
+        ("class Cat { static $purr = 1; } Cta::$purr;", "Unknown class 'Cta'; did you mean 'Cat'?"),
+        (
+            "class Cat { static $purr = 1; } Cat::$pur;",
+            "Class 'Cat' has no static member '$pur'; did you mean '$purr'?",
+        ),
+        (
+            "class Cat { static function purr() {} } Cat::pur();",
+            "Class 'Cat' has no static function 'pur'; did you mean 'purr'?",
+        ),
+        ("class Cat { function purr() {} } Cat::purr();", "Function 'purr' of class 'Cat' needs an instance"),
+        ("function f() {} cache [\"tll\" => 1] f();", "Unknown cache option 'tll'; did you mean 'ttl'?"),
+        ("function f() {} cache [1] f();", "A cache option needs a name: [\"ttl\" => 60]"),
+        ("if (1) {\n\necho 1;", "Expected '}', found the end of the file; the block begins on line 1"),
+    ] {
+        let errors = compiler().compile("m.hsl", source.as_bytes()).unwrap_err();
+        assert_eq!(errors[0].message, expected, "{source}");
+    }
+    // One wrong statement does not hide the next, and there is an end.
+    let many: String = (0..30).map(|i| format!("$a = {i} +;\nif (1) {{ nosuch{i}( }}\n")).collect();
+    let errors = compiler().compile("m.hsl", many.as_bytes()).unwrap_err();
+    assert_eq!(errors.len(), 20);
+    assert!(errors.windows(2).all(|w| w[0].place.line < w[1].place.line));
+    for (source, expected) in [
+        ("$total = 1; return $totl;", "Undefined variable $totl; did you mean '$total'?"),
+        (
+            "class C { function put() {} } C()->putt();",
+            "Class 'C' has no function 'putt'; did you mean 'put'?",
+        ),
+    ] {
+        assert!(result(source).ends_with(expected), "{}", result(source));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::generate::{Gen, Generator, Label, Var};
 use crate::ast::{BinaryOp, Expr, ExprKind, Name, Pattern};
-use crate::diag::Span;
+use crate::diag::{Span, hint};
 use crate::program::{Op, Path, PathOp, Reg, Root, StaticDef, Step};
 use crate::string::Str;
 use crate::value::Value;
@@ -65,12 +65,15 @@ impl Generator<'_> {
             if let Some(exports) = self.namespace(class) {
                 return match exports.globals.get(name) {
                     Some(slot) => Ok(Err(*slot)),
-                    None => self.stop(span, format!("Namespace '{class}' has no variable '${name}'")),
+                    None => {
+                        let hint = hint(name, "$", exports.globals.keys().map(|k| &**k));
+                        self.stop(span, format!("Namespace '{class}' has no variable '${name}'{hint}"))
+                    }
                 };
             }
             match self.lookup(class, false) {
                 Some(super::generate::Symbol::Class(index)) => index,
-                _ => return self.stop(span, format!("Unknown class '{class}'")),
+                _ => return self.unknown_class(class, span),
             }
         };
         let def = self.program.classes[index as usize].clone();
@@ -83,7 +86,11 @@ impl Generator<'_> {
                 self.stop(span, format!("Cannot write readonly member '{name}' of class '{}'", def.name))
             }
             Some(StaticDef { slot, .. }) => Ok(Ok(*slot)),
-            None => self.stop(span, format!("Class '{}' has no static member '${name}'", def.name)),
+            None => {
+                let names: Vec<String> = def.statics.keys().map(|k| k.to_text().into_owned()).collect();
+                let hint = hint(name, "$", names.iter().map(|n| &**n));
+                self.stop(span, format!("Class '{}' has no static member '${name}'{hint}", def.name))
+            }
         }
     }
 

@@ -291,6 +291,10 @@ impl Parser<'_> {
         while !self.eat(")") {
             if !args.is_empty() {
                 self.expect(",")?;
+                // Published scripts end long lists with a comma.
+                if self.eat(")") {
+                    break;
+                }
             }
             let spread = self.eat("...");
             let value = self.expression()?;

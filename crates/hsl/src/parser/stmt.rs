@@ -64,6 +64,10 @@ impl Parser<'_> {
                 let step = part(self, ")")?;
                 StmtKind::For { init, cond, step, body: Box::new(self.statement()?) }
             }
+            "__debug" if matches!(self.tok_ahead(1), Tok::Punct("[")) => {
+                self.advance();
+                self.debug_point()?
+            }
             "forever" => {
                 self.advance();
                 StmtKind::Forever(Box::new(self.statement()?))
@@ -90,6 +94,31 @@ impl Parser<'_> {
         Ok(Stmt { kind, span })
     }
 
+    /// The prefix of a break point and the statement behind it.
+    fn debug_point(&mut self) -> Parsed<StmtKind> {
+        let span = self.span();
+        self.advance();
+        let mut ids = Vec::new();
+        let mut log = false;
+        while !self.eat("]") {
+            if !ids.is_empty() {
+                self.expect(",")?;
+            }
+            match self.tok().clone() {
+                Tok::Str(id) if ids.len() < 2 => ids.push(id),
+                Tok::Word(word) if ids.len() == 2 && matches!(&*word, "true" | "false") => {
+                    log = *word == *"true";
+                }
+                _ => return self.expected("'[\"stage\", \"point\"]'"),
+            }
+            self.advance();
+        }
+        let Ok([stage, point]) = <[Str; 2]>::try_from(ids) else {
+            return self.fail_at(span, "A break point needs the identities of its stage and of itself");
+        };
+        Ok(StmtKind::Debug { stage, point, log, body: Box::new(self.statement()?) })
+    }
+
     /// `{ statements }`, going on after errors inside.
     pub(super) fn block(&mut self) -> Parsed<Vec<Stmt>> {
         let open = self.expect("{")?;
@@ -99,10 +128,10 @@ impl Parser<'_> {
                 return Ok(body);
             }
             if self.at_end() {
-                return self.fail_at(
-                    self.span(),
-                    format!("Block is never closed: expected '}}' (opened at offset {})", open.offset),
-                );
+                let line = self.line_of(open);
+                let message =
+                    format!("Expected '}}', found the end of the file; the block begins on line {line}");
+                return self.fail_at(self.span(), message);
             }
             let before = self.at;
             match self.statement() {
@@ -401,10 +430,8 @@ impl Parser<'_> {
             .collect();
         for (i, (name, _)) in names.iter().enumerate() {
             if names[..i].iter().any(|(n, _)| n == name) {
-                self.report(
-                    class.span,
-                    format!("Class '{}' already has a member named '{name}'", class.name),
-                );
+                let message = format!("Class '{}' already has a member named '{name}'", class.name);
+                self.report(class.span, message);
             }
         }
         Ok(Rc::new(class))
@@ -432,7 +459,6 @@ impl Parser<'_> {
     }
 
     fn import(&mut self) -> Parsed<Import> {
-        let span = self.span();
         let what = if self.eat("{") {
             let mut symbols = Vec::new();
             while !self.eat("}") {
@@ -461,7 +487,7 @@ impl Parser<'_> {
         if self.eat_word("with") {
             let e = self.ternary_expression()?;
             if !matches!(what, ImportWhat::Data { .. }) {
-                self.report(span, "Options are only for imported data");
+                self.report(e.span, "Options are only for imported data");
             } else if !matches!(&*e.kind, ExprKind::Array(_)) {
                 self.report(e.span, "Options must be an array");
             }

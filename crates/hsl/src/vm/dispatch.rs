@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::number::{INTEGER_DIGITS_MAX, exact_integer, integer_digits, write_number};
 use crate::object::{Function, FunctionKind, Object, ObjectKind};
 use crate::ops;
+use crate::probe::Reached;
 use crate::program::{ClassDef, Op, Path, Program, Proto, Reg, Root};
-use crate::registry::{Args, NativeFn};
+use crate::registry::{Args, BoxFuture, NativeFn};
 use crate::string::Str;
 use crate::value::Value;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
         None => Value::None,
     };
     match waiting {
-        Waiting::No => {}
+        Waiting::No | Waiting::Drop => {}
         Waiting::Retry => {
             if let Some(f) = m.frames.script_mut() {
                 f.pc -= 1;
@@ -100,7 +101,10 @@ fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
 #[cold]
 fn undefined(proto: &Proto, reg: Reg) -> Error {
     match proto.names.get(usize::from(reg)) {
-        Some(name) => Error::exception(format!("Undefined variable ${name}")),
+        Some(name) => {
+            let hint = proto.near(name);
+            Error::exception(format!("Undefined variable ${name}{hint}"))
+        }
         None => Error::exception("Value is missing"),
     }
 }
@@ -1379,8 +1383,27 @@ fn segment<'p>(
                     resume!(pushed.map(|()| Flow::Continue));
                 }
             }
+            Op::Probe { point } => {
+                save!();
+                if let Some(future) = probe(m, stack, slot, point) {
+                    m.waiting = Waiting::Drop;
+                    leave!(Ok(Flow::Wait(future)));
+                }
+                regs = check!(window(stack, base));
+            }
         }
     }
+}
+
+/// Tells the observer, if there is one; the future that it wants to wait for.
+#[cold]
+#[inline(never)]
+fn probe(m: &mut Machine, stack: &[Value], slot: usize, index: u32) -> Option<BoxFuture> {
+    let mut observer = m.observer.take()?;
+    let at = Reached { slot, index, frames: &m.frames, programs: &m.programs, stack };
+    let future = observer.reached(&at);
+    m.observer = Some(observer);
+    future
 }
 
 fn function(kind: FunctionKind) -> Value {
@@ -1527,9 +1550,16 @@ fn remember_method(found: &AtomicU64, class: &ClassDef, name: &Value) -> u64 {
 }
 
 fn no_method(object: &Object, name: &[u8]) -> Error {
-    Error::exception(format!(
-        "Class '{}' has no function '{}'",
-        object.class_name(),
-        String::from_utf8_lossy(name)
-    ))
+    let text = String::from_utf8_lossy(name);
+    let hint = match &object.0 {
+        ObjectKind::Script { class, .. } => {
+            let names: Vec<String> = class.methods.keys().map(|k| k.to_text().into_owned()).collect();
+            crate::diag::hint(&text, "", names.iter().map(|n| &**n))
+        }
+        ObjectKind::Native { class, .. } => {
+            crate::diag::hint(&text, "", class.methods.iter().map(|m| &*m.name))
+        }
+        ObjectKind::Generator(_) => crate::diag::hint(&text, "", ["next"].into_iter()),
+    };
+    Error::exception(format!("Class '{}' has no function '{text}'{hint}", object.class_name()))
 }

@@ -634,7 +634,7 @@ pub(crate) fn script_error(m: &Machine, error: &Error) -> ScriptError {
         diagnostic.place = place.clone();
         diagnostic.path = Vec::new();
     }
-    ScriptError { diagnostic, value, stack: call_stack(m) }
+    ScriptError { diagnostic, value, stack: call_stack(&m.frames, &m.programs) }
 }
 
 fn thrown_message(value: &Value) -> String {
@@ -647,17 +647,47 @@ fn thrown_message(value: &Value) -> String {
     }
 }
 
-fn call_stack(m: &Machine) -> Vec<(String, crate::diag::Place)> {
-    let mut stack = Vec::new();
-    for f in m.frames.iter().rev().take(64) {
-        if f.is_script() {
-            let program = &m.programs[f.program as usize].program;
-            let name = &program.protos[f.proto as usize].name;
-            let name = if name.is_empty() { "(main)".to_owned() } else { name.to_string() };
-            stack.push((name, program.sources.place(frame_span(program, f))));
+/// The active script functions, innermost first, with the places they have reached.
+pub(crate) fn call_stack(frames: &Frames, programs: &[ProgramState]) -> Vec<(String, crate::diag::Place)> {
+    let scripts = frames.iter().rev().filter(|f| f.is_script());
+    scripts
+        .take(64)
+        .map(|f| {
+            let program = &programs[f.program as usize].program;
+            (program.function_name(f.proto), program.sources.place(frame_span(program, f)))
+        })
+        .collect()
+}
+
+/// The variables in scope of the topmost script function, then the global ones of its program.
+pub(crate) fn variables(
+    frames: &Frames,
+    programs: &[ProgramState],
+    stack: &[Value],
+) -> Vec<(Arc<str>, Value)> {
+    let Some(f) = frames.iter().rev().find(|f| f.is_script()) else { return Vec::new() };
+    let state = &programs[f.program as usize];
+    let proto = &state.program.protos[f.proto as usize];
+    let mut found: Vec<(Arc<str>, Value)> = Vec::new();
+    let mut add = |name: &Arc<str>, value: &Value| {
+        if !matches!(value, Value::Undef) && !found.iter().any(|(known, _)| known == name) {
+            found.push((Arc::clone(name), value.clone()));
+        }
+    };
+    let registers = stack.get(f.base as usize..).unwrap_or_default();
+    for (name, value) in proto.names.iter().zip(registers) {
+        add(name, value);
+    }
+    for (name, index) in proto.cell_names.iter().zip(0..) {
+        if let Ok(cell) = f.cell(index) {
+            let value = cell.0.lock().clone();
+            add(name, &value);
         }
     }
-    stack
+    for (name, value) in state.program.global_names.iter().zip(&state.globals) {
+        add(name, value);
+    }
+    found
 }
 
 /// Unwinds to the nearest handler, or fails the execution.

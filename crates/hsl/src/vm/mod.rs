@@ -16,11 +16,13 @@ use crate::error::Error;
 use crate::mem;
 use crate::object::{Cell, Object, ObjectKind};
 use crate::ops;
+use crate::probe::Observer;
 use crate::program::Program;
 use crate::registry::BoxFuture;
 use crate::shared::Shared;
 use crate::value::Value;
-use frame_stack::Frames;
+pub(crate) use frame_stack::Frames;
+pub(crate) use frames::{call_stack, variables};
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
@@ -168,6 +170,8 @@ pub(crate) enum Waiting {
     Deliver(u8),
     /// Gives it to the continuation on top.
     Continuation,
+    /// Drops it.
+    Drop,
 }
 
 /// Everything of a machine but its registers.
@@ -182,6 +186,7 @@ pub(crate) struct Machine {
     pub(crate) waiting: Waiting,
     pub(crate) resumed: Option<Result<Value, Error>>,
     pub(crate) barriers: u32,
+    pub(crate) observer: Option<Box<dyn Observer>>,
     /// Objects and cells that may form cycles; emptied at the end of the execution.
     pub(crate) heap: Heap,
 }
@@ -263,6 +268,7 @@ impl Vm {
                 waiting: Waiting::No,
                 resumed: None,
                 barriers: 0,
+                observer: None,
                 heap: Heap::default(),
             },
             balance: 0,
@@ -298,6 +304,11 @@ impl Vm {
     /// The host data as type `T`.
     pub fn host<T: Host>(&mut self) -> Option<&mut T> {
         (&mut *self.m.host as &mut dyn Any).downcast_mut()
+    }
+
+    /// Tells `observer` what passes the probes of the program, see [`Compiler::probes`](crate::Compiler::probes).
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.m.observer = Some(observer);
     }
 
     /// Number of the execution, unique in its [`Shared`].
