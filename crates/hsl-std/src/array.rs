@@ -162,6 +162,24 @@ impl<S: Send + 'static> Continuation for Walk<S> {
             None => Next::Value((self.finish)(&mut self.state)),
         })
     }
+
+    fn step(
+        &mut self,
+        _: &mut NativeCx<'_>,
+        result: Value,
+        slots: &mut [Value; 2],
+    ) -> Result<Next, Error> {
+        if let Some(done) = (self.step)(&mut self.state, &self.array, self.at, result) {
+            return Ok(Next::Value(done));
+        }
+        let Some((value, next)) = self.array.value_at(self.next) else {
+            return Ok(Next::Value((self.finish)(&mut self.state)));
+        };
+        slots[0].copy_from(value);
+        self.at = self.next;
+        self.next = next;
+        Ok(Next::Placed(1))
+    }
 }
 
 fn element(array: &Array, at: usize) -> (Key, Value) {
@@ -253,15 +271,24 @@ fn map(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
 fn join(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
     let array = args.array(0);
     let separator = args.bytes(1);
-    let mut out = Vec::new();
-    for (i, v) in array.values().enumerate() {
-        if i > 0 {
+    let strings: usize = array.values().map(|v| v.as_str_bytes().map_or(8, <[u8]>::len)).sum();
+    let total = strings.saturating_add(separator.len().saturating_mul(array.len()));
+    crate::support::check_string("array_join", total)?;
+    let mut out = Vec::with_capacity(total);
+    let mut at = 0;
+    while let Some((v, next)) = array.value_at(at) {
+        if at > 0 {
             out.extend_from_slice(separator);
         }
-        if !v.is_none() {
-            v.write_string(&mut out);
+        at = next;
+        match v {
+            Value::Str(s) => out.extend_from_slice(s.as_bytes()),
+            v if v.is_none() => {}
+            v => {
+                v.write_string(&mut out);
+                crate::support::check_string("array_join", out.len())?;
+            }
         }
-        crate::support::check_string("array_join", out.len())?;
     }
     Ok(out.into())
 }
@@ -316,6 +343,14 @@ impl Continuation for Fold {
             }
             None => Next::Value(carry),
         })
+    }
+
+    fn step(&mut self, _: &mut NativeCx<'_>, carry: Value, slots: &mut [Value; 2]) -> Result<Next, Error> {
+        let Some((value, next)) = self.array.value_at(self.at) else { return Ok(Next::Value(carry)) };
+        slots[1].copy_from(value);
+        slots[0] = carry;
+        self.at = next;
+        Ok(Next::Placed(2))
     }
 }
 
@@ -384,12 +419,11 @@ impl Sort {
         }
     }
 
-    /// Moves on to the next pair that needs a comparison; none when sorted.
-    fn advance(&mut self) -> Option<CallArgs> {
+    /// Moves on to the next pair that needs a comparison, `right` and `left`; false when sorted.
+    fn advance(&mut self) -> bool {
         loop {
             if self.left < self.left_end && self.right < self.right_end {
-                // Right before left only if it is strictly less: that keeps the order of equals.
-                return Some([self.from[self.right].0.clone(), self.from[self.left].0.clone()].into());
+                return true;
             }
             for range in [self.left..self.left_end, self.right..self.right_end] {
                 for item in &mut self.from[range] {
@@ -403,7 +437,7 @@ impl Sort {
                 self.to.clear();
                 self.width *= 2;
                 if self.width >= n {
-                    return None;
+                    return false;
                 }
                 start = 0;
             }
@@ -425,15 +459,35 @@ impl Sort {
     }
 }
 
+impl Sort {
+    /// The arguments of the next comparison: right before left only if it is strictly less, which keeps the order of
+    /// equals.
+    fn pair(&self) -> CallArgs {
+        [self.from[self.right].0.clone(), self.from[self.left].0.clone()].into()
+    }
+
+    fn take_less(&mut self, less: &Value) {
+        let side = if less.truthy() { &mut self.right } else { &mut self.left };
+        let at = *side;
+        *side += 1;
+        self.to.push(std::mem::take(&mut self.from[at]));
+    }
+}
+
 impl Continuation for Sort {
     fn resume(&mut self, _: &mut NativeCx<'_>, less: Value) -> Result<Next, Error> {
-        let side = if less.truthy() { &mut self.right } else { &mut self.left };
-        self.to.push(std::mem::take(&mut self.from[*side]));
-        *side += 1;
-        Ok(match self.advance() {
-            Some(args) => Next::Again(args),
-            None => Next::Value(self.result()),
-        })
+        self.take_less(&less);
+        Ok(if self.advance() { Next::Again(self.pair()) } else { Next::Value(self.result()) })
+    }
+
+    fn step(&mut self, _: &mut NativeCx<'_>, less: Value, slots: &mut [Value; 2]) -> Result<Next, Error> {
+        self.take_less(&less);
+        if !self.advance() {
+            return Ok(Next::Value(self.result()));
+        }
+        slots[0].copy_from(&self.from[self.right].0);
+        slots[1].copy_from(&self.from[self.left].0);
+        Ok(Next::Placed(2))
     }
 }
 
@@ -448,14 +502,11 @@ fn sort(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     }
     args.take(1);
     let mut sort = Sort::new(array, keys);
-    match sort.advance() {
-        Some(call) => Ok(Outcome::Call(Box::new(NativeCall {
-            function: args.take(0),
-            args: call,
-            then: Box::new(sort),
-        }))),
-        None => Ok(sort.result().into()),
+    if !sort.advance() {
+        return Ok(sort.result().into());
     }
+    let (function, args) = (args.take(0), sort.pair());
+    Ok(Outcome::Call(Box::new(NativeCall { function, args, then: Box::new(sort) })))
 }
 
 fn unique(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {

@@ -369,12 +369,18 @@ impl Array {
             }
             data.repr = Repr::Map(Box::new(Map::from_list(std::mem::take(list))));
         }
-        let old = match &mut data.repr {
-            Repr::Map(map) => map.insert(key, value),
+        match &mut data.repr {
+            Repr::Map(map) => {
+                let before = map.entries.capacity();
+                let old = map.insert(key, value);
+                // The search table grows at about the same pace and is counted along with the next growth.
+                if map.entries.capacity() != before || map.entries.len() <= LINEAR_MAX {
+                    data.recharge();
+                }
+                old
+            }
             Repr::List(_) => None,
-        };
-        data.recharge();
-        old
+        }
     }
 
     /// [`insert`](Array::insert) at a string key.

@@ -139,6 +139,11 @@ pub(crate) enum Op {
         a: Reg,
         b: Reg,
     },
+    /// `a .= constant` on a register variable.
+    AppendConst {
+        a: Reg,
+        k: u32,
+    },
     Negate {
         dst: Reg,
         a: Reg,

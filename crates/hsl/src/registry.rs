@@ -250,6 +250,21 @@ pub trait Continuation: Send {
     /// # Errors
     /// As the native function itself.
     fn resume(&mut self, cx: &mut NativeCx<'_>, result: Value) -> Result<Next, Error>;
+
+    /// As [`resume`](Continuation::resume), for functions that call back very often: one or two arguments of the
+    /// next call may be stored in `slots`, to be followed by [`Next::Placed`].
+    ///
+    /// # Errors
+    /// As [`resume`](Continuation::resume).
+    fn step(
+        &mut self,
+        cx: &mut NativeCx<'_>,
+        result: Value,
+        slots: &mut [Value; 2],
+    ) -> Result<Next, Error> {
+        let _ = slots;
+        self.resume(cx, result)
+    }
 }
 
 /// What a continuation wants next.
@@ -258,6 +273,8 @@ pub enum Next {
     Value(Value),
     /// Calls the same function again.
     Again(CallArgs),
+    /// Calls the same function again with that many arguments, which [`step`](Continuation::step) stored.
+    Placed(u8),
     /// Calls another function.
     Call(Value, CallArgs),
     /// Waits; the result comes back to the continuation.

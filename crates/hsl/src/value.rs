@@ -83,7 +83,7 @@ impl Value {
 
     /// Replaces the value by a copy; numbers and booleans, the most frequent, without a copy by way of the stack.
     #[inline(always)]
-    pub(crate) fn copy_from(&mut self, from: &Value) {
+    pub fn copy_from(&mut self, from: &Value) {
         match from {
             Value::Number(n) => self.put(Value::Number(*n)),
             Value::Bool(b) => self.put(Value::Bool(*b)),

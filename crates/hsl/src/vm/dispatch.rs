@@ -177,8 +177,8 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
         let (a, b) = if i == 0 { ("none", other) } else { (other, "none") };
         return Err(Error::exception(format!("Unsupported operand types for .: {a} and {b}")));
     }
-    if total <= 64 {
-        let mut out = Short { buf: [0; 128], len: 0 };
+    if total <= SHORT {
+        let mut out = Short { buf: [0; 2 * SHORT], len: 0 };
         for p in parts.iter_mut() {
             match p {
                 Value::Str(s) => out.push(s.as_bytes()),
@@ -204,16 +204,19 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
     concat_long(parts, total)
 }
 
+/// Longest result that is put together on the native stack, bytes, with 16 counted for what is no string.
+const SHORT: usize = 128;
+
 /// Room for a short result on the native stack.
 struct Short {
-    buf: [u8; 128],
+    buf: [u8; 2 * SHORT],
     len: usize,
 }
 
 impl Short {
     fn fits(&self, more: usize) -> bool {
         // The parts that `total` counted at their full length may still follow.
-        self.len + more + 64 <= self.buf.len()
+        self.len + more + SHORT <= self.buf.len()
     }
 
     #[inline(always)]
@@ -635,6 +638,14 @@ fn segment<'p>(
                 _ => check!(binary_slow(regs, op, dst, a, b, proto)),
             },
             Op::Append { a, b } => check!(append(regs, a, b, proto)),
+            Op::AppendConst { a, k } => {
+                let tail = &proto.consts[k as usize];
+                match (&mut r!(a), tail) {
+                    (Value::Str(s), Value::Str(t)) if s.len() < 1 << 16 => s.push_bytes(t.as_bytes()),
+                    (Value::Undef, _) => fail!(undefined(proto, a)),
+                    (left, tail) => check!(ops::append_assign(left, tail)),
+                }
+            }
             Op::Negate { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::negate));
                 r!(dst).put(v);

@@ -350,30 +350,39 @@ fn start_callback(
     stack: &mut Vec<Value>,
     args: crate::registry::CallArgs,
 ) -> Result<Flow, Error> {
+    let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
+    let start = frame.base as usize;
+    let argc = args.len();
+    reserve(stack, start + 1 + argc);
+    args.place(&mut stack[start + 1..]);
+    start_placed(m, stack, argc)
+}
+
+/// [`start_callback`] with the arguments in place.
+fn start_placed(m: &mut Machine, stack: &mut Vec<Value>, argc: usize) -> Result<Flow, Error> {
     let depth = m.frames.len();
-    let top = depth - 1;
+    let top = depth.saturating_sub(1);
     let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
     let start = frame.base as usize;
     if let Value::Function(function) = &frame.function
         && let FunctionKind::Script { program, proto, captures, this: None, .. } = &function.0
         && let Some(target) = program.protos.get(*proto as usize)
         && target.simple
-        && args.len() == usize::from(target.params)
+        && argc == usize::from(target.params)
         && m.programs.first().is_some_and(|s| Arc::ptr_eq(&s.program, program))
         && depth < m.limits.depth
     {
         let closure = (!captures.is_empty()).then(|| Arc::clone(function));
         let proto = *proto;
         reserve(stack, start + 1);
-        args.place(&mut stack[start + 1..]);
-        m.frames.enter(0, proto, start as u32 + 1, 0, Mode::Value).closure = closure;
+        let entered = m.frames.enter(0, proto, start as u32 + 1, 0, Mode::Value);
+        if closure.is_some() {
+            entered.closure = closure;
+        }
         return Ok(Flow::Continue);
     }
     // Taken out for the call and put back: no counting for every callback.
     let function = std::mem::take(&mut frame.function);
-    let argc = args.len();
-    reserve(stack, start + 1 + argc);
-    args.place(&mut stack[start + 1..]);
     let flow = call_value(m, stack, &function, start, argc, 0);
     if let Some(frame) = m.frames.native_at(top) {
         frame.function = function;
@@ -393,7 +402,12 @@ pub(crate) fn continue_native(
         let Some(mut then) = frame.then.take() else {
             return Err(Error::fatal("A native function continued inside itself"));
         };
-        let next = with_cx(m, |cx| then.resume(cx, value))?;
+        let start = frame.base as usize;
+        reserve(stack, start + 1);
+        let Some(slots) = stack.get_mut(start + 1..).and_then(|s| s.first_chunk_mut()) else {
+            return Err(Error::fatal("Register window is missing"));
+        };
+        let next = with_cx(m, |cx| then.step(cx, value, slots))?;
         let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
         frame.then = Some(then);
         let flow = match next {
@@ -416,6 +430,7 @@ pub(crate) fn continue_native(
                 m.waiting = Waiting::Continuation;
                 return Ok(Flow::Wait(future));
             }
+            Next::Placed(argc) => start_placed(m, stack, usize::from(argc))?,
             Next::Again(args) => start_callback(m, stack, args)?,
             Next::Call(function, args) => {
                 frame.function = function;
