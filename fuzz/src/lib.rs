@@ -13,10 +13,10 @@ use std::task::{Context, Poll, Waker};
 /// Longer inputs only take time.
 const SOURCE_MAX: usize = 64 << 10;
 /// Bounds of one run.
-const MEMORY_MAX: usize = 8 << 20;
+const MEMORY_MAX: usize = 1 << 20;
 const DEPTH_MAX: usize = 60;
 /// Turns of 100 jumps and calls each.
-const TURNS_MAX: usize = 40;
+const TURNS_MAX: usize = 20;
 
 struct Files;
 

@@ -572,6 +572,11 @@ fn caches() {
             "$n = 0; class O {} function f() { global $n; $n += 1; return O(); } cache [] f(); cache [] f(); return $n;",
             "2",
         ),
+        // Objects have no text that tells one from the other.
+        (
+            "$n = 0; function f($x) { global $n; $n += 1; return $n; } $m = Map([], []); return [cache [] f([$m]), cache [] f([Map([], [])]), cache [] f([[\"1\"]]), cache [] f([[1]])];",
+            "[0=>1,1=>2,2=>3,3=>4]",
+        ),
         ("cache [\"tll\" => 5] length(1);", "m:1:8: Unknown cache option 'tll'; did you mean 'ttl'?"),
         ("cache [\"ttl\" => []] length(\"\");", "m:1:21: Cache option 'ttl' must be number, array given"),
         ("class C { function m() {} } cache [] C()->m();", "m:1:38: A class cannot be cached"),
@@ -632,6 +637,7 @@ fn limits() {
         "$a = []; forever { $a[] = [1, 2, 3]; }",
         "class C { } $a = []; forever { $o = C(); $o->self = $o; $o->data = \"y\" * 1000; $a[] = 1; }",
         "function g() { $s = \"x\" * 100000; yield 1; } $a = []; forever { $g = g(); $g->next(); $a[] = $g; }",
+        "$a = [1]; forever { $a = [$a, $a]; cache [] length($a); }",
         "$f = []; forever { $s = \"z\" * 5000; $f[] = function () closure ($s) { return $s; }; unset($s); }",
     ] {
         let found = run_with(source.as_bytes(), small());

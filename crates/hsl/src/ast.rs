@@ -344,7 +344,6 @@ pub(crate) struct Modifiers {
 #[derive(Debug, Clone)]
 pub(crate) struct ClassVar {
     pub(crate) name: Name,
-    pub(crate) span: Span,
     pub(crate) modifiers: Modifiers,
     pub(crate) value: Option<Expr>,
 }
@@ -373,6 +372,12 @@ impl Expr {
                 | ExprKind::StaticVar { .. }
                 | ExprKind::Pattern(_)
         )
+    }
+
+    /// True if evaluating the expression calls something, which may write variables that others see.
+    pub(crate) fn calls(&self) -> bool {
+        matches!(&*self.kind, ExprKind::Call { .. } | ExprKind::Cache { .. })
+            || self.kind.children().any(Expr::calls)
     }
 
     /// True if evaluating the expression may write a variable of the function it stands in.

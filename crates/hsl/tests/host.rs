@@ -197,6 +197,35 @@ fn promises_of_the_compiler() {
     // Code patterns.
     assert!(!dump("while (true) { break; }").contains("JumpIf"));
     assert!(dump("$s = \"\"; $s = $s . \"x\";").contains("Append"));
+    for source in [
+        "$s = \"\"; function f($y) { global $s; $s = $s . \"x\" . $y; }",
+        "$s = \"\"; $f = function ($y) closure ($s) { $s = $s . $y; };",
+    ] {
+        assert!(dump(source).contains("Augment(Concat)"), "{source}");
+    }
+    assert!(dump("$n = 1; function f() { global $n; $n = $n + 1; }").contains("Augment(Add)"));
+    assert!(!dump("$n = 1; function f() { global $n; $n = $n + f(); }").contains("Augment"));
+    assert!(dump("$n = 1; $n = $n + 1; return $n;").contains("AddInt { dst: 0, a: 0, n: 1 }"));
+    assert!(!dump("for (;;) { break; }").contains("JumpIf"));
+    assert!(!dump("$a = 1; if (not $a) { return 2; }").contains("Not "));
+    assert!(dump("$a = 1; return match ($a) { 1 => 1, 2 => 2, 3 => 3, 4 => 4 };").contains("Switch"));
+    // Jumps to jumps go to the end of the chain.
+    let threaded = dump("$a = 1; while ($a) { if ($a) { $a = 0; } else { $a = 2; } }");
+    let jumps: Vec<usize> = threaded
+        .lines()
+        .filter_map(|line| line.split("to: ").nth(1)?.split(' ').next()?.parse().ok())
+        .collect();
+    for to in jumps {
+        let line = threaded.lines().find(|l| l.trim_start().starts_with(&format!("{to} "))).unwrap();
+        assert!(!line.contains(" Jump {"), "{threaded}");
+    }
+    // Literals and patterns exist once.
+    assert_eq!(
+        dump("$a = \"same text\"; $b = \"same text\"; return $a . $b;").matches("Const { dst").count(),
+        2
+    );
+    let consts = dump("$a = \"same text\"; $b = \"same text\"; return $a . $b;");
+    assert!(consts.matches("k: 0 }").count() == 2, "{consts}");
     assert!(dump("$a = 1; $b = 2; return !($a == $b);").contains("op: Ne"));
     assert!(dump("$a = 1; switch ($a) { case 1: case 2: case 3: case 4: return 1; }").contains("Switch"));
     // Dead code, with the functions in it still registered.
@@ -205,6 +234,78 @@ fn promises_of_the_compiler() {
     assert_eq!(result("if (false) { function f() { return 5; } } return f();"), "5");
     // One allocation for a concatenation.
     assert_eq!(dump("$b = 1; return \"a\" . $b . \"c\" . $b;").matches("Concat").count(), 1);
+}
+
+#[test]
+fn caches_age_and_stay_small() {
+    let now = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let clock = Arc::clone(&now);
+    let shared = Arc::new(Shared::with_clock(Arc::new(move || {
+        clock.load(std::sync::atomic::Ordering::Relaxed) as f64
+    })));
+    let run = |source: &str| match finish(&mut vm(source, &shared)) {
+        Step::Done(v) => v.to_string_lossy(),
+        Step::Failed(e) => e.to_string(),
+        _ => panic!("stopped"),
+    };
+    let at = |s: u64| now.store(s, std::sync::atomic::Ordering::Relaxed);
+    let f = "function f($x) { return $x + 1; } ";
+    let fixed = |x: u32| format!("{f} return cache [\"size\" => 1, \"lru\" => false, \"ttl\" => 10] f({x});");
+    for x in [1, 1, 2, 2] {
+        run(&fixed(x));
+    }
+    // The second value found the cache full.
+    assert_eq!((shared.cache_list()[0].hits, shared.cache_list()[0].misses), (1, 3));
+    at(9);
+    run(&fixed(1));
+    at(11);
+    // Full of what is out of date is not full; and an old value is given to the update function.
+    run(&fixed(2));
+    run(&fixed(2));
+    assert_eq!((shared.cache_list()[0].hits, shared.cache_list()[0].misses), (3, 4));
+    at(30);
+    let update = "function u($old, $new) { return $old + $new; } ";
+    let updated =
+        format!("{f}{update} return cache [\"size\" => 1, \"lru\" => false, \"update_function\" => u] f(2);");
+    assert_eq!(run(&updated), "6");
+    // Namespaces without end do not fill the memory.
+    let many = format!("{f} for ($i = 0; $i < 25000; $i++) cache [\"namespace\" => \"n$i\"] f(1); return 1;");
+    assert_eq!(run(&many), "1");
+    assert!(shared.cache_list().len() <= 10_000, "{}", shared.cache_list().len());
+}
+
+#[test]
+fn a_cache_can_belong_to_a_message() {
+    struct Message(&'static str);
+    impl Host for Message {
+        fn echo(&mut self, _: &[u8], _: &Place) {}
+        fn message_id(&self) -> Option<&str> {
+            Some(self.0)
+        }
+    }
+    let shared = Arc::new(Shared::new());
+    let source = "function f() { return 1; } return cache [\"per_message\" => true] f();";
+    let program = compiler().compile("m", source.as_bytes()).unwrap().program;
+    for id in ["a", "b", "a"] {
+        let host = Box::new(Message(id));
+        let mut vm = Vm::new(Arc::clone(&program), Arc::clone(&shared), Limits::default(), host);
+        assert!(matches!(finish(&mut vm), Step::Done(_)));
+    }
+    let mut list = shared.cache_list();
+    list.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+    let found: Vec<_> = list.iter().map(|b| (&*b.namespace, b.hits, b.misses)).collect();
+    assert_eq!(found, [("a", 1, 1), ("b", 0, 1)]);
+    assert_eq!(shared.cache_clear(Some(b"a")), 1);
+}
+
+#[test]
+fn arrays_and_objects_as_keys() {
+    // Equal arrays find the same element, also when zeros differ in sign; unlike ones do not slow each other down.
+    assert_eq!(result("$a[[0, \"x\", [1]]] = 5; return $a[[-0, \"x\", [1]]];"), "5");
+    let begun = std::time::Instant::now();
+    let source = "class C { } $a = []; for ($i = 0; $i < 20000; $i++) { $a[[$i, 1]] = $i; $a[C()] = $i; } return $a[[7, 1]];";
+    assert_eq!(result(source), "7");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -320,6 +320,11 @@ impl Generator<'_> {
                     }
                     return Ok(());
                 }
+                if !matches!(var, Var::Reg(_))
+                    && let Some((op, right)) = augmentable(name, value)
+                {
+                    return self.augment(Some(op), target, &right, want, value.span);
+                }
                 match (var, want) {
                     (Var::Reg(reg), None) if self.direct(value) => {
                         self.into(value, reg)?;
@@ -614,4 +619,29 @@ impl Generator<'_> {
     pub(crate) fn string_const(&mut self, s: &Str) -> u32 {
         self.const_index(Value::Str(s.clone()))
     }
+}
+
+/// `$x = $x op y` as operator and `y`: then the value is changed in place, where it lives. Not when `y` may change the
+/// variable, which is read before it.
+fn augmentable(name: &Name, value: &Expr) -> Option<(BinaryOp, Expr)> {
+    let is_target = |e: &Expr| matches!(&*e.kind, ExprKind::Var(n) if n == name);
+    let (op, right) = match &*value.kind {
+        ExprKind::Binary {
+            op:
+                op @ (BinaryOp::Add
+                | BinaryOp::Sub
+                | BinaryOp::Mul
+                | BinaryOp::Div
+                | BinaryOp::Rem
+                | BinaryOp::Pow),
+            left,
+            right,
+        } if is_target(left) => (*op, right.clone()),
+        ExprKind::Concat(list) if list.len() > 1 && is_target(&list[0]) => match &list[1..] {
+            [one] => (BinaryOp::Concat, one.clone()),
+            more => (BinaryOp::Concat, Expr::new(ExprKind::Concat(more.to_vec()), value.span)),
+        },
+        _ => return None,
+    };
+    (!right.writes() && !right.calls()).then_some((op, right))
 }

@@ -17,6 +17,8 @@ use std::sync::atomic::AtomicU64;
 
 /// Register variables per function; further ones live in cells or global slots.
 const REGISTER_VARIABLES_MAX: usize = 120;
+/// Messages from which on warnings and suggestions are left out.
+const NOTES_MAX: usize = 200;
 /// Registers per function.
 const REGISTERS_MAX: u16 = 250;
 
@@ -135,9 +137,14 @@ impl Generator<'_> {
     }
 
     pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>) {
-        if self.notes.len() < 200 {
+        if !self.crowded() {
             self.notes.push(Note { severity: Severity::Warning, span, message: message.into() });
         }
+    }
+
+    /// More messages than anybody reads: suggestions are not worth their time any more.
+    fn crowded(&self) -> bool {
+        self.notes.len() >= NOTES_MAX
     }
 
     // ---- modules ----
@@ -600,6 +607,9 @@ impl Generator<'_> {
         for (name, span) in &scan.names {
             let given = self.function().touched.contains(name) || (main && self.globals.contains_key(name));
             if !given && !scan.written.contains(name) {
+                if found.len() >= NOTES_MAX {
+                    break;
+                }
                 let hint = hint(name, "$", scan.written.iter().map(|n| &**n));
                 found.push((*span, format!("Variable '${name}' is never assigned{hint}")));
             }
@@ -698,7 +708,10 @@ impl Generator<'_> {
     pub(crate) fn unknown_function<T>(&mut self, name: &Name, span: Span) -> Gen<T> {
         let registry = Arc::clone(&self.compiler.registry);
         let own = self.functions.iter().flat_map(|f| f.symbols.keys()).chain(self.module_symbols.keys());
-        let hint = hint(name, "", own.map(|n| &**n).chain(registry.names()));
+        let hint = match self.crowded() {
+            true => String::new(),
+            false => hint(name, "", own.map(|n| &**n).chain(registry.names())),
+        };
         self.stop(span, format!("Unknown function '{name}'{hint}"))
     }
 
@@ -708,7 +721,10 @@ impl Generator<'_> {
         let classes = own.filter(|(_, s)| matches!(s, Symbol::Class(_))).map(|(n, _)| &**n);
         let native = registry.names().into_iter().filter(|n| registry.class(n).is_some());
         let namespaces = self.namespaces.keys().map(|n| &**n);
-        let hint = hint(name, "", classes.chain(native).chain(namespaces));
+        let hint = match self.crowded() {
+            true => String::new(),
+            false => hint(name, "", classes.chain(native).chain(namespaces)),
+        };
         self.stop(span, format!("Unknown class '{name}'{hint}"))
     }
 

@@ -8,6 +8,7 @@ use crate::ast::{
 use crate::diag::Span;
 use crate::lexer::Tok;
 use crate::string::Str;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 impl Parser<'_> {
@@ -343,6 +344,7 @@ impl Parser<'_> {
     pub(super) fn function(&mut self, name: Name, span: Span, anonymous: bool) -> Parsed<Rc<FunctionDecl>> {
         self.expect("(")?;
         let mut params: Vec<Param> = Vec::new();
+        let mut names: HashSet<Name> = HashSet::new();
         while !self.eat(")") {
             if !params.is_empty() {
                 self.expect(",")?;
@@ -359,7 +361,7 @@ impl Parser<'_> {
                     );
                 }
             }
-            if params.iter().any(|p| p.name == name) {
+            if !names.insert(name.clone()) {
                 self.report(span, format!("Duplicate parameter '${name}'"));
             }
             let default = if !variadic && self.eat("=") { Some(self.ternary_expression()?) } else { None };
@@ -373,7 +375,7 @@ impl Parser<'_> {
                     self.expect(",")?;
                 }
                 let (name, span) = self.variable()?;
-                if params.iter().any(|p| p.name == name) || captures.iter().any(|c| c.0 == name) {
+                if !names.insert(name.clone()) {
                     self.report(
                         span,
                         format!("Captured variable '${name}' is already a parameter or captured"),
@@ -414,25 +416,19 @@ impl Parser<'_> {
                 let decl = self.function(name, span, false)?;
                 class.methods.push(Method { modifiers, decl });
             } else if matches!(self.tok(), Tok::Variable(_)) {
-                let (name, span) = self.variable()?;
+                let (name, _) = self.variable()?;
                 let value = if self.eat("=") { Some(self.ternary_expression()?) } else { None };
                 self.terminator()?;
-                class.vars.push(ClassVar { name, span, modifiers, value });
+                class.vars.push(ClassVar { name, modifiers, value });
             } else {
                 return self.expected("a variable, 'function' or 'constructor'");
             }
         }
-        let names: Vec<(Name, Span)> = class
-            .vars
-            .iter()
-            .map(|v| (v.name.clone(), v.span))
-            .chain(class.methods.iter().map(|m| (m.decl.name.clone(), m.decl.span)))
-            .collect();
-        for (i, (name, _)) in names.iter().enumerate() {
-            if names[..i].iter().any(|(n, _)| n == name) {
-                let message = format!("Class '{}' already has a member named '{name}'", class.name);
-                self.report(class.span, message);
-            }
+        let mut names: HashSet<&Name> = HashSet::new();
+        let members = class.vars.iter().map(|v| &v.name).chain(class.methods.iter().map(|m| &m.decl.name));
+        let twice: Vec<Name> = members.filter(|name| !names.insert(name)).cloned().collect();
+        for name in twice.into_iter().take(super::ERRORS_MAX) {
+            self.report(class.span, format!("Class '{}' already has a member named '{name}'", class.name));
         }
         Ok(Rc::new(class))
     }

@@ -52,6 +52,12 @@ impl Default for Limits {
 pub trait Host: Any + Send {
     /// Output of `echo`.
     fn echo(&mut self, text: &[u8], place: &Place);
+
+    /// Identity of the message that the execution is about: the namespace of `cache` with `per_message`. Without one
+    /// that option has no effect.
+    fn message_id(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A host that drops all output.
