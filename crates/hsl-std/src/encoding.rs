@@ -52,11 +52,6 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             let comments = flag(&options(&a, 1), "allow_comments", false);
             Ok(decode_json(a.bytes(0), comments).unwrap_or_default())
         }),
-        FunctionDef::pure(
-            "yaml_decode(string: string, options?: array)",
-            "Value of a YAML document.",
-            |_, a| Ok(crate::yaml::decode(a.bytes(0)).unwrap_or_default()),
-        ),
         FunctionDef::pure("url_encode(string: string)", "Percent-encoding (RFC 3986).", |_, a| {
             Ok(url_encode(a.bytes(0)).into())
         }),

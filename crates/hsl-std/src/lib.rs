@@ -64,6 +64,7 @@ pub fn shared_registry() -> Arc<Registry> {
 fn groups() -> Vec<(&'static str, Vec<FunctionDef>)> {
     let mut encodings = encoding::functions();
     encodings.extend(mimeword::functions());
+    encodings.push(yaml::function());
     encodings.extend(zlib::functions());
     vec![
         ("Arrays", array::functions()),

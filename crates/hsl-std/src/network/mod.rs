@@ -3,6 +3,7 @@
 mod background;
 mod connect;
 mod http;
+mod ldap;
 mod pool;
 mod socket;
 pub(crate) mod tls;
@@ -21,5 +22,7 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
 
 /// The classes of the group.
 pub(crate) fn classes() -> Vec<Arc<NativeClass>> {
-    vec![socket::class(), tlssocket::class()]
+    let mut list = vec![socket::class(), tlssocket::class()];
+    list.extend(ldap::classes());
+    list
 }
