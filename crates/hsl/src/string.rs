@@ -20,7 +20,10 @@ pub struct Str(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, buf: [u8; INLINE_MAX] },
+    Inline {
+        len: u8,
+        buf: [u8; INLINE_MAX],
+    },
     /// One block of just the bytes; most strings are never appended to.
     Fixed(ThinArc<Charge, u8>),
     /// Bytes with room to grow.

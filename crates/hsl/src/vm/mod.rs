@@ -58,6 +58,11 @@ pub trait Host: Any + Send {
     fn message_id(&self) -> Option<&str> {
         None
     }
+
+    /// What the library needs to know of the program around it; see [`NativeCx::environment`].
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
 }
 
 /// A host that drops all output.
@@ -109,6 +114,11 @@ impl<'a> NativeCx<'a> {
     /// The host data, if it is of type `T`.
     pub fn host<T: Host>(&mut self) -> Option<&mut T> {
         (&mut *self.host as &mut dyn Any).downcast_mut()
+    }
+
+    /// The environment that the host gives to the library, if it is of type `T`.
+    pub fn environment<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.host.environment()?.downcast().ok()
     }
 
     /// State shared between executions.
