@@ -7,17 +7,17 @@ use memchr::memmem;
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::pure("chr(number: number)", "The byte with a code, modulo 256.", |_, a| {
+        FunctionDef::pure("chr(number: number) -> string", "The byte with a code, modulo 256.", |_, a| {
             Ok(Str::from_byte(a.integer(0)?.rem_euclid(256) as u8).into())
         }),
-        FunctionDef::pure("ord(character: string)", "Code of the first byte.", |_, a| {
+        FunctionDef::pure("ord(character: string) -> number", "Code of the first byte.", |_, a| {
             match a.bytes(0).first() {
                 Some(c) => Ok((*c).into()),
                 None => Err(Error::exception("ord(): empty string")),
             }
         }),
         FunctionDef::pure(
-            "str_repeat(string: string, multiplier: number)",
+            "str_repeat(string: string, multiplier: number) -> string",
             "The string repeated.",
             |_, a| {
                 let n = a.integer(1)?.max(0);
@@ -29,22 +29,22 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             },
         ),
         FunctionDef::pure(
-            "str_replace(search: string, replace: string, subject: string)",
+            "str_replace(search: string, replace: string, subject: string) -> string",
             "Replaces all.",
             replace,
         ),
         FunctionDef::pure(
-            "str_split(string: string, delimiter: string, limit?: number)",
+            "str_split(string: string, delimiter: string, limit?: number) -> array",
             "Parts as a list.",
             split,
         ),
         FunctionDef::pure(
-            "str_find(string: string, substring: string, offset?: number)",
+            "str_find(string: string, substring: string, offset?: number) -> number",
             "First position or -1.",
             find,
         ),
         FunctionDef::pure(
-            "str_rfind(string: string, substring: string, offset?: number)",
+            "str_rfind(string: string, substring: string, offset?: number) -> number",
             "Last position or -1.",
             |_, a| {
                 let text = a.bytes(0);
@@ -53,28 +53,34 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
                 Ok(memmem::rfind(text, a.bytes(1)).map_or((-1).into(), Value::from))
             },
         ),
-        FunctionDef::pure("str_lower(string: string)", "ASCII letters in lower case.", |_, a| {
+        FunctionDef::pure("str_lower(string: string) -> string", "ASCII letters in lower case.", |_, a| {
             Ok(a.bytes(0).to_ascii_lowercase().into())
         }),
-        FunctionDef::pure("str_upper(string: string)", "ASCII letters in upper case.", |_, a| {
+        FunctionDef::pure("str_upper(string: string) -> string", "ASCII letters in upper case.", |_, a| {
             Ok(a.bytes(0).to_ascii_uppercase().into())
         }),
         FunctionDef::pure(
-            "str_slice(string: string, offset: number, length?: number)",
+            "str_slice(string: string, offset: number, length?: number) -> string",
             "A part of the string.",
             slice,
         ),
-        FunctionDef::pure("str_strip(string: string, characters?: string)", "Strips both ends.", |_, a| {
-            Ok(strip(&a, true, true).into())
-        }),
-        FunctionDef::pure("str_lstrip(string: string, characters?: string)", "Strips the start.", |_, a| {
-            Ok(strip(&a, true, false).into())
-        }),
-        FunctionDef::pure("str_rstrip(string: string, characters?: string)", "Strips the end.", |_, a| {
-            Ok(strip(&a, false, true).into())
-        }),
         FunctionDef::pure(
-            "str_chunk(string: string, length: number, firstlength?: number)",
+            "str_strip(string: string, characters?: string) -> string",
+            "Strips both ends.",
+            |_, a| Ok(strip(&a, true, true).into()),
+        ),
+        FunctionDef::pure(
+            "str_lstrip(string: string, characters?: string) -> string",
+            "Strips the start.",
+            |_, a| Ok(strip(&a, true, false).into()),
+        ),
+        FunctionDef::pure(
+            "str_rstrip(string: string, characters?: string) -> string",
+            "Strips the end.",
+            |_, a| Ok(strip(&a, false, true).into()),
+        ),
+        FunctionDef::pure(
+            "str_chunk(string: string, length: number, firstlength?: number) -> array",
             "Pieces of a length.",
             chunk,
         ),
@@ -88,11 +94,18 @@ fn replace(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
     }
     let mut out = Vec::new();
     let mut at = 0;
-    for hit in memmem::find_iter(subject, search) {
+    let mut put = |out: &mut Vec<u8>, hit: usize| {
+        if at == 0 {
+            out.reserve(subject.len() + with.len());
+        }
         out.extend_from_slice(&subject[at..hit]);
         out.extend_from_slice(with);
         at = hit + search.len();
-        check_string("str_replace", out.len())?;
+        check_string("str_replace", out.len())
+    };
+    match search {
+        [one] => memchr::memchr_iter(*one, subject).try_for_each(|hit| put(&mut out, hit))?,
+        _ => memmem::find_iter(subject, search).try_for_each(|hit| put(&mut out, hit))?,
     }
     if at == 0 {
         return Ok(a.get(2).clone());
@@ -121,15 +134,35 @@ fn split(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
         return Ok(parts.into());
     }
     let mut start = 0;
-    for hit in memmem::find_iter(text, delimiter) {
+    let mut part = |parts: &mut Vec<Value>, hit: usize| {
         if limit > 0 && parts.len() + 1 >= parts_max {
-            break;
+            return false;
         }
         parts.push(Value::bytes(&text[start..hit]));
         start = hit + delimiter.len();
-    }
+        true
+    };
+    // A searcher is worth building only for longer delimiters.
+    match delimiter {
+        [one] => {
+            parts.reserve(8);
+            memchr::memchr_iter(*one, text).all(|hit| part(&mut parts, hit))
+        }
+        _ => memmem::find_iter(text, delimiter).all(|hit| part(&mut parts, hit)),
+    };
     parts.push(Value::bytes(&text[start..]));
     Ok(parts.into())
+}
+
+/// First position of `needle`. Short texts are not worth building a searcher for.
+fn find_bytes(text: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, rest) = match needle {
+        [] => return Some(0),
+        [one] => return memchr::memchr(*one, text),
+        [first, rest @ ..] if text.len() <= 256 && needle.len() <= 16 => (*first, rest),
+        _ => return memmem::find(text, needle),
+    };
+    memchr::memchr_iter(first, text).find(|at| text[at + 1..].starts_with(rest))
 }
 
 fn find(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
@@ -139,7 +172,7 @@ fn find(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
     let hit = usize::try_from(start)
         .ok()
         .and_then(|start| Some((start, text.get(start..)?)))
-        .and_then(|(start, rest)| memmem::find(rest, a.bytes(1)).map(|n| n + start));
+        .and_then(|(start, rest)| find_bytes(rest, a.bytes(1)).map(|n| n + start));
     Ok(hit.map_or((-1).into(), Value::from))
 }
 

@@ -8,7 +8,7 @@ use crate::diag::{Place, Span};
 use crate::program::Program;
 use crate::registry::BoxFuture;
 use crate::value::Value;
-use crate::vm::{self, Frame, ProgramState};
+use crate::vm::{self, Frames, ProgramState};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub trait Observer: Any + Send {
 pub struct Reached<'a> {
     pub(crate) slot: usize,
     pub(crate) index: u32,
-    pub(crate) frames: &'a [Frame],
+    pub(crate) frames: &'a Frames,
     pub(crate) programs: &'a [ProgramState],
     pub(crate) stack: &'a [Value],
 }

@@ -15,6 +15,7 @@ use crate::value::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// A register of the current window.
 pub(crate) type Reg = u8;
@@ -137,6 +138,11 @@ pub(crate) enum Op {
     Append {
         a: Reg,
         b: Reg,
+    },
+    /// `a .= constant` on a register variable.
+    AppendConst {
+        a: Reg,
+        k: u32,
     },
     Negate {
         dst: Reg,
@@ -565,6 +571,11 @@ pub(crate) struct Proto {
     pub(crate) generator: bool,
     /// Neither variadic nor a generator, without cells: a call only pushes a frame.
     pub(crate) plain: bool,
+    /// As `plain`, but it may use captured variables.
+    pub(crate) simple: bool,
+    /// What calls of methods found before, by the constant of the name: index of the class + 1 in the upper half,
+    /// function in the lower.
+    pub(crate) found: Box<[AtomicU64]>,
     /// Class whose private members it may use.
     pub(crate) class: Option<u32>,
     pub(crate) span: Span,
@@ -586,6 +597,8 @@ pub(crate) type Hasher = foldhash::fast::FixedState;
 #[derive(Debug)]
 pub struct ClassDef {
     pub(crate) name: Arc<str>,
+    /// Place in the classes of its program.
+    pub(crate) index: u32,
     /// Initial values of instance variables.
     pub(crate) fields: Array,
     pub(crate) guarded: HashMap<Str, Guard, Hasher>,

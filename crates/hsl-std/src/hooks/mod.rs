@@ -4,8 +4,10 @@
 
 pub mod options;
 
+use crate::Environment;
 use hsl::{Args, Error, FunctionDef, Host, NativeCx, Outcome, Place, Registry, Value};
 use options::{BounceOptions, QueueOptions, ReplyOptions, TryOptions, Verdict};
+use std::any::Any;
 use std::sync::Arc;
 
 /// The hooks.
@@ -77,12 +79,14 @@ pub struct HookHost {
     pub metadata_changed: bool,
     /// The message that the script is about, if it is about one: the cache option `per_message` needs it.
     pub message: Option<String>,
+    /// What the library knows of the daemon.
+    pub environment: Option<Arc<Environment>>,
 }
 
 impl HookHost {
     /// With a sink for `echo` and no metadata.
     pub fn new(log: EchoSink) -> HookHost {
-        HookHost { log, metadata: Vec::new(), metadata_changed: false, message: None }
+        HookHost { log, metadata: Vec::new(), metadata_changed: false, message: None, environment: None }
     }
 }
 
@@ -93,6 +97,10 @@ impl Host for HookHost {
 
     fn message_id(&self) -> Option<&str> {
         self.message.as_deref()
+    }
+
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.environment.clone().map(|e| e as Arc<dyn Any + Send + Sync>)
     }
 }
 

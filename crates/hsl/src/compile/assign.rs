@@ -439,8 +439,16 @@ impl Generator<'_> {
             self.check_writable(name, target.span)?;
             if let Var::Reg(reg) = self.variable(name) {
                 if op == BinaryOp::Concat {
-                    let b = self.operand(value)?;
-                    self.emit(Op::Append { a: reg, b }, span);
+                    match self.folded(value) {
+                        Some(v @ Value::Str(_)) => {
+                            let k = self.const_index(v);
+                            self.emit(Op::AppendConst { a: reg, k }, span);
+                        }
+                        _ => {
+                            let b = self.operand(value)?;
+                            self.emit(Op::Append { a: reg, b }, span);
+                        }
+                    }
                 } else {
                     self.binary_into(op, reg, reg, value, span)?;
                 }

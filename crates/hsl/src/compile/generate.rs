@@ -13,6 +13,7 @@ use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Register variables per function; further ones live in cells or global slots.
 const REGISTER_VARIABLES_MAX: usize = 120;
@@ -381,6 +382,7 @@ impl Generator<'_> {
         let index = self.program.classes.len() as u32;
         let mut class = ClassDef {
             name: Arc::from(&*decl.name),
+            index,
             fields: Array::new(),
             guarded: HashMap::default(),
             constructor: None,
@@ -554,6 +556,12 @@ impl Generator<'_> {
             thread_jumps(&mut f.proto.code);
             f.proto.registers = f.proto.registers.max(f.proto.names.len() as u16) + 1;
             f.proto.plain = !f.proto.variadic && !f.proto.generator && f.proto.cell_names.is_empty();
+            f.proto.simple = !f.proto.variadic
+                && !f.proto.generator
+                && f.proto.cell_names.len() == usize::from(f.proto.captures);
+            if f.proto.code.iter().any(|op| matches!(op, Op::CallMethod { .. })) {
+                f.proto.found = f.proto.consts.iter().map(|_| AtomicU64::new(0)).collect();
+            }
             self.program.protos[f.index as usize] = f.proto;
         }
     }

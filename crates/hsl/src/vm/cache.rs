@@ -1,7 +1,8 @@
 //! The `cache` expression (language section 13).
 
 use super::Machine;
-use super::frames::{Flow, Frame, NativeFrame, call_value, continue_native};
+use super::frame_stack::NativeFrame;
+use super::frames::{Flow, call_value, continue_native};
 use crate::array::Array;
 use crate::error::Error;
 use crate::object::{Function, FunctionKind};
@@ -146,7 +147,7 @@ pub(crate) fn run(
     let shared = Arc::clone(&m.shared);
     match shared.lookup(&bucket, &key, options.size, options.force, m.barriers == 0) {
         Lookup::Hit(value) => {
-            if let Some(Frame::Script(f)) = m.frames.last() {
+            if let Some(f) = m.frames.script() {
                 stack[f.base as usize + usize::from(dst)] = value;
             }
             Ok(Flow::Continue)
@@ -157,12 +158,12 @@ pub(crate) fn run(
         }
         Lookup::Miss { ticket, old } => {
             let then = Fill { options, bucket, key, ticket, old, stage: Stage::Called, value: Value::None };
-            m.frames.push(Frame::Native(NativeFrame {
+            m.frames.push_native(NativeFrame {
                 then: Some(Box::new(then)),
                 function: function.clone(),
                 dst,
                 base: start as u32,
-            }));
+            });
             call(m, stack, &function, args, start, 0)
         }
     }

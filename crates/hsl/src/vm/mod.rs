@@ -7,6 +7,7 @@ mod access;
 pub(crate) mod builtin;
 mod cache;
 mod dispatch;
+mod frame_stack;
 mod frames;
 pub(crate) mod generator;
 
@@ -20,7 +21,8 @@ use crate::program::Program;
 use crate::registry::BoxFuture;
 use crate::shared::Shared;
 use crate::value::Value;
-pub(crate) use frames::{Frame, call_stack, variables};
+pub(crate) use frame_stack::Frames;
+pub(crate) use frames::{call_stack, variables};
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
@@ -54,6 +56,11 @@ pub trait Host: Any + Send {
     /// Identity of the message that the execution is about: the namespace of `cache` with `per_message`. Without one
     /// that option has no effect.
     fn message_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// What the library needs to know of the program around it; see [`NativeCx::environment`].
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         None
     }
 }
@@ -91,7 +98,7 @@ pub struct NativeCx<'a> {
     limits: &'a Limits,
     execution: u64,
     started_s: f64,
-    at: Option<(&'a [Frame], &'a [ProgramState])>,
+    at: Option<(&'a Frames, &'a [ProgramState])>,
 }
 
 impl<'a> NativeCx<'a> {
@@ -107,6 +114,11 @@ impl<'a> NativeCx<'a> {
     /// The host data, if it is of type `T`.
     pub fn host<T: Host>(&mut self) -> Option<&mut T> {
         (&mut *self.host as &mut dyn Any).downcast_mut()
+    }
+
+    /// The environment that the host gives to the library, if it is of type `T`.
+    pub fn environment<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.host.environment()?.downcast().ok()
     }
 
     /// State shared between executions.
@@ -181,7 +193,7 @@ pub(crate) enum Waiting {
 /// Everything of a machine but its registers.
 pub(crate) struct Machine {
     pub(crate) programs: Vec<ProgramState>,
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) frames: Frames,
     pub(crate) host: Box<dyn Host>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: Limits,
@@ -263,7 +275,7 @@ impl Vm {
             stack: Vec::new(),
             m: Machine {
                 programs: vec![ProgramState::new(Arc::clone(&program))],
-                frames: Vec::new(),
+                frames: Frames::default(),
                 host,
                 shared,
                 limits,
@@ -338,17 +350,15 @@ impl Vm {
         if self.m.waiting != Waiting::No && self.m.resumed.is_none() {
             return self.failed_outside("The execution waits for a result that was not given");
         }
+        frames::unfold(&self.m, &mut self.stack);
         let outer = mem::swap(self.balance);
         let outer_limit = ops::set_memory_limit(self.m.limits.memory_bytes);
-        if self.m.waiting != Waiting::No {
-            frames::grow(&self.m, &mut self.stack);
-        }
         let step = self.run_slices(fuel);
-        if matches!(step, Step::Pending(_)) {
-            frames::trim(&self.m, &mut self.stack);
-        }
         if !matches!(step, Step::Pending(_) | Step::OutOfFuel) {
             self.finished = true;
+        }
+        if matches!(step, Step::Pending(_)) {
+            frames::fold(&mut self.m, &mut self.stack);
         }
         ops::set_memory_limit(outer_limit);
         self.balance = mem::swap(outer);
