@@ -118,3 +118,26 @@ fn privileges() {
     let (code, _, errors) = hsh(&["-c", "/dev/null", "-P"], "");
     assert!(code == 2 && errors.contains("privdrop"), "{code} {errors}");
 }
+
+#[test]
+fn relative_paths_start_at_the_script() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir_all(path("lib/deep")).unwrap();
+    std::fs::write(
+        path("lib/main.hsl"),
+        "include \"./deep/a.hsl\"; import { b } from \"./b.hsl\"; echo b();",
+    )
+    .unwrap();
+    std::fs::write(path("lib/deep/a.hsl"), "include \"../c.hsl\";").unwrap();
+    std::fs::write(path("lib/b.hsl"), "function b() { return 2; }").unwrap();
+    std::fs::write(path("lib/c.hsl"), "echo 1;").unwrap();
+    // Wherever hsh is started, as long as the script is below the root.
+    for root in ["lib", ""] {
+        let output = hsh(&["-c", "/dev/null", "-R", &path(root), &path("lib/main.hsl")], "");
+        assert_eq!(output, (0, "1\n2\n".into(), String::new()), "{root}");
+    }
+    std::fs::write(path("lib/self.hsl"), "include \"./self.hsl\";").unwrap();
+    let (code, _, errors) = hsh(&["-c", "/dev/null", "-R", &path("lib"), &path("lib/self.hsl")], "");
+    assert!(code == 1 && errors.contains("Include of 'file://self.hsl' is cyclic"), "{errors}");
+}

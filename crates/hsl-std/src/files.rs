@@ -38,6 +38,13 @@ impl ScriptFiles {
         self.root = Some(root.into());
     }
 
+    /// The name that scripts have for a file on disk, if it is below the root.
+    pub fn name_of(&self, path: &std::path::Path) -> Option<String> {
+        let root = self.root.as_ref()?.canonicalize().ok()?;
+        let full = path.canonicalize().ok()?;
+        Some(format!("file://{}", full.strip_prefix(root).ok()?.to_str()?))
+    }
+
     /// Lets names without scheme that are no virtual file fall back to the root, as `hsh` does.
     pub fn bare_names_in_root(&mut self, yes: bool) {
         self.bare_names_in_root = yes;

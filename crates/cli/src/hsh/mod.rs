@@ -129,6 +129,8 @@ impl Host for Terminal {
 /// The script and the files it can name.
 struct Input {
     name: String,
+    /// What relative paths in it start from, if not its name.
+    base: Option<String>,
     source: Vec<u8>,
     files: ScriptFiles,
     environment: Environment,
@@ -225,7 +227,8 @@ fn read_input(options: &Options) -> Result<Input, String> {
     let (files, environment, entry) = read_files(options)?;
     let file = options.file.as_deref().unwrap_or(Path::new("-"));
     if file != Path::new("-") {
-        return Ok(Input { name: file.display().to_string(), source: read_all(file)?, files, environment });
+        let (name, base) = (file.display().to_string(), files.name_of(file));
+        return Ok(Input { name, base, source: read_all(file)?, files, environment });
     }
     let source = match entry {
         Some(source) => source,
@@ -234,7 +237,7 @@ fn read_input(options: &Options) -> Result<Input, String> {
         }
         None => read_all(file)?,
     };
-    Ok(Input { name: "-".into(), source, files, environment })
+    Ok(Input { name: "-".into(), base: None, source, files, environment })
 }
 
 /// A call of a terminating function, as the script wrote it.
@@ -270,7 +273,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         repl::repl(Session::new(options.phase, files), Arc::new(environment), options.binary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Input { name, source, files, environment } = read_input(options)?;
+    let Input { name, base, source, files, environment } = read_input(options)?;
     let library = hsl_std::shared_registry();
     let (compiler, variables) = match options.phase {
         Some(hook) => (hook_compiler(hook, &library), hook_values(hook)),
@@ -287,7 +290,10 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     };
     let measured = options.profile.is_some() || options.profile_folded.is_some();
     let observed = measured || options.coverage.is_some();
-    let compiler = compiler.loader(Arc::new(files)).probes(observed && !options.dump_bytecode);
+    let mut compiler = compiler.loader(Arc::new(files)).probes(observed && !options.dump_bytecode);
+    if let Some(base) = base {
+        compiler = compiler.base(&base);
+    }
     let colour = colour(std::io::stderr().is_terminal());
     let compiled = match compiler.compile(&name, &source) {
         Ok(compiled) => compiled,

@@ -39,6 +39,7 @@ pub struct Compiler {
     pub(crate) context: Vec<(String, bool)>,
     pub(crate) probes: bool,
     pub(crate) fragment: bool,
+    base: Option<String>,
 }
 
 /// A compiled program and what the compiler has to say about it.
@@ -53,7 +54,14 @@ pub struct Compiled {
 impl Compiler {
     /// A compiler without files and context variables.
     pub fn new(registry: Arc<Registry>) -> Compiler {
-        Compiler { registry, loader: Arc::new(NoFiles), context: Vec::new(), probes: false, fragment: false }
+        Compiler {
+            registry,
+            loader: Arc::new(NoFiles),
+            context: Vec::new(),
+            probes: false,
+            fragment: false,
+            base: None,
+        }
     }
 
     /// Sets where included and imported files come from.
@@ -82,6 +90,14 @@ impl Compiler {
     #[must_use]
     pub fn fragment(mut self, yes: bool) -> Compiler {
         self.fragment = yes;
+        self
+    }
+
+    /// Sets the canonical path (see [`Loader`]) that relative paths in the entry script start from, when that is not
+    /// the path it is compiled under.
+    #[must_use]
+    pub fn base(mut self, path: &str) -> Compiler {
+        self.base = Some(path.to_owned());
         self
     }
 
@@ -216,7 +232,9 @@ impl Unit<'_> {
                 return None;
             }
         };
-        let outer_including = std::mem::replace(&mut self.including, vec![path.to_owned()]);
+        let entry = file == 0;
+        let base = self.compiler.base.as_deref().filter(|_| entry).unwrap_or(path);
+        let outer_including = std::mem::replace(&mut self.including, vec![base.to_owned()]);
         let outer_included = std::mem::take(&mut self.included);
         let (mut body, errors) = parse(file, &text, self);
         for e in errors {
@@ -224,13 +242,15 @@ impl Unit<'_> {
         }
         self.including = outer_including;
         self.included = outer_included;
-        self.loading.push(path.to_owned());
+        self.loading.push(base.to_owned());
         let mut found = Vec::new();
         take_imports(&mut body, &mut found);
         let mut imports = Vec::new();
         for (import, importer) in found {
-            let importer =
-                self.sources.files.get(importer as usize).map_or_else(String::new, |f| f.path.to_string());
+            let importer = match (&self.compiler.base, self.sources.files.get(importer as usize)) {
+                (Some(base), _) if importer == 0 => base.clone(),
+                (_, file) => file.map_or_else(String::new, |f| f.path.to_string()),
+            };
             if let Some(source) = self.load_import(&import, &importer) {
                 imports.push((import, source));
             }
