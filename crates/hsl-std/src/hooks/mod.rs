@@ -79,12 +79,14 @@ pub struct HookHost {
     pub metadata_changed: bool,
     /// What the library knows of the daemon.
     pub environment: Option<Arc<Environment>>,
+    /// The message that the script is about, if it is about one: the cache option `per_message` needs it.
+    pub message: Option<String>,
 }
 
 impl HookHost {
     /// With a sink for `echo` and no metadata.
     pub fn new(log: EchoSink) -> HookHost {
-        HookHost { log, metadata: Vec::new(), metadata_changed: false, environment: None }
+        HookHost { log, metadata: Vec::new(), metadata_changed: false, message: None, environment: None }
     }
 }
 
@@ -95,6 +97,10 @@ impl Host for HookHost {
 
     fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.environment.clone().map(|e| e as Arc<dyn Any + Send + Sync>)
+    }
+
+    fn message_id(&self) -> Option<&str> {
+        self.message.as_deref()
     }
 }
 
