@@ -1,5 +1,6 @@
 //! The hooks of the daemon: compiling and running scripts, building their variables, reading what they decided.
 
+pub mod bridge;
 pub mod connection;
 pub mod decision;
 pub mod delivery;
