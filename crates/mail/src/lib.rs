@@ -5,20 +5,24 @@
 //! as it came and signatures over it stay valid. [`MailMessage`] puts the two together and speaks of header fields.
 
 pub mod address;
+mod changes;
 pub mod content;
 pub mod date;
+pub mod dkim;
 pub mod dsn;
 pub mod edit;
 mod error;
 pub mod header;
 pub mod message;
+pub mod mime;
 pub mod received;
 pub mod words;
 
 pub use address::{Address, AddressError};
-pub use content::{Content, MemoryContent};
+pub use content::{Content, MemoryContent, Patched};
 pub use date::Zoned;
 pub use edit::{Edit, EditError, EditList, Place, Segment};
 pub use error::MailError;
 pub use header::{FieldOptions, HeaderIndex, WriteOptions};
-pub use message::{MailMessage, message_id};
+pub use message::{MailMessage, NewPart, ROOT, message_id};
+pub use mime::{Builder, Tree};

@@ -150,6 +150,14 @@ pub fn contained(value: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Bytes of a named charset as text; of an unknown one as [`text`] takes them.
+pub fn charset_text(bytes: &[u8], charset: &str) -> String {
+    match Encoding::for_label(charset.trim().as_bytes()) {
+        Some(encoding) => encoding.decode_without_bom_handling(bytes).0.into_owned(),
+        None => text(bytes),
+    }
+}
+
 /// Bytes as text: UTF-8 if they are that, else Latin-1.
 pub fn text(raw: &[u8]) -> String {
     match std::str::from_utf8(raw) {
