@@ -83,7 +83,7 @@ pub(crate) fn write_part(list: &mut EditList, part: &Part, header: &HeaderIndex,
     let moved = head.write_fields();
     if changes.changes_body() && !part.has_blank_line() && part.header_end > part.start {
         // A message that ends with its header gets the line that ends one.
-        let line: &'static [u8] = if changes.header_is_ended(header) || !changes.bottom.is_empty() { b"\r\n" } else { b"\r\n\r\n" };
+        let line: &'static [u8] = if changes.header_is_ended(header) || !changes.bottom.is_empty() || changes.wrap.is_some() { b"\r\n" } else { b"\r\n\r\n" };
         list.replace(part.header_end, 0, line, Place::After);
     }
     if let Some(wrap) = &changes.wrap {

@@ -9,6 +9,7 @@ mod changes;
 pub mod content;
 pub mod date;
 pub mod dkim;
+pub mod dns;
 pub mod dsn;
 pub mod edit;
 mod error;
@@ -16,6 +17,7 @@ pub mod header;
 pub mod message;
 pub mod mime;
 pub mod received;
+pub mod spf;
 pub mod words;
 
 pub use address::{Address, AddressError};
