@@ -2,8 +2,8 @@
 # Installs the Debian packages that a step needs, when they are missing: packages.sh build|test ...
 set -eu
 
-build="gcc libc6-dev make pkg-config libssl-dev"
-test="postfix swaks nsd python3 openssl procps util-linux"
+build="gcc libc6-dev make pkg-config libssl-dev libffi-dev libcrypt-dev"
+test="postfix swaks nsd python3 openssl procps util-linux nginx-light unbound slapd ldnsutils"
 
 wanted=
 for set in "$@"; do

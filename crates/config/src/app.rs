@@ -27,6 +27,9 @@ pub struct App {
     /// DNS.
     #[serde(default)]
     pub resolver: Resolver,
+    /// Metrics of scripts.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
 }
 
 /// `servers[]`
@@ -585,6 +588,38 @@ impl Default for Resolver {
             cache: ResolverCache::default(),
         }
     }
+}
+
+/// `metrics[]`
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    /// Name.
+    pub id: String,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub kind: MetricKind,
+    /// Text for the reader.
+    #[serde(default)]
+    pub help: String,
+    /// Names of its labels.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Upper bounds of a histogram.
+    #[serde(default)]
+    pub buckets: Vec<f64>,
+}
+
+/// `metrics[].type`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricKind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up.
+    Counter,
+    /// Counts values by size.
+    Histogram,
 }
 
 /// `resolver.servers[]`

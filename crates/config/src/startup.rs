@@ -85,6 +85,9 @@ pub struct ServerThreads {
 pub struct Scripting {
     /// Root of `file://`; absent = none.
     pub rootpath: Option<PathBuf>,
+    /// Scripts may call functions of C libraries.
+    #[serde(default)]
+    pub ffi: bool,
 }
 
 /// `spool`
@@ -214,6 +217,10 @@ pub struct Environment {
     pub tmpdir: Option<PathBuf>,
     /// Where control clients connect.
     pub controlsocket: ControlSocket,
+    /// Sockets of other daemons.
+    pub sockets: Sockets,
+    /// The public suffix list; absent = the one that is built in.
+    pub publicsuffix: Option<PathBuf>,
     /// Message ids.
     pub uuid: UuidVersion,
     /// Identity after start.
@@ -254,6 +261,22 @@ pub struct ControlSocket {
     pub group: Option<String>,
     /// Mode of the path.
     pub chmod: Option<Mode>,
+}
+
+/// `environment.sockets`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sockets {
+    /// Where HTTP requests in the background go.
+    pub httprd: SocketPath,
+}
+
+/// `environment.sockets.httprd`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SocketPath {
+    /// Unix socket.
+    pub path: Option<PathBuf>,
 }
 
 /// `environment.uuid`

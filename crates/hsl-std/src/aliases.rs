@@ -36,5 +36,10 @@ pub(crate) fn add(registry: &mut Registry) {
             args.swap(0, 1);
             code(cx, args).map(Into::into)
         }));
+        registry.set_old_name(signature.split('(').next().unwrap_or_default(), name);
+    }
+    for (signature, kind) in crate::domain::OLD {
+        registry.add_function(crate::domain::old(signature, kind));
+        registry.set_old_name(signature.split('(').next().unwrap_or_default(), "dns_query");
     }
 }

@@ -52,24 +52,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             let comments = flag(&options(&a, 1), "allow_comments", false);
             Ok(decode_json(a.bytes(0), comments).unwrap_or_default())
         }),
-        FunctionDef::pure(
-            "yaml_decode(string: string, options?: array)",
-            "Value of a YAML document.",
-            |_, a| Ok(crate::yaml::decode(a.bytes(0)).unwrap_or_default()),
-        ),
         FunctionDef::pure("url_encode(string: string)", "Percent-encoding (RFC 3986).", |_, a| {
-            let mut out = Vec::new();
-            for c in a.bytes(0) {
-                if c.is_ascii_alphanumeric() || b"-._~".contains(c) {
-                    out.push(*c);
-                } else {
-                    out.extend_from_slice(format!("%{c:02X}").as_bytes());
-                }
-            }
-            Ok(out.into())
+            Ok(url_encode(a.bytes(0)).into())
         }),
         FunctionDef::pure("url_decode(string: string)", "Percent-decoding (RFC 3986).", |_, a| {
-            Ok(unescape(a.bytes(0), b'%').into())
+            Ok(url_decode(a.bytes(0)).into())
         }),
         FunctionDef::pure("xtext_encode(text: string)", "RFC 3461 section 4.", |_, a| {
             let mut out = Vec::new();
@@ -155,6 +142,29 @@ fn decode_bits(text: &[u8], alphabet: &[u8], bits: u32) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Percent-encoding of all but the unreserved characters (RFC 3986 section 2.3).
+pub(crate) fn url_encode(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for c in text {
+        if c.is_ascii_alphanumeric() || b"-._~".contains(c) {
+            out.push(*c);
+        } else {
+            out.extend_from_slice(format!("%{c:02X}").as_bytes());
+        }
+    }
+    out
+}
+
+/// Percent-decoding; malformed sequences stay.
+pub(crate) fn url_decode(text: &[u8]) -> Vec<u8> {
+    unescape(text, b'%')
+}
+
+/// Base64 with padding.
+pub(crate) fn base64_encode(bytes: &[u8]) -> Vec<u8> {
+    encode_bits(bytes, BASE64, 6, true)
 }
 
 /// Decodes base64 leniently: foreign characters are skipped, padding ends it.

@@ -6,6 +6,14 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// A file that was opened.
+pub enum Opened {
+    /// A virtual file.
+    Memory(Arc<[u8]>),
+    /// A file below the root.
+    Disk(std::fs::File, PathBuf),
+}
+
 /// Where scripts find what they include and import (language section 12.1).
 #[derive(Default, Clone)]
 pub struct ScriptFiles {
@@ -35,7 +43,36 @@ impl ScriptFiles {
         self.bare_names_in_root = yes;
     }
 
+    /// Opens a file for the class `File`. Names are those of imports, and names that are no virtual file may be below
+    /// the root. Only regular files are opened.
+    ///
+    /// # Errors
+    /// Not there, or not allowed.
+    pub fn open(&self, name: &str) -> Result<Opened, LoadError> {
+        if let Some(data) = self.virtual_files.get(name) {
+            return Ok(Opened::Memory(Arc::clone(data)));
+        }
+        let path = match name.split_once("://") {
+            Some(("file", path)) => self.below_root(path)?,
+            Some((scheme, _)) => {
+                return Err(LoadError::Refused(format!("Scheme '{scheme}' is not available here")));
+            }
+            None => self.below_root(name)?,
+        };
+        let refused = |e: std::io::Error| LoadError::Refused(e.to_string());
+        if !std::fs::metadata(&path).map_err(refused)?.is_file() {
+            return Err(LoadError::Refused("Not a regular file".into()));
+        }
+        let file = std::fs::File::open(&path).map_err(refused)?;
+        Ok(Opened::Disk(file, path))
+    }
+
     fn read_root(&self, name: &str) -> Result<Arc<[u8]>, LoadError> {
+        std::fs::read(self.below_root(name)?).map(Arc::from).map_err(|e| LoadError::Refused(e.to_string()))
+    }
+
+    /// The full path of a name below the root, symbolic links followed.
+    fn below_root(&self, name: &str) -> Result<PathBuf, LoadError> {
         let refused = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound => LoadError::NotFound,
             _ => LoadError::Refused(e.to_string()),
@@ -46,7 +83,7 @@ impl ScriptFiles {
         if !full.starts_with(&root) {
             return Err(LoadError::Refused("The path leaves the script root".into()));
         }
-        std::fs::read(full).map(Arc::from).map_err(refused)
+        Ok(full)
     }
 }
 

@@ -3,44 +3,52 @@
 mod aliases;
 mod array;
 mod collections;
+mod crypto;
 mod data;
 mod datatypes;
+mod datetime;
+mod domain;
 mod encoding;
+pub mod environment;
+mod ffi;
+pub mod file;
 mod files;
 pub mod hooks;
+mod iconv;
 pub mod mailmessage;
 mod math;
 mod memory;
+pub mod metrics;
+mod mimeword;
 mod misc;
+pub mod network;
 mod regex;
+pub mod server;
 mod string;
 mod support;
+mod sys;
 mod yaml;
+mod zlib;
 
+pub use crypto::keys::{KeyKind, PrivateKey};
 pub use data::decode;
 pub use encoding::base64_decode;
+pub use environment::{Credential, Environment};
 pub use files::ScriptFiles;
 
-use hsl::{FunctionDef, Registry};
+use hsl::{FunctionDef, NativeClass, Registry};
 use std::sync::Arc;
 
 /// The library as one registry, to be layered under the functions of a hook.
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
-    let groups = [
-        array::functions,
-        datatypes::functions,
-        encoding::functions,
-        math::functions,
-        memory::functions,
-        misc::functions,
-        regex::functions,
-        string::functions,
-    ];
-    for group in groups {
-        add(&mut registry, group());
+    for (group, functions) in groups() {
+        for mut def in functions {
+            def.group = group;
+            registry.add_function(def);
+        }
     }
-    for class in collections::classes() {
+    for class in classes() {
         registry.add_class(class);
     }
     aliases::add(&mut registry);
@@ -52,8 +60,36 @@ pub fn shared_registry() -> Arc<Registry> {
     Arc::new(registry())
 }
 
-fn add(registry: &mut Registry, functions: Vec<FunctionDef>) {
-    for def in functions {
-        registry.add_function(def);
-    }
+/// The functions by chapter of the manual.
+fn groups() -> Vec<(&'static str, Vec<FunctionDef>)> {
+    let mut encodings = encoding::functions();
+    encodings.extend(mimeword::functions());
+    encodings.push(yaml::function());
+    encodings.extend(zlib::functions());
+    vec![
+        ("Arrays", array::functions()),
+        ("Cryptography", crypto::functions()),
+        ("Data types", datatypes::functions()),
+        ("Date and time", datetime::functions()),
+        ("DNS", domain::functions()),
+        ("Encodings and data formats", encodings),
+        ("Mathematics", math::functions()),
+        ("Shared memory", memory::functions()),
+        ("HTTP", network::functions()),
+        ("Metrics", metrics::functions()),
+        ("Miscellaneous", misc::functions()),
+        ("Queue and server", server::functions()),
+        ("Regular expressions", regex::functions()),
+        ("Strings", string::functions()),
+    ]
+}
+
+fn classes() -> Vec<Arc<NativeClass>> {
+    let mut list = collections::classes();
+    list.extend(crypto::classes());
+    list.push(file::class());
+    list.push(iconv::class());
+    list.extend(network::classes());
+    list.extend(ffi::classes());
+    list
 }

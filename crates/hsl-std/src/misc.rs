@@ -1,66 +1,24 @@
-//! Random numbers, addresses, URLs, time and other small things (library sections 2, 4, 7 and 10).
+//! Names, addresses, URLs, the system log and other small things (library sections 7 and 10).
 
-use hsl::{Array, Error, FunctionDef, Key, Outcome, Value, parse_number};
-use rand::Rng as _;
+use crate::environment;
+use hsl::{Args, Array, Error, FunctionDef, Key, NativeCx, Value};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Longest result of `random_bytes`.
-const RANDOM_MAX: i64 = 1 << 20;
-/// Longest sleep, seconds; longer ones are cut, which nobody lives to see.
-const SLEEP_MAX_S: f64 = 1e9;
+use std::sync::LazyLock;
 
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::pure("random_bytes(bytes: number)", "Bytes of the random generator.", |_, a| {
-            let n = a.integer(0)?;
-            if !(0..=RANDOM_MAX).contains(&n) {
-                return Err(Error::exception(format!("random_bytes(): expected 0 to {RANDOM_MAX} bytes")));
-            }
-            let mut out = vec![0; n as usize];
-            rand::rng().fill_bytes(&mut out);
-            Ok(out.into())
-        }),
-        FunctionDef::pure("random_number(first?: number, last?: number)", "A random number.", |_, a| {
-            if a.given(0).is_none() {
-                return Ok(rand::random::<f64>().into());
-            }
-            let (first, last) =
-                if a.given(1).is_some() { (a.integer(0)?, a.integer(1)?) } else { (0, a.integer(0)?) };
-            Ok(rand::random_range(first.min(last)..=first.max(last)).into())
-        }),
-        FunctionDef::pure("executiontime()", "Seconds since the execution began.", |cx, _| {
-            Ok(cx.elapsed_s().into())
-        }),
-        FunctionDef::pure("time()", "Unix time.", |_, _| Ok(unix_time().into())),
-        FunctionDef::pure("uptime()", "Seconds since the system started.", |_, _| {
-            let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-            let first = text.split(' ').next().and_then(|n| parse_number(n.as_bytes()));
-            first.map(Value::from).ok_or_else(|| Error::exception("uptime(): not available"))
-        }),
-        FunctionDef::full("sleep(seconds: number)", "Waits; the seconds slept.", |_, a| {
-            let seconds = a.number(0);
-            if seconds.is_nan() {
-                return Err(Error::exception("sleep(): expected a number of seconds"));
-            }
-            if seconds <= 0.0 {
-                return Ok(Value::from(0).into());
-            }
-            let duration = Duration::from_secs_f64(seconds.min(SLEEP_MAX_S));
-            Ok(Outcome::Pending(Box::pin(async move {
-                let began = std::time::Instant::now();
-                tokio::time::sleep(duration).await;
-                Ok(began.elapsed().as_secs_f64().into())
-            })))
-        }),
-        FunctionDef::pure("strpduration(duration: string)", "Seconds of a text like 1d2h3m4s.", |_, a| {
-            Ok(duration(a.bytes(0)).into())
-        }),
-        FunctionDef::pure("gethostname()", "Name of the host.", |_, _| {
-            let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-            name.map(|n| n.trim().into()).map_err(|e| Error::exception(format!("gethostname(): {e}")))
-        }),
+        FunctionDef::pure(
+            "gethostname() -> string",
+            "Configured name of the host, else the system's.",
+            |cx, _| {
+                if let Some(name) = &environment::of(cx).hostname {
+                    return Ok(name.as_str().into());
+                }
+                let name = environment::system_hostname();
+                name.map(Value::from).map_err(|e| Error::exception(format!("gethostname(): {e}")))
+            },
+        ),
         FunctionDef::pure(
             "inet_includes(ip: string, network: string)",
             "Whether a network contains an address.",
@@ -106,49 +64,80 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             "Components of a URL (RFC 3986).",
             |_, a| Ok(url(a.bytes(0)).into()),
         ),
-        FunctionDef::pure("uuid()", "A random UUID.", |_, _| {
-            let mut b = [0u8; 16];
-            rand::rng().fill_bytes(&mut b);
-            // Version 4, variant 1 (RFC 9562 section 5.4).
-            b[6] = (b[6] & 0x0f) | 0x40;
-            b[8] = (b[8] & 0x3f) | 0x80;
-            let hex: String = b.iter().map(|c| format!("{c:02x}")).collect();
-            Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-                .into())
-        }),
+        FunctionDef::pure(
+            "uuid() -> string",
+            "A UUID of the configured version: 1 from the time, 4 at random.",
+            |cx, _| Ok(uuid(environment::of(cx).uuid_version).into()),
+        ),
+        FunctionDef::pure(
+            "uuidv5(uuidnamespace: string, value: string) -> string",
+            "The UUID of a text in a namespace (RFC 9562 section 5.5).",
+            |_, a| {
+                let namespace = a.string(0);
+                let namespace = uuid::Uuid::try_parse_ascii(namespace.as_bytes())
+                    .map_err(|e| Error::exception(format!("uuidv5(): '{}': {e}", namespace.to_text())))?;
+                Ok(uuid::Uuid::new_v5(&namespace, a.bytes(1)).to_string().into())
+            },
+        ),
+        FunctionDef::pure(
+            "syslog(priority: string or number, message: string) -> none",
+            "Writes to the system log. The priority is a name or number; a number may add a facility.",
+            syslog,
+        ),
     ]
 }
 
-fn unix_time() -> f64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(d) => d.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
+fn uuid(version: u8) -> String {
+    if version == 1 {
+        // A node of random bits with the multicast bit set (RFC 9562 section 6.10), the same while the process lives.
+        static NODE: LazyLock<[u8; 6]> = LazyLock::new(|| {
+            let mut node: [u8; 6] = rand::random();
+            node[0] |= 1;
+            node
+        });
+        return uuid::Uuid::now_v1(&NODE).to_string();
     }
+    uuid::Uuid::new_v4().to_string()
 }
 
-fn duration(text: &[u8]) -> Option<f64> {
-    let mut total = 0.0;
-    let mut rest = text;
-    let mut seen = Vec::new();
-    while !rest.is_empty() {
-        let len = rest.iter().take_while(|c| c.is_ascii_digit() || **c == b'.').count();
-        let number = parse_number(&rest[..len]).filter(|_| len > 0)?;
-        let unit = *rest.get(len)?;
-        if seen.contains(&unit) {
-            return None;
+/// Names of RFC 5424 section 6.2.1 as syslog(3) has them, in the order of their numbers.
+const PRIORITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+/// Facility `mail` in front of a severity.
+const MAIL: usize = 2 << 3;
+
+fn syslog(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let priority = match args.get(0) {
+        Value::Number(n) if (0.0..192.0).contains(n) => *n as usize,
+        Value::Number(n) => return Err(Error::exception(format!("syslog(): unknown priority {n}"))),
+        name => {
+            let name = name.to_string_lossy();
+            PRIORITIES.iter().position(|p| *p == name).ok_or_else(|| {
+                let expected = PRIORITIES.join(", ");
+                Error::exception(format!("syslog(): unknown priority '{name}', expected {expected}"))
+            })?
         }
-        seen.push(unit);
-        total += number
-            * match unit {
-                b'd' => 86_400.0,
-                b'h' => 3_600.0,
-                b'm' => 60.0,
-                b's' => 1.0,
-                _ => return None,
-            };
-        rest = &rest[len + 1..];
+    };
+    let priority = if priority < 8 { priority | MAIL } else { priority };
+    let mut line = format!("<{priority}>{}[{}]: ", program_name(), std::process::id()).into_bytes();
+    for c in args.bytes(1) {
+        match c {
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\r' => line.extend_from_slice(b"\\r"),
+            0 => line.extend_from_slice(b"\\0"),
+            c => line.push(*c),
+        }
     }
-    if seen.is_empty() { None } else { Some(total) }
+    // A host without a log daemon has no one to tell, as with syslog(3).
+    if let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() {
+        let _ = socket.set_nonblocking(true);
+        let _ = socket.send_to(&line, "/dev/log");
+    }
+    Ok(Value::None)
+}
+
+fn program_name() -> String {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from);
+    path.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned())).unwrap_or_else(|| "hsl".to_owned())
 }
 
 fn address(text: &[u8]) -> Option<IpAddr> {

@@ -46,7 +46,7 @@ pub use program::{ClassDef, Program};
 pub use regex::{Groups, Regex};
 pub use registry::{
     Args, BoxFuture, CallArgs, Continuation, FunctionDef, NativeCall, NativeClass, NativeFn, NativeMethod,
-    Next, Outcome, Param, Registry, Types, call_native,
+    Next, OptionDef, OptionTable, Outcome, Param, Registry, Types, call_native, option,
 };
 pub use shared::{BarrierGuard, BucketInfo, Clock, Shared, shareable};
 pub use string::Str;

@@ -150,6 +150,50 @@ pub struct Param {
     pub optional: bool,
 }
 
+/// One key of an options argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionDef {
+    /// The key.
+    pub key: &'static str,
+    /// What it accepts, in the words of a signature.
+    pub types: &'static str,
+    /// Its default as documented; empty for none.
+    pub default: &'static str,
+    /// What it does, for editors and the manual.
+    pub meaning: &'static str,
+}
+
+/// Shorthand for tables of options.
+pub const fn option(
+    key: &'static str,
+    types: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> OptionDef {
+    OptionDef { key, types, default, meaning }
+}
+
+/// The options of one parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionTable {
+    /// Position of the parameter.
+    pub param: usize,
+    /// The keys.
+    pub keys: &'static [OptionDef],
+}
+
+impl OptionTable {
+    /// The message about a key that the table does not have.
+    pub(crate) fn unknown(&self, function: &str, key: &str) -> Option<String> {
+        if self.keys.iter().any(|o| o.key == key) {
+            return None;
+        }
+        let near = crate::diag::suggest(key, self.keys.iter().map(|o| o.key));
+        let hint = near.map_or(String::new(), |n| format!(", did you mean '{n}'?"));
+        Some(format!("{function}() option '{key}' is unknown{hint}"))
+    }
+}
+
 /// A future that a native function waits for.
 pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
 
@@ -368,8 +412,14 @@ pub struct FunctionDef {
     pub variadic: Option<Types>,
     /// The signature as documented.
     pub signature: Cow<'static, str>,
+    /// What it gives, in the words of a signature; empty when the signature does not say.
+    pub returns: Cow<'static, str>,
     /// One paragraph for editors.
     pub doc: Cow<'static, str>,
+    /// Chapter of the manual.
+    pub group: &'static str,
+    /// Tables of the parameters that are options.
+    pub options: Vec<OptionTable>,
     /// The code.
     pub code: NativeFn,
 }
@@ -382,7 +432,7 @@ impl fmt::Debug for FunctionDef {
 
 impl FunctionDef {
     /// A function that runs to completion. `signature` reads
-    /// `name(a: string, b: string or array, c?: number, ...rest: any)`.
+    /// `name(a: string, b: string or array, c?: number, ...rest: any) -> string or none`.
     ///
     /// # Panics
     /// On a malformed signature, which is a mistake in the table of the caller and shows on its first use.
@@ -402,13 +452,17 @@ impl FunctionDef {
     }
 
     fn with_code(signature: &'static str, doc: &'static str, code: NativeFn) -> FunctionDef {
-        match FunctionDef::parse(signature) {
+        let (call, returns) = signature.split_once(" -> ").unwrap_or((signature, ""));
+        match FunctionDef::parse(call) {
             Some((name, params, variadic)) => FunctionDef {
                 name: Cow::Borrowed(name),
                 params,
                 variadic,
-                signature: Cow::Borrowed(signature),
+                signature: Cow::Borrowed(call),
+                returns: Cow::Borrowed(returns),
                 doc: Cow::Borrowed(doc),
+                group: "",
+                options: Vec::new(),
                 code,
             },
             None => panic!("malformed signature: {signature}"),
@@ -433,9 +487,34 @@ impl FunctionDef {
             params,
             variadic,
             signature: Cow::Owned(signature),
+            returns: Cow::Borrowed(""),
             doc: Cow::Owned(doc),
+            group: "",
+            options: Vec::new(),
             code: NativeFn::Full(Arc::new(code)),
         }
+    }
+
+    /// Declares the keys of the parameter named `options`.
+    ///
+    /// # Panics
+    /// When there is no such parameter, which is a mistake in the table of the caller and shows on its first use.
+    #[must_use]
+    pub fn with_options(self, keys: &'static [OptionDef]) -> FunctionDef {
+        self.with_options_of("options", keys)
+    }
+
+    /// Declares the keys of a parameter.
+    ///
+    /// # Panics
+    /// As [`with_options`](FunctionDef::with_options).
+    #[must_use]
+    pub fn with_options_of(mut self, param: &str, keys: &'static [OptionDef]) -> FunctionDef {
+        match self.params.iter().position(|p| p.name == param) {
+            Some(param) => self.options.push(OptionTable { param, keys }),
+            None => panic!("no parameter {param} in {}", self.signature),
+        }
+        self
     }
 
     #[allow(clippy::type_complexity)]
@@ -518,6 +597,8 @@ pub struct NativeMethod {
 pub struct NativeClass {
     /// Name in scripts.
     pub name: Cow<'static, str>,
+    /// One paragraph for editors.
+    pub doc: &'static str,
     /// Creates an instance; `None` for classes that only the library creates.
     pub constructor: Option<Arc<FunctionDef>>,
     pub(crate) methods: Vec<NativeMethod>,
@@ -535,6 +616,7 @@ impl NativeClass {
     pub fn new(name: &'static str) -> NativeClass {
         NativeClass {
             name: Cow::Borrowed(name),
+            doc: "",
             constructor: None,
             methods: Vec::new(),
             statics: BTreeMap::new(),
@@ -562,11 +644,44 @@ impl NativeClass {
         self
     }
 
+    /// Declares the keys of the parameter named `options` of the method added last.
+    ///
+    /// # Panics
+    /// As [`FunctionDef::with_options`], and without a method.
+    #[must_use]
+    pub fn with_options(mut self, keys: &'static [OptionDef]) -> NativeClass {
+        match self.methods.pop() {
+            Some(mut method) => {
+                method.def = method.def.with_options(keys);
+                self.methods.push(method);
+            }
+            None => panic!("class {} has no method yet", self.name),
+        }
+        self
+    }
+
+    /// Sets the documentation.
+    #[must_use]
+    pub fn doc(mut self, doc: &'static str) -> NativeClass {
+        self.doc = doc;
+        self
+    }
+
     /// Adds a static function.
     #[must_use]
     pub fn function(mut self, def: FunctionDef) -> NativeClass {
         self.statics.insert(def.name.clone(), Arc::new(def));
         self
+    }
+
+    /// The methods in the order they were added.
+    pub fn methods(&self) -> impl Iterator<Item = &FunctionDef> {
+        self.methods.iter().map(|m| &m.def)
+    }
+
+    /// The static functions by name.
+    pub fn statics(&self) -> impl Iterator<Item = &Arc<FunctionDef>> {
+        self.statics.values()
     }
 
     pub(crate) fn find(&self, name: &[u8]) -> Option<u32> {
@@ -580,6 +695,8 @@ pub struct Registry {
     parent: Option<Arc<Registry>>,
     functions: BTreeMap<Cow<'static, str>, Arc<FunctionDef>>,
     classes: BTreeMap<Cow<'static, str>, Arc<NativeClass>>,
+    /// Names of older scripts, with what replaces them.
+    old_names: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
 }
 
 impl Registry {
@@ -600,10 +717,24 @@ impl Registry {
         self.functions.insert(def.name.clone(), Arc::new(def));
     }
 
-    /// Adds a function under a second name.
-    pub fn add_alias(&mut self, alias: &'static str, name: &str) {
+    /// Adds a function under a name of older scripts: it can be called, but nothing proposes it.
+    pub fn add_alias(&mut self, alias: &'static str, name: &'static str) {
         if let Some(def) = self.function(name).cloned() {
             self.functions.insert(Cow::Borrowed(alias), def);
+            self.set_old_name(alias, name);
+        }
+    }
+
+    /// Marks a function as one of older scripts, replaced by another.
+    pub fn set_old_name(&mut self, name: &'static str, replaced_by: &'static str) {
+        self.old_names.insert(Cow::Borrowed(name), Cow::Borrowed(replaced_by));
+    }
+
+    /// What replaces a name of older scripts.
+    pub fn replaced_by(&self, name: &str) -> Option<&str> {
+        match self.old_names.get(name) {
+            Some(new) => Some(new),
+            None => self.parent.as_ref()?.replaced_by(name),
         }
     }
 
@@ -623,13 +754,38 @@ impl Registry {
         self.classes.get(name).or_else(|| self.parent.as_ref()?.class(name))
     }
 
-    /// Names of all functions and classes, for suggestions and editors.
+    /// Names of all functions and classes, for suggestions and editors; without names of older scripts.
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.functions.keys().chain(self.classes.keys()).map(|n| &**n).collect();
-        if let Some(parent) = &self.parent {
-            names.extend(parent.names());
+        let functions = self.functions().into_iter().map(|def| &*def.name);
+        functions.chain(self.classes().into_iter().map(|class| &*class.name)).collect()
+    }
+
+    /// All functions by name, without names of older scripts. Upper layers hide what is below them.
+    pub fn functions(&self) -> Vec<&Arc<FunctionDef>> {
+        let mut all = BTreeMap::new();
+        let mut layer = Some(self);
+        while let Some(registry) = layer {
+            for (name, def) in &registry.functions {
+                if !registry.old_names.contains_key(name) {
+                    all.entry(name).or_insert(def);
+                }
+            }
+            layer = registry.parent.as_deref();
         }
-        names
+        all.into_values().collect()
+    }
+
+    /// All classes by name. Upper layers hide what is below them.
+    pub fn classes(&self) -> Vec<&Arc<NativeClass>> {
+        let mut all = BTreeMap::new();
+        let mut layer = Some(self);
+        while let Some(registry) = layer {
+            registry.classes.iter().for_each(|(name, class)| {
+                all.entry(name).or_insert(class);
+            });
+            layer = registry.parent.as_deref();
+        }
+        all.into_values().collect()
     }
 }
 

@@ -115,7 +115,7 @@ impl HopError {
         let kind = match error {
             DnsError::NxDomain => DnsKind::NxDomain,
             DnsError::NoData | DnsError::BadName(_) => DnsKind::NoData,
-            DnsError::Temporary(_) => DnsKind::Other,
+            DnsError::Temporary(_) | DnsError::Refused { .. } => DnsKind::Other,
         };
         HopError::new(kind, format!("{name}: {error}"))
     }

@@ -5,6 +5,7 @@ mod cache;
 mod wire;
 
 use cache::{Cache, Key};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{RData, RecordType};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -75,6 +76,14 @@ pub enum DnsError {
     /// Failure of the servers or of the way to them: worth another try later.
     #[error("{0}")]
     Temporary(String),
+    /// The last server asked answered with an error code: worth another try later.
+    #[error("{server}: {code}")]
+    Refused {
+        /// The server.
+        server: String,
+        /// Its code.
+        code: ResponseCode,
+    },
     /// The name cannot be asked for.
     #[error("'{0}' is no domain name")]
     BadName(String),
@@ -200,7 +209,7 @@ impl Resolver {
             Ok(wire::Reply::Negative { error, ttl_s }) => {
                 (Err(error), Some(Duration::from_secs(u64::from(ttl_s)).min(settings.ttl_negative)))
             }
-            Err(text) => (Err(DnsError::Temporary(text)), None),
+            Err(error) => (Err(error), None),
         };
         let mut cache = inner.cache.lock();
         match ttl {
@@ -244,7 +253,8 @@ impl Resolver {
                     _ => None,
                 })),
                 Err(DnsError::NoData) => {}
-                Err(DnsError::NxDomain) if matches!(error, DnsError::Temporary(_)) => {}
+                Err(DnsError::NxDomain)
+                    if matches!(error, DnsError::Temporary(_) | DnsError::Refused { .. }) => {}
                 Err(other) => error = other,
             }
         }

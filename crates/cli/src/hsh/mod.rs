@@ -10,9 +10,10 @@ use crate::lint::hook_compiler;
 use clap::Parser;
 use config::{Startup, load};
 use hsl::{Array, Compiler, Host, Limits, Place, Shared, Step, Value, Vm};
-use hsl_std::ScriptFiles;
 use hsl_std::hooks::Hook;
+use hsl_std::{Environment, ScriptFiles};
 use session::{Session, hook_values};
+use std::any::Any;
 use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +21,9 @@ use std::sync::Arc;
 
 /// Fuel of one turn; between turns nothing happens here, so it only has to be large.
 const FUEL: u32 = 1 << 24;
+
+/// How long requests in the background may take after the end of the script.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The startup file that is read when none is named.
 const STARTUP: &str = "/etc/halon/smtpd.yaml";
@@ -42,6 +46,9 @@ pub struct Options {
     /// Compile with the functions and variables of a hook; its variables are empty.
     #[arg(long, value_name = "HOOK", value_parser = phase)]
     phase: Option<Hook>,
+    /// Allow the class FFI, which calls functions of C libraries.
+    #[arg(short = 'F', long)]
+    ffi: bool,
     /// Script root for file:// paths.
     #[arg(short = 'R', long, value_name = "PATH")]
     rootpath: Option<PathBuf>,
@@ -79,6 +86,7 @@ struct Terminal {
     out: BufWriter<std::io::Stdout>,
     binary: bool,
     failed: bool,
+    environment: Arc<Environment>,
 }
 
 impl Host for Terminal {
@@ -89,6 +97,10 @@ impl Host for Terminal {
         }
         self.failed |= result.is_err();
     }
+
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::clone(&self.environment) as Arc<dyn Any + Send + Sync>)
+    }
 }
 
 /// The script and the files it can name.
@@ -96,6 +108,7 @@ struct Input {
     name: String,
     source: Vec<u8>,
     files: ScriptFiles,
+    environment: Environment,
 }
 
 fn read_all(path: &Path) -> Result<Vec<u8>, String> {
@@ -107,8 +120,12 @@ fn read_all(path: &Path) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// Reads the app file if one is given: its virtual files and its entry point.
-fn read_app(path: &Path, files: &mut ScriptFiles) -> Result<Option<Vec<u8>>, String> {
+/// Reads the app file if one is given: its virtual files, its metrics and its entry point.
+fn read_app(
+    path: &Path,
+    files: &mut ScriptFiles,
+    environment: &Environment,
+) -> Result<Option<Vec<u8>>, String> {
     let text = read_all(path)?;
     let wrong = |what: &str| format!("{}: {what}", path.display());
     let app = hsl_std::decode("yaml", &text, &Array::new())
@@ -128,6 +145,10 @@ fn read_app(path: &Path, files: &mut ScriptFiles) -> Result<Option<Vec<u8>>, Str
             _ => data.into_vec(),
         };
         files.insert(id, data);
+    }
+    if let Some(list) = app.get_str("metrics").and_then(Value::as_array) {
+        let declared = hsl_std::metrics::declarations(list).map_err(|e| wrong(&e.to_string()))?;
+        environment.metrics.declare(declared);
     }
     Ok(app.get_str("__entrypoint").map(|v| v.to_str().into_vec()))
 }
@@ -152,26 +173,32 @@ fn read_startup(path: Option<&Path>) -> Result<Option<Startup>, String> {
     }
 }
 
-/// The files that scripts can name, and the entry point of the app file.
-fn read_files(options: &Options) -> Result<(ScriptFiles, Option<Vec<u8>>), String> {
+/// The files that scripts can name, what the library knows of this program, and the entry point of the app file.
+fn read_files(options: &Options) -> Result<(ScriptFiles, Environment, Option<Vec<u8>>), String> {
     let startup = read_startup(options.config.as_deref())?;
     let root = startup.as_ref().and_then(|s| s.scripting.rootpath.clone());
+    let mut environment = match &startup {
+        Some(startup) => crate::environment(startup)?,
+        None => Environment::default(),
+    };
+    environment.ffi |= options.ffi;
     let app = startup.and_then(|s| s.environment.appconf);
     let mut files = ScriptFiles::new();
     files.set_root(options.rootpath.clone().or(root).unwrap_or_else(|| PathBuf::from(".")));
     files.bare_names_in_root(true);
     let entry = match options.appconf.as_ref().or(app.as_ref()) {
-        Some(app) => read_app(app, &mut files)?,
+        Some(app) => read_app(app, &mut files, &environment)?,
         None => None,
     };
-    Ok((files, entry))
+    environment.files = Arc::new(files.clone());
+    Ok((files, environment, entry))
 }
 
 fn read_input(options: &Options) -> Result<Input, String> {
-    let (files, entry) = read_files(options)?;
+    let (files, environment, entry) = read_files(options)?;
     let file = options.file.as_deref().unwrap_or(Path::new("-"));
     if file != Path::new("-") {
-        return Ok(Input { name: file.display().to_string(), source: read_all(file)?, files });
+        return Ok(Input { name: file.display().to_string(), source: read_all(file)?, files, environment });
     }
     let source = match entry {
         Some(source) => source,
@@ -180,7 +207,7 @@ fn read_input(options: &Options) -> Result<Input, String> {
         }
         None => read_all(file)?,
     };
-    Ok(Input { name: "-".into(), source, files })
+    Ok(Input { name: "-".into(), source, files, environment })
 }
 
 /// A call of a terminating function, as the script wrote it.
@@ -199,11 +226,11 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         && options.appconf.as_deref() != Some(Path::new("-"))
         && std::io::stdin().is_terminal();
     if from_terminal && !options.syntax && !options.dump_bytecode {
-        let (files, _) = read_files(options)?;
-        repl::repl(Session::new(options.phase, files), options.binary)?;
+        let (files, environment, _) = read_files(options)?;
+        repl::repl(Session::new(options.phase, files), Arc::new(environment), options.binary)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let Input { name, source, files } = read_input(options)?;
+    let Input { name, source, files, environment } = read_input(options)?;
     let library = hsl_std::shared_registry();
     let (compiler, variables) = match options.phase {
         Some(hook) => (hook_compiler(hook, &library), hook_values(hook)),
@@ -240,22 +267,27 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let host = Terminal { out: BufWriter::new(std::io::stdout()), binary: options.binary, failed: false };
+    let host = Terminal {
+        out: BufWriter::new(std::io::stdout()),
+        binary: options.binary,
+        failed: false,
+        environment: Arc::new(environment),
+    };
     let mut vm = Vm::new(compiled.program, Arc::new(Shared::new()), Limits::default(), Box::new(host));
     for (name, value) in variables {
         // Declared above, so the program has it.
         vm.set_variable(&name, value);
     }
-    loop {
+    let code = loop {
         let step = vm.run(FUEL);
         if !matches!(step, Step::OutOfFuel) {
             flush(&mut vm)?;
         }
         match step {
-            Step::Done(_) => return Ok(ExitCode::SUCCESS),
+            Step::Done(_) => break ExitCode::SUCCESS,
             Step::Ended { function, args } => {
                 println!("{}", verdict(&function, &args));
-                return Ok(ExitCode::SUCCESS);
+                break ExitCode::SUCCESS;
             }
             Step::OutOfFuel => {}
             Step::Pending(future) => {
@@ -264,10 +296,18 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
             }
             Step::Failed(error) => {
                 eprintln!("{error}");
-                return Ok(ExitCode::from(1));
+                break ExitCode::from(1);
             }
         }
+    };
+    drop(vm);
+    let left = runtime.block_on(hsl_std::network::drain(DRAIN));
+    if left > 0 {
+        eprintln!("hsh: {left} requests in the background were not sent");
     }
+    // A function of C that still runs in the background does not keep the program.
+    runtime.shutdown_background();
+    Ok(code)
 }
 
 fn flush(vm: &mut Vm) -> Result<(), String> {

@@ -5,6 +5,7 @@ use super::session::{Input, Session};
 use super::show::{diagnostic, show};
 use super::{Terminal, flush};
 use hsl::{Error, Step, Value, Vm};
+use hsl_std::Environment;
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -76,7 +77,7 @@ enum End {
 ///
 /// # Errors
 /// The terminal, the signal handler or the runtime cannot be set up, as a message.
-pub fn repl(session: Session, binary: bool) -> Result<(), String> {
+pub fn repl(session: Session, environment: Arc<Environment>, binary: bool) -> Result<(), String> {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let failed = |e: ReadlineError| format!("terminal: {e}");
     let config = Config::builder().completion_type(CompletionType::List).build();
@@ -115,7 +116,13 @@ pub fn repl(session: Session, binary: bool) -> Result<(), String> {
             Err(errors) => errors.iter().for_each(|e| eprintln!("{}", diagnostic(e, colour))),
             Ok(input) => {
                 Session::warnings(&input).iter().for_each(|w| eprintln!("{}", diagnostic(w, colour)));
-                run(&mut session.borrow_mut(), &input, &runtime, &interrupt, binary, colour)?;
+                let host = Terminal {
+                    out: BufWriter::new(std::io::stdout()),
+                    binary,
+                    failed: false,
+                    environment: Arc::clone(&environment),
+                };
+                run(&mut session.borrow_mut(), &input, &runtime, &interrupt, host, colour)?;
             }
         }
     }
@@ -135,10 +142,9 @@ fn run(
     input: &Input,
     runtime: &Runtime,
     interrupt: &Interrupt,
-    binary: bool,
+    host: Terminal,
     colour: bool,
 ) -> Result<(), String> {
-    let host = Terminal { out: BufWriter::new(std::io::stdout()), binary, failed: false };
     let mut vm = session.start(input, Box::new(host));
     interrupt.seen.store(false, Ordering::Relaxed);
     let end = steps(&mut vm, runtime, interrupt)?;

@@ -4,8 +4,10 @@
 
 pub mod options;
 
+use crate::Environment;
 use hsl::{Args, Error, FunctionDef, Host, NativeCx, Outcome, Place, Registry, Value};
 use options::{BounceOptions, QueueOptions, ReplyOptions, TryOptions, Verdict};
+use std::any::Any;
 use std::sync::Arc;
 
 /// The hooks.
@@ -75,18 +77,24 @@ pub struct HookHost {
     pub metadata: options::Metadata,
     /// `SetMetaData` was called.
     pub metadata_changed: bool,
+    /// What the library knows of the daemon.
+    pub environment: Option<Arc<Environment>>,
 }
 
 impl HookHost {
     /// With a sink for `echo` and no metadata.
     pub fn new(log: EchoSink) -> HookHost {
-        HookHost { log, metadata: Vec::new(), metadata_changed: false }
+        HookHost { log, metadata: Vec::new(), metadata_changed: false, environment: None }
     }
 }
 
 impl Host for HookHost {
     fn echo(&mut self, text: &[u8], _place: &Place) {
         (self.log)(text);
+    }
+
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.environment.clone().map(|e| e as Arc<dyn Any + Send + Sync>)
     }
 }
 

@@ -58,6 +58,32 @@ impl Generator<'_> {
         }
     }
 
+    /// Warns about keys of literal options that the function does not know; at run time they are ignored.
+    fn check_options(&mut self, symbol: &Symbol, args: &[Arg]) {
+        let def = match symbol {
+            Symbol::Native(def) => def.clone(),
+            Symbol::NativeClass(class) => match &class.constructor {
+                Some(def) => def.clone(),
+                None => return,
+            },
+            _ => return,
+        };
+        for table in &def.options {
+            if args.iter().take(table.param + 1).any(|a| a.spread) {
+                continue;
+            }
+            let Some(arg) = args.get(table.param) else { continue };
+            let ExprKind::Array(elements) = &*arg.value.kind else { continue };
+            for element in elements {
+                let Element::Pair(key, _) = element else { continue };
+                let Some(value) = self.folded(key) else { continue };
+                if let Some(message) = table.unknown(&def.name, &value.to_string_lossy()) {
+                    self.warn(key.span, message);
+                }
+            }
+        }
+    }
+
     /// Evaluates arguments into registers in a row, beginning at `first`.
     fn arguments(&mut self, args: &[Arg], first: Reg) -> Gen<()> {
         debug_assert!(args.len() <= DIRECT_ARGS_MAX, "longer lists go through an array");
@@ -132,6 +158,7 @@ impl Generator<'_> {
 
     fn call_symbol(&mut self, symbol: &Symbol, name: &Name, args: &[Arg], dst: Reg, span: Span) -> Gen<()> {
         self.check_arity(symbol, args, span)?;
+        self.check_options(symbol, args);
         if Self::array_call(args) {
             let start = self.temps(2, span)?;
             self.symbol_value(Some(symbol.clone()), name, start, span)?;
@@ -226,6 +253,7 @@ impl Generator<'_> {
             _ => return self.stop(target.span, "Expected a function name after the cache options"),
         };
         self.check_arity(&symbol, args, target.span)?;
+        self.check_options(&symbol, args);
         let (callee, identity) = match &symbol {
             Symbol::Function(proto) => {
                 let path = self.module_path.clone();

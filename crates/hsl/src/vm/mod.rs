@@ -49,6 +49,11 @@ impl Default for Limits {
 pub trait Host: Any + Send {
     /// Output of `echo`.
     fn echo(&mut self, text: &[u8], place: &Place);
+
+    /// What the library needs to know of the program around it; see [`NativeCx::environment`].
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
 }
 
 /// A host that drops all output.
@@ -100,6 +105,11 @@ impl<'a> NativeCx<'a> {
     /// The host data, if it is of type `T`.
     pub fn host<T: Host>(&mut self) -> Option<&mut T> {
         (&mut *self.host as &mut dyn Any).downcast_mut()
+    }
+
+    /// The environment that the host gives to the library, if it is of type `T`.
+    pub fn environment<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.host.environment()?.downcast().ok()
     }
 
     /// State shared between executions.

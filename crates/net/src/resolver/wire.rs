@@ -21,9 +21,10 @@ pub(super) enum Reply {
 }
 
 /// Asks the servers in turn until one gives an answer; the error says what the last one did.
-pub(super) async fn ask_servers(key: &Key, settings: &Settings) -> Result<Reply, String> {
-    let name = Name::from_ascii(format!("{}.", key.name)).map_err(|error| error.to_string())?;
-    let mut error = "no name server configured".to_owned();
+pub(super) async fn ask_servers(key: &Key, settings: &Settings) -> Result<Reply, DnsError> {
+    let name =
+        Name::from_ascii(format!("{}.", key.name)).map_err(|_| DnsError::BadName(key.name.to_string()))?;
+    let mut error = DnsError::Temporary("no name server configured".to_owned());
     let tries = settings
         .servers
         .iter()
@@ -33,9 +34,9 @@ pub(super) async fn ask_servers(key: &Key, settings: &Settings) -> Result<Reply,
         match exchange(&name, key.kind, server, settings.timeout).await {
             Ok(message) => match read(&name, key.kind, message) {
                 Ok(reply) => return Ok(reply),
-                Err(text) => error = format!("{server}: {text}"),
+                Err(code) => error = DnsError::Refused { server: server.to_string(), code },
             },
-            Err(text) => error = format!("{server}: {text}"),
+            Err(text) => error = DnsError::Temporary(format!("{server}: {text}")),
         }
     }
     Err(error)
@@ -118,10 +119,10 @@ fn answers(message: &Message, id: u16, name: &Name, kind: RecordType) -> bool {
         && matches!(&message.queries[..], [query] if query.query_type() == kind && query.name() == name)
 }
 
-fn read(name: &Name, kind: RecordType, message: Message) -> Result<Reply, String> {
+fn read(name: &Name, kind: RecordType, message: Message) -> Result<Reply, ResponseCode> {
     let code = message.metadata.response_code;
     if code != ResponseCode::NoError && code != ResponseCode::NXDomain {
-        return Err(format!("{code}"));
+        return Err(code);
     }
     let mut owner = name.clone();
     let mut ttl_s = u32::MAX;
