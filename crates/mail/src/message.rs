@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     Content, EditList, FieldOptions, HeaderIndex, MailError, Patched, Place, Segment, WriteOptions,
     changes::{PartChanges, write_part, write_tail},
-    content::{Slice, for_each_chunk},
+    content::for_each_chunk,
     mime::{Part, Tree},
     words::{contained, encode, folded_field, text, unfold},
 };
@@ -56,8 +56,6 @@ struct State {
     parts: BTreeMap<usize, PartChanges>,
     /// Modifications since the beginning.
     count: usize,
-    /// A Date field is written when the message is sent.
-    date_later: bool,
     /// All of it as one list, once asked for.
     rendered: OnceLock<Arc<EditList>>,
 }
@@ -189,6 +187,23 @@ impl MailMessage {
         Ok(Arc::clone(self.state.rendered.get_or_init(|| list)))
     }
 
+    /// As [`MailMessage::edits`], a Date that was left for later filled in.
+    fn edits_now(&self) -> Result<Arc<EditList>, MailError> {
+        let list = self.edits()?;
+        Ok(with_date_now(&list)?.map_or(list, Arc::new))
+    }
+
+    /// Puts a Date field into the header, or changes the one that is there, whose value is the moment of sending; gives
+    /// the number of fields changed. The value is filled in by [`with_date_now`].
+    ///
+    /// # Errors
+    /// Reading the header failed.
+    pub fn set_date_later(&mut self) -> Result<usize, MailError> {
+        // Written here and not by a script, which cannot write NUL into a field.
+        let field = Bytes::from([&b"Date: "[..], &DATE_LATER, b"\r\n"].concat());
+        self.set_part_field(ROOT, "Date", None, field)
+    }
+
     /// Writes the changes of a part and of what is inside.
     fn render(&self, list: &mut EditList, index: usize) -> Result<(), MailError> {
         let none = PartChanges::default();
@@ -256,7 +271,7 @@ impl MailMessage {
     /// # Errors
     /// As [`MailMessage::edits`].
     pub fn patched(&self) -> Result<Arc<dyn Content>, MailError> {
-        let edits = self.edits()?;
+        let edits = self.edits_now()?;
         if edits.is_empty() {
             return Ok(Arc::clone(&self.content));
         }
@@ -280,7 +295,7 @@ impl MailMessage {
         let mut out = Vec::new();
         let room = usize::try_from(size).map_err(|_| MailError::TooLarge(size))?;
         out.try_reserve_exact(room).map_err(|_| MailError::TooLarge(size))?;
-        for segment in self.edits()?.segments(self.content.len()) {
+        for segment in self.edits_now()?.segments(self.content.len()) {
             match segment {
                 Segment::Inserted(bytes) => out.extend_from_slice(bytes),
                 Segment::Original(range) => {
@@ -294,11 +309,6 @@ impl MailMessage {
         Ok(out)
     }
 
-    /// A range of the original as content of its own.
-    pub(crate) fn slice(&self, range: std::ops::Range<u64>) -> Arc<dyn Content> {
-        Arc::new(Slice::new(Arc::clone(&self.content), range))
-    }
-
     fn change(&mut self) -> &mut State {
         let state = Arc::make_mut(&mut self.state);
         state.rendered.take();
@@ -309,6 +319,30 @@ impl MailMessage {
     fn change_part(&mut self, part: usize) -> &mut PartChanges {
         self.change().parts.entry(part).or_default()
     }
+}
+
+/// What stands for a date to be filled in; of its length, so that sizes hold.
+const DATE_LATER: [u8; 31] = [0; 31];
+
+/// The list with the date of now where [`MailMessage::set_date_later`] left room; `None` if it left none.
+///
+/// # Errors
+/// [`MailError::Time`].
+pub fn with_date_now(list: &EditList) -> Result<Option<EditList>, MailError> {
+    let later = |insert: &[u8]| memchr::memmem::find(insert, &[&b"Date: "[..], &DATE_LATER].concat());
+    if !list.edits().iter().any(|edit| later(&edit.insert).is_some()) {
+        return Ok(None);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let date = crate::Zoned::local(i64::try_from(now).unwrap_or(0))?.rfc5322()?;
+    let mut edits = list.edits().to_vec();
+    for edit in &mut edits {
+        let Some(at) = later(&edit.insert) else { continue };
+        let mut text = edit.insert.to_vec();
+        text.splice(at + 6..at + 6 + DATE_LATER.len(), date.bytes());
+        edit.insert = text.into();
+    }
+    Ok(Some(EditList::from_edits(edits)?))
 }
 
 /// A Message-ID for a message of ours.

@@ -102,6 +102,20 @@ pub fn encode(text: &str, encoding: WordEncoding) -> String {
     out
 }
 
+/// A display name: as it is, quoted where it has specials (RFC 5322 3.2.3), encoded words where it is not ASCII.
+pub fn phrase(name: &str) -> String {
+    if !name.is_ascii() {
+        let mut out = String::new();
+        push_words(&mut out, name, WordEncoding::Shorter);
+        return out;
+    }
+    let plain = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b));
+    if !name.contains("=?") && name.split(' ').all(|word| !word.is_empty() && plain(word)) {
+        return name.to_owned();
+    }
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// `name: value` folded before white space so that lines keep to [`COLUMNS`] where they can, CRLF at the end.
 pub fn folded_field(name: &str, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len() + value.len() + 8);

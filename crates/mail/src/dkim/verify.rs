@@ -47,7 +47,6 @@ pub struct Signature {
     length: Option<u64>,
     expires_s: Option<u64>,
     identity_domain: String,
-    instance: u32,
 }
 
 impl Signature {
@@ -106,11 +105,12 @@ impl Signature {
         if !methods.split(':').any(|method| method.eq_ignore_ascii_case("dns/txt")) {
             return Err(fail("unknown query method"));
         }
-        let mut instance = 0;
         let mut identity_domain = domain.clone();
         if kind == SignatureKind::Arc {
             let i = number("i")?.and_then(|i| u32::try_from(i).ok()).filter(|i| (1..=50).contains(i));
-            instance = i.ok_or_else(|| fail("no instance"))?;
+            if i.is_none() {
+                return Err(fail("no instance"));
+            }
         } else if let Some(identity) = tags.word("i") {
             identity_domain = identity.rsplit('@').next().unwrap_or_default().to_lowercase();
             let inside = identity_domain == domain || identity_domain.ends_with(&format!(".{domain}"));
@@ -135,7 +135,6 @@ impl Signature {
             length: number("l")?,
             expires_s,
             identity_domain,
-            instance,
             domain,
             tags,
         })
@@ -156,9 +155,6 @@ impl Signature {
         &self.selector
     }
 
-    pub(crate) fn instance(&self) -> u32 {
-        self.instance
-    }
 
     /// The name whose TXT record holds the key.
     pub fn key_name(&self) -> String {

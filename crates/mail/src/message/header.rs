@@ -114,6 +114,16 @@ impl MailMessage {
         options: WriteOptions,
     ) -> Result<usize, MailError> {
         let field = Bytes::from(written_field(name, value, options)?);
+        self.set_part_field(part, name, index, field)
+    }
+
+    pub(super) fn set_part_field(
+        &mut self,
+        part: usize,
+        name: &str,
+        index: Option<usize>,
+        field: Bytes,
+    ) -> Result<usize, MailError> {
         let number = numbered(&*self.part_header(part)?, name).nth(index.unwrap_or(0)).map(|(number, _)| number);
         if let Some(number) = number {
             self.change_part(part).fields.insert(number, field);

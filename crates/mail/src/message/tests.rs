@@ -357,3 +357,18 @@ proptest! {
         m.part_bytes(0).unwrap();
     }
 }
+
+#[test]
+fn dates_are_filled_in_late() {
+    let mut m = message(TEXT);
+    assert_eq!(m.set_date_later().unwrap(), 1);
+    let stored = m.edits().unwrap();
+    assert!(String::from_utf8_lossy(&stored.apply(TEXT.as_bytes()).unwrap()).contains("Date: \0"));
+    let sent = with_date_now(&stored).unwrap().unwrap();
+    assert_eq!(sent.size(TEXT.len() as u64), stored.size(TEXT.len() as u64));
+    assert!(with_date_now(&sent).unwrap().is_none());
+    let read = message(&shown(&m));
+    let date = read.get_header("Date", 0, FieldOptions::default()).unwrap().unwrap();
+    assert_eq!(date.len(), 31, "{}", date.escape_ascii());
+    assert_eq!(m.size().unwrap() as usize, shown(&m).len());
+}
