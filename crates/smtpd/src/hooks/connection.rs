@@ -10,7 +10,7 @@ use crate::server::facts::{Connection, Goodbye, Transaction};
 use hsl::{Array, Value};
 use hsl_std::hooks::Hook;
 use hsl_std::hooks::options::{self, DsnOptions, EnqueueOptions, ReplyOptions};
-use hsl_std::mailmessage::{QueueSink, eod_message};
+use hsl_std::mail::{QueueSink, eod_message};
 use mail::{Address, MailMessage};
 use net::{DnsError, Resolver};
 use parking_lot::Mutex;
