@@ -2,81 +2,89 @@
 
 use crate::support::{ARRAY_MAX, flag, options};
 use hsl::{
-    Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, Outcome, Value,
+    Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, OptionDef,
+    Outcome, Value, option,
 };
 use rand::seq::SliceRandom;
 use std::collections::HashSet;
+
+const SORT: &[OptionDef] = &[option("keys", "boolean", "false", "The callback gets keys instead of values.")];
 
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
         FunctionDef::pure(
-            "array_combine(keys: array, values: array, default_value?: any)",
+            "array_combine(keys: array, values: array, default_value?: any) -> array",
             "Pairs keys with values.",
             combine,
         ),
         FunctionDef::full(
-            "array_every(callback: function, array: array)",
+            "array_every(callback: function, array: array) -> boolean",
             "Whether the callback accepts all values.",
             every,
         ),
         FunctionDef::full(
-            "array_filter(callback: function, array: array)",
+            "array_filter(callback: function, array: array) -> array",
             "Elements that the callback accepts.",
             filter,
         ),
         FunctionDef::full(
-            "array_find(callback: function, array: array)",
+            "array_find(callback: function, array: array) -> any",
             "First value that the callback accepts.",
             find,
         ),
         FunctionDef::full(
-            "array_includes(needle: any, array: array)",
+            "array_includes(needle: any, array: array) -> boolean",
             "Whether a value is in the array.",
             includes,
         ),
         FunctionDef::pure(
-            "array_join(array: array, separator?: string)",
+            "array_join(array: array, separator?: string) -> string",
             "Values joined to one string.",
             join,
         ),
-        FunctionDef::pure("array_keys(array: array)", "The keys as a list.", |_, a| {
+        FunctionDef::pure("array_keys(array: array) -> array", "The keys as a list.", |_, a| {
             Ok(a.array(0).keys().map(|k| k.to_value()).collect::<Array>().into())
         }),
         FunctionDef::full(
-            "array_map(callback: function, array: array)",
+            "array_map(callback: function, array: array) -> array",
             "Results of the callback, keys kept.",
             map,
         ),
-        FunctionDef::pure("array_random(array: array)", "A random element as key and value.", random),
         FunctionDef::pure(
-            "array_range(start: number, stop: number, step?: number)",
+            "array_random(array: array) -> array or none",
+            "A random element as key and value.",
+            random,
+        ),
+        FunctionDef::pure(
+            "array_range(start: number, stop: number, step?: number) -> array",
             "Numbers from start up to stop.",
             range,
         ),
         FunctionDef::full(
-            "array_reduce(callback: function, array: array, initial?: any)",
+            "array_reduce(callback: function, array: array, initial?: any) -> any",
             "Left fold.",
             reduce,
         ),
-        FunctionDef::pure("array_reverse(array: array)", "Elements in reverse order.", |_, a| {
+        FunctionDef::pure("array_reverse(array: array) -> array", "Elements in reverse order.", |_, a| {
             let array = a.array(0);
             let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
             items.reverse();
             Ok(renumber(items))
         }),
         FunctionDef::full(
-            "array_sort(callback: function, array: array, options?: array)",
+            "array_sort(callback: function, array: array, options?: array) -> array",
             "Sorts by a less-than callback.",
             sort,
-        ),
-        FunctionDef::pure("array_shuffle(array: array)", "Elements in random order.", |_, a| {
+        )
+        .with_options(SORT),
+        FunctionDef::pure("array_shuffle(array: array) -> array", "Elements in random order.", |_, a| {
             let array = a.array(0);
             let mut items: Vec<(Key, Value)> = array.iter().map(|(k, v)| (k, v.clone())).collect();
             items.shuffle(&mut rand::rng());
             Ok(renumber(items))
         }),
-        FunctionDef::pure("array_unique(array: array)", "First of equal values.", unique),
+        FunctionDef::pure("array_unique(array: array) -> array", "First of equal values.", unique),
     ]
 }
 

@@ -78,34 +78,42 @@ fn map(o: &Arc<Object>) -> Result<&Map, Error> {
 
 static MAP: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
     let class = NativeClass::new("Map")
-        .constructor(FunctionDef::pure("Map(keytype: string, valuetype: string)", "A typed map.", |_, a| {
-            let (key, value) = (type_named(&a, 0, KEY_TYPES)?, type_named(&a, 1, VALUE_TYPES)?);
-            Ok(Object::native(&MAP, Map { key, value, items: Mutex::default() }))
-        }))
-        .method("set(key: any, value: any)", "Stores a value; true if the key is new.", |_, o, mut a| {
-            let map = map(o)?;
-            let key = key(a.get(0), map.key)?;
-            let value = a.take(1);
-            map.check(&value)?;
-            let old = map.items.lock().insert(key, value);
-            Ok(Value::Bool(old.is_none()).into())
-        })
-        .method("has(key: any)", "Whether a key exists.", |_, o, a| {
+        .constructor(FunctionDef::pure(
+            "Map(keytype: string, valuetype: string) -> Map",
+            "A typed map.",
+            |_, a| {
+                let (key, value) = (type_named(&a, 0, KEY_TYPES)?, type_named(&a, 1, VALUE_TYPES)?);
+                Ok(Object::native(&MAP, Map { key, value, items: Mutex::default() }))
+            },
+        ))
+        .method(
+            "set(key: any, value: any) -> boolean",
+            "Stores a value; true if the key is new.",
+            |_, o, mut a| {
+                let map = map(o)?;
+                let key = key(a.get(0), map.key)?;
+                let value = a.take(1);
+                map.check(&value)?;
+                let old = map.items.lock().insert(key, value);
+                Ok(Value::Bool(old.is_none()).into())
+            },
+        )
+        .method("has(key: any) -> boolean", "Whether a key exists.", |_, o, a| {
             let map = map(o)?;
             Ok(Value::Bool(map.items.lock().contains_key(&key(a.get(0), map.key)?)).into())
         })
-        .method("get(key: any)", "The value of a key, or none.", |_, o, a| {
+        .method("get(key: any) -> any", "The value of a key, or none.", |_, o, a| {
             let map = map(o)?;
             let key = key(a.get(0), map.key)?;
             Ok(map.items.lock().get(&key).cloned().unwrap_or_default().into())
         })
-        .method("delete(key: any)", "Removes a key; true if it existed.", |_, o, a| {
+        .method("delete(key: any) -> boolean", "Removes a key; true if it existed.", |_, o, a| {
             let map = map(o)?;
             let key = key(a.get(0), map.key)?;
             let old = map.items.lock().remove(&key);
             Ok(Value::Bool(old.is_some()).into())
         })
-        .method("merge(key: any, value: any)", "Adds to the stored value.", |_, o, mut a| {
+        .method("merge(key: any, value: any) -> boolean", "Adds to the stored value.", |_, o, mut a| {
             let map = map(o)?;
             let key = key(a.get(0), map.key)?;
             let value = a.take(1);
@@ -132,13 +140,15 @@ static MAP: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
             };
             Ok(Value::Bool(new).into())
         })
-        .method("size()", "Number of keys.", |_, o, _| Ok(Value::from(map(o)?.items.lock().len()).into()))
-        .method("clear()", "Removes all keys.", |_, o, _| {
+        .method("size() -> number", "Number of keys.", |_, o, _| {
+            Ok(Value::from(map(o)?.items.lock().len()).into())
+        })
+        .method("clear() -> none", "Removes all keys.", |_, o, _| {
             let old = std::mem::take(&mut *map(o)?.items.lock());
             drop(old);
             Ok(Value::None.into())
         })
-        .method("entries()", "Iterator of keys and values.", |_, o, _| {
+        .method("entries() -> Iterator", "Iterator of keys and values.", |_, o, _| {
             Ok(Object::iterator(map(o)?.elements().unwrap_or_default()).into())
         });
     Arc::new(class)
@@ -165,27 +175,29 @@ fn set(o: &Arc<Object>) -> Result<&Set, Error> {
 
 static SET: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
     let class = NativeClass::new("Set")
-        .constructor(FunctionDef::pure("Set(keytype: string)", "A typed set.", |_, a| {
+        .constructor(FunctionDef::pure("Set(keytype: string) -> Set", "A typed set.", |_, a| {
             Ok(Object::native(&SET, Set { key: type_named(&a, 0, KEY_TYPES)?, items: Mutex::default() }))
         }))
-        .method("add(key: any)", "Adds; true if new.", |_, o, a| {
+        .method("add(key: any) -> boolean", "Adds; true if new.", |_, o, a| {
             let set = set(o)?;
             Ok(Value::Bool(set.items.lock().insert(key(a.get(0), set.key)?, ()).is_none()).into())
         })
-        .method("has(key: any)", "Whether it is in the set.", |_, o, a| {
+        .method("has(key: any) -> boolean", "Whether it is in the set.", |_, o, a| {
             let set = set(o)?;
             Ok(Value::Bool(set.items.lock().contains_key(&key(a.get(0), set.key)?)).into())
         })
-        .method("delete(key: any)", "Removes; true if it was there.", |_, o, a| {
+        .method("delete(key: any) -> boolean", "Removes; true if it was there.", |_, o, a| {
             let set = set(o)?;
             Ok(Value::Bool(set.items.lock().remove(&key(a.get(0), set.key)?).is_some()).into())
         })
-        .method("size()", "Number of items.", |_, o, _| Ok(Value::from(set(o)?.items.lock().len()).into()))
-        .method("clear()", "Removes all.", |_, o, _| {
+        .method("size() -> number", "Number of items.", |_, o, _| {
+            Ok(Value::from(set(o)?.items.lock().len()).into())
+        })
+        .method("clear() -> none", "Removes all.", |_, o, _| {
             set(o)?.items.lock().clear();
             Ok(Value::None.into())
         })
-        .method("values()", "Iterator of the items.", |_, o, _| {
+        .method("values() -> Iterator", "Iterator of the items.", |_, o, _| {
             Ok(Object::iterator(set(o)?.elements().unwrap_or_default()).into())
         });
     Arc::new(class)

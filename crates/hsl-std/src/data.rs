@@ -22,6 +22,13 @@ pub fn decode(kind: &str, data: &[u8], options: &Array) -> Result<Value, DataErr
     }
 }
 
+/// The JSON text of a value; `None` when it has none.
+pub fn to_json(value: &Value) -> Option<String> {
+    let mut out = Vec::new();
+    encode_json(value, &JsonStyle { ensure_ascii: false, pretty: false }, 0, &mut out)?;
+    String::from_utf8(out).ok()
+}
+
 // ---- JSON ----
 
 /// Parses a JSON text; the error is the offset of the failure.

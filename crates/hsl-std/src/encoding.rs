@@ -2,63 +2,102 @@
 
 use crate::data::{JsonStyle, decode_csv, decode_json, encode_csv_row, encode_json};
 use crate::support::{check_string, flag, options};
-use hsl::{Args, Array, Error, FunctionDef, NativeCx, Value};
+use hsl::{Args, Array, Error, FunctionDef, NativeCx, OptionDef, Value, option};
+
+const CSV_WRITE: &[OptionDef] = &[option("delimiter", "string", ",", "One byte between fields.")];
+const CSV_READ: &[OptionDef] = &[
+    option("delimiter", "string", ",", "One byte between fields."),
+    option("header", "boolean", "true", "The first row names the columns, and rows are associative."),
+    option(
+        "schema",
+        "array",
+        "",
+        "Column name to an array of `type` (string, boolean, number), `nullable`, and the words for `true` and `false`.",
+    ),
+];
+const JSON_WRITE: &[OptionDef] = &[
+    option("ensure_ascii", "boolean", "true", "Writes other characters as `\\uXXXX`."),
+    option("pretty_print", "boolean", "false", "Indents."),
+];
+const JSON_READ: &[OptionDef] = &[option("allow_comments", "boolean", "false", "Accepts `//` and `/* */`.")];
 
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::pure("base32_encode(string: string)", "RFC 4648 section 6.", |_, a| {
+        FunctionDef::pure("base32_encode(string: string) -> string", "RFC 4648 section 6.", |_, a| {
             Ok(encode_bits(a.bytes(0), BASE32, 5, true).into())
         }),
-        FunctionDef::pure("base32_decode(string: string)", "RFC 4648 section 6, lenient.", |_, a| {
-            Ok(decode_bits(a.bytes(0), BASE32, 5).into())
-        }),
-        FunctionDef::pure("base64_encode(string: string)", "RFC 4648 section 4.", |_, a| {
+        FunctionDef::pure(
+            "base32_decode(string: string) -> string",
+            "RFC 4648 section 6, lenient.",
+            |_, a| Ok(decode_bits(a.bytes(0), BASE32, 5).into()),
+        ),
+        FunctionDef::pure("base64_encode(string: string) -> string", "RFC 4648 section 4.", |_, a| {
             Ok(encode_bits(a.bytes(0), BASE64, 6, true).into())
         }),
-        FunctionDef::pure("base64_decode(string: string)", "RFC 4648 section 4, lenient.", |_, a| {
-            Ok(decode_bits(a.bytes(0), BASE64, 6).into())
-        }),
         FunctionDef::pure(
-            "base64url_encode(string: string)",
+            "base64_decode(string: string) -> string",
+            "RFC 4648 section 4, lenient.",
+            |_, a| Ok(decode_bits(a.bytes(0), BASE64, 6).into()),
+        ),
+        FunctionDef::pure(
+            "base64url_encode(string: string) -> string",
             "RFC 4648 section 5 without padding.",
             |_, a| Ok(encode_bits(a.bytes(0), BASE64URL, 6, false).into()),
         ),
-        FunctionDef::pure("base64url_decode(string: string)", "RFC 4648 section 5, lenient.", |_, a| {
-            Ok(decode_bits(a.bytes(0), BASE64URL, 6).into())
-        }),
         FunctionDef::pure(
-            "csv_encode(values: array, options?: array)",
+            "base64url_decode(string: string) -> string",
+            "RFC 4648 section 5, lenient.",
+            |_, a| Ok(decode_bits(a.bytes(0), BASE64URL, 6).into()),
+        ),
+        FunctionDef::pure(
+            "csv_encode(values: array, options?: array) -> string",
             "One row of CSV, or all rows.",
             csv_encode,
-        ),
-        FunctionDef::pure("csv_decode(string: string, options?: array)", "Rows of a CSV text.", |_, a| {
-            // Errors of the data give none by contract.
-            Ok(decode_csv(a.bytes(0), &options(&a, 1)).unwrap_or_default())
-        }),
-        FunctionDef::pure("json_encode(value: any, options?: array)", "JSON text of a value.", |_, a| {
-            let o = options(&a, 1);
-            let style = JsonStyle {
-                ensure_ascii: flag(&o, "ensure_ascii", true),
-                pretty: flag(&o, "pretty_print", false),
-            };
-            let mut out = Vec::new();
-            Ok(match encode_json(a.get(0), &style, 0, &mut out) {
-                Some(()) => out.into(),
-                None => Value::None,
-            })
-        }),
-        FunctionDef::pure("json_decode(string: string, options?: array)", "Value of a JSON text.", |_, a| {
-            let comments = flag(&options(&a, 1), "allow_comments", false);
-            Ok(decode_json(a.bytes(0), comments).unwrap_or_default())
-        }),
-        FunctionDef::pure("url_encode(string: string)", "Percent-encoding (RFC 3986).", |_, a| {
+        )
+        .with_options(CSV_WRITE),
+        FunctionDef::pure(
+            "csv_decode(string: string, options?: array) -> array or none",
+            "Rows of a CSV text.",
+            |_, a| {
+                // Errors of the data give none by contract.
+                Ok(decode_csv(a.bytes(0), &options(&a, 1)).unwrap_or_default())
+            },
+        )
+        .with_options(CSV_READ),
+        FunctionDef::pure(
+            "json_encode(value: any, options?: array) -> string or none",
+            "JSON text of a value.",
+            |_, a| {
+                let o = options(&a, 1);
+                let style = JsonStyle {
+                    ensure_ascii: flag(&o, "ensure_ascii", true),
+                    pretty: flag(&o, "pretty_print", false),
+                };
+                let mut out = Vec::new();
+                Ok(match encode_json(a.get(0), &style, 0, &mut out) {
+                    Some(()) => out.into(),
+                    None => Value::None,
+                })
+            },
+        )
+        .with_options(JSON_WRITE),
+        FunctionDef::pure(
+            "json_decode(string: string, options?: array) -> any",
+            "Value of a JSON text.",
+            |_, a| {
+                let comments = flag(&options(&a, 1), "allow_comments", false);
+                Ok(decode_json(a.bytes(0), comments).unwrap_or_default())
+            },
+        )
+        .with_options(JSON_READ),
+        FunctionDef::pure("url_encode(string: string) -> string", "Percent-encoding (RFC 3986).", |_, a| {
             Ok(url_encode(a.bytes(0)).into())
         }),
-        FunctionDef::pure("url_decode(string: string)", "Percent-decoding (RFC 3986).", |_, a| {
+        FunctionDef::pure("url_decode(string: string) -> string", "Percent-decoding (RFC 3986).", |_, a| {
             Ok(url_decode(a.bytes(0)).into())
         }),
-        FunctionDef::pure("xtext_encode(text: string)", "RFC 3461 section 4.", |_, a| {
+        FunctionDef::pure("xtext_encode(text: string) -> string", "RFC 3461 section 4.", |_, a| {
             let mut out = Vec::new();
             for c in a.bytes(0) {
                 if (b'!'..=b'~').contains(c) && !b"+=".contains(c) {
@@ -69,14 +108,16 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             }
             Ok(out.into())
         }),
-        FunctionDef::pure("xtext_decode(text: string)", "RFC 3461 section 4.", |_, a| {
+        FunctionDef::pure("xtext_decode(text: string) -> string", "RFC 3461 section 4.", |_, a| {
             Ok(unescape(a.bytes(0), b'+').into())
         }),
-        FunctionDef::pure("pack(format: string, ...args: any)", "Binary string from values.", |_, a| {
-            Ok(pack(&a).into())
-        }),
         FunctionDef::pure(
-            "unpack(format: string, data: string, offset?: number)",
+            "pack(format: string, ...args: any) -> string or none",
+            "Binary string from values.",
+            |_, a| Ok(pack(&a).into()),
+        ),
+        FunctionDef::pure(
+            "unpack(format: string, data: string, offset?: number) -> array or none",
             "Values from a binary string.",
             |_, a| {
                 let offset = usize::try_from(a.integer_or(2, 0)?).ok();

@@ -8,7 +8,7 @@ use crate::mail::MailQueue;
 use crate::server::Server;
 use hsl::NativeCx;
 use openssl::x509::X509;
-use publicsuffix::List;
+pub use publicsuffix::List;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -7,6 +7,7 @@ mod crypto;
 mod data;
 mod datatypes;
 mod datetime;
+pub mod docs;
 mod domain;
 mod encoding;
 pub mod environment;
@@ -31,10 +32,11 @@ mod yaml;
 mod zlib;
 
 pub use crypto::keys::{KeyKind, PrivateKey};
-pub use data::decode;
+pub use data::{decode, to_json};
 pub use encoding::base64_decode;
 pub use environment::{Credential, Environment};
-pub use files::ScriptFiles;
+pub use files::{Opened, ScriptFiles};
+pub use misc::network_includes;
 
 use hsl::{FunctionDef, NativeClass, Registry};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
         FunctionDef::full(
-            "memory_add(key: string, value: any)",
+            "memory_add(key: string, value: any) -> boolean",
             "Stores a value unless the key exists.",
             |cx, mut a| {
                 let value = checked(a.take(1))?;
@@ -25,7 +25,7 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             },
         ),
         FunctionDef::full(
-            "memory_store(key: string, value: any, callback?: function)",
+            "memory_store(key: string, value: any, callback?: function) -> boolean",
             "Stores a value; true if the key existed.",
             |cx, mut a| {
                 let value = checked(a.take(1))?;
@@ -36,28 +36,40 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
                 })
             },
         ),
-        FunctionDef::full("memory_fetch(key: string, callback?: function)", "The value of a key.", fetch),
         FunctionDef::full(
-            "memory_exists(key: string, callback?: function)",
+            "memory_fetch(key: string, callback?: function) -> any",
+            "The value of a key.",
+            fetch,
+        ),
+        FunctionDef::full(
+            "memory_exists(key: string, callback?: function) -> boolean",
             "Whether a key exists.",
             |cx, a| {
                 let callback = a.given(1).cloned();
                 with_old(cx, &a, callback, |slot| (Value::Bool(slot.is_some()), slot.clone()))
             },
         ),
-        FunctionDef::full("memory_delete(key: string, callback?: function)", "Removes a key.", |cx, a| {
-            let callback = a.given(1).cloned();
-            with_old(cx, &a, callback, |slot| {
-                let old = slot.take();
-                (Value::Bool(old.is_some()), old)
-            })
-        }),
-        FunctionDef::full("memory_inc(key: string, offset?: number)", "Adds to a number.", |cx, a| {
-            let offset = if a.given(1).is_some() { a.number(1) } else { 1.0 };
-            change(cx, &a, move |slot| add(slot, offset, false))
-        }),
         FunctionDef::full(
-            "memory_dec(key: string, offset?: number, remove_if_zero?: boolean)",
+            "memory_delete(key: string, callback?: function) -> boolean",
+            "Removes a key.",
+            |cx, a| {
+                let callback = a.given(1).cloned();
+                with_old(cx, &a, callback, |slot| {
+                    let old = slot.take();
+                    (Value::Bool(old.is_some()), old)
+                })
+            },
+        ),
+        FunctionDef::full(
+            "memory_inc(key: string, offset?: number) -> number or none",
+            "Adds to a number.",
+            |cx, a| {
+                let offset = if a.given(1).is_some() { a.number(1) } else { 1.0 };
+                change(cx, &a, move |slot| add(slot, offset, false))
+            },
+        ),
+        FunctionDef::full(
+            "memory_dec(key: string, offset?: number, remove_if_zero?: boolean) -> number or none",
             "Subtracts from a number.",
             |cx, a| {
                 let offset = if a.given(1).is_some() { a.number(1) } else { 1.0 };
@@ -66,7 +78,7 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             },
         ),
         FunctionDef::full(
-            "memory_update(key: string, value: any, callback: function, initial?: any)",
+            "memory_update(key: string, value: any, callback: function, initial?: any) -> boolean",
             "Stores the result of a callback.",
             update,
         ),

@@ -20,11 +20,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             },
         ),
         FunctionDef::pure(
-            "inet_includes(ip: string, network: string)",
+            "inet_includes(ip: string, network: string) -> boolean or none",
             "Whether a network contains an address.",
             |_, a| Ok(includes(a.bytes(0), a.bytes(1)).into()),
         ),
-        FunctionDef::pure("inet_ntop(ip: string)", "Text of 4 or 16 bytes.", |_, a| {
+        FunctionDef::pure("inet_ntop(ip: string) -> string or none", "Text of 4 or 16 bytes.", |_, a| {
             Ok(match a.bytes(0).len() {
                 4 => <[u8; 4]>::try_from(a.bytes(0)).ok().map(|b| Ipv4Addr::from(b).to_string()),
                 16 => <[u8; 16]>::try_from(a.bytes(0)).ok().map(|b| Ipv6Addr::from(b).to_string()),
@@ -32,7 +32,7 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             }
             .into())
         }),
-        FunctionDef::pure("inet_pton(ip: string)", "Bytes of an address.", |_, a| {
+        FunctionDef::pure("inet_pton(ip: string) -> string or none", "Bytes of an address.", |_, a| {
             Ok(address(a.bytes(0))
                 .map(|ip| match ip {
                     IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -40,27 +40,37 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
                 })
                 .into())
         }),
-        FunctionDef::pure("inet_reverse(ip: string, zone?: string)", "Name for reverse lookups.", |_, a| {
-            let Some(ip) = address(a.bytes(0)) else { return Ok(Value::None) };
-            let (mut labels, default): (Vec<String>, &[u8]) = match ip {
-                IpAddr::V4(v4) => (v4.octets().iter().map(ToString::to_string).collect(), b"in-addr.arpa"),
-                IpAddr::V6(v6) => {
-                    let nibbles =
-                        v6.octets().iter().flat_map(|o| [o >> 4, o & 15]).map(|n| format!("{n:x}")).collect();
-                    (nibbles, b"ip6.arpa")
-                }
-            };
-            labels.reverse();
-            let mut out = labels.join(".").into_bytes();
-            let zone = if a.given(1).is_some() { a.bytes(1) } else { default };
-            if !zone.is_empty() {
-                out.push(b'.');
-                out.extend_from_slice(zone);
-            }
-            Ok(out.into())
-        }),
         FunctionDef::pure(
-            "url_parse(url: string, options?: array)",
+            "inet_reverse(ip: string, zone?: string) -> string or none",
+            "Name for reverse lookups.",
+            |_, a| {
+                let Some(ip) = address(a.bytes(0)) else { return Ok(Value::None) };
+                let (mut labels, default): (Vec<String>, &[u8]) = match ip {
+                    IpAddr::V4(v4) => {
+                        (v4.octets().iter().map(ToString::to_string).collect(), b"in-addr.arpa")
+                    }
+                    IpAddr::V6(v6) => {
+                        let nibbles = v6
+                            .octets()
+                            .iter()
+                            .flat_map(|o| [o >> 4, o & 15])
+                            .map(|n| format!("{n:x}"))
+                            .collect();
+                        (nibbles, b"ip6.arpa")
+                    }
+                };
+                labels.reverse();
+                let mut out = labels.join(".").into_bytes();
+                let zone = if a.given(1).is_some() { a.bytes(1) } else { default };
+                if !zone.is_empty() {
+                    out.push(b'.');
+                    out.extend_from_slice(zone);
+                }
+                Ok(out.into())
+            },
+        ),
+        FunctionDef::pure(
+            "url_parse(url: string, options?: array) -> array or none",
             "Components of a URL (RFC 3986).",
             |_, a| Ok(url(a.bytes(0)).into()),
         ),
@@ -150,6 +160,11 @@ fn bits(ip: IpAddr) -> (u128, u32) {
         IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
         IpAddr::V6(v6) => (u128::from(v6), 128),
     }
+}
+
+/// Whether a network contains an address, as `inet_includes` has it; `None` when one of them is malformed.
+pub fn network_includes(ip: &str, network: &str) -> Option<bool> {
+    includes(ip.as_bytes(), network.as_bytes())
 }
 
 fn includes(ip: &[u8], network: &[u8]) -> Option<bool> {

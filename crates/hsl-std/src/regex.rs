@@ -10,7 +10,7 @@ use hsl::{
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
         FunctionDef::pure(
-            "pcre_match(pattern: Regex or string, subject: string)",
+            "pcre_match(pattern: Regex or string, subject: string) -> array",
             "Groups of the first match.",
             |_, a| {
                 let regex = Regex::from_value(a.get(0))?;
@@ -33,11 +33,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             },
         ),
         FunctionDef::pure(
-            "pcre_match_all(pattern: Regex or string, subject: string)",
+            "pcre_match_all(pattern: Regex or string, subject: string) -> array",
             "All matches by group.",
             match_all,
         ),
-        FunctionDef::pure("pcre_quote(string: string)", "Escapes pattern characters.", |_, a| {
+        FunctionDef::pure("pcre_quote(string: string) -> string", "Escapes pattern characters.", |_, a| {
             let mut out = Vec::new();
             for c in a.bytes(0) {
                 match c {
@@ -48,11 +48,11 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             }
             Ok(out.into())
         }),
-        FunctionDef::pure("pcre_compile(pattern: string)", "A Regex object.", |_, a| {
+        FunctionDef::pure("pcre_compile(pattern: string) -> Regex", "A Regex object.", |_, a| {
             Ok(Regex::from_value(a.get(0))?.to_value())
         }),
         FunctionDef::full(
-            "pcre_replace(pattern: Regex or string, replace: function or string, subject: string, limit?: number)",
+            "pcre_replace(pattern: Regex or string, replace: function or string, subject: string, limit?: number) -> string",
             "Replaces matches.",
             replace,
         ),

@@ -7,17 +7,17 @@ use memchr::memmem;
 /// The functions of the group.
 pub(crate) fn functions() -> Vec<FunctionDef> {
     vec![
-        FunctionDef::pure("chr(number: number)", "The byte with a code, modulo 256.", |_, a| {
+        FunctionDef::pure("chr(number: number) -> string", "The byte with a code, modulo 256.", |_, a| {
             Ok(Str::from_byte(a.integer(0)?.rem_euclid(256) as u8).into())
         }),
-        FunctionDef::pure("ord(character: string)", "Code of the first byte.", |_, a| {
+        FunctionDef::pure("ord(character: string) -> number", "Code of the first byte.", |_, a| {
             match a.bytes(0).first() {
                 Some(c) => Ok((*c).into()),
                 None => Err(Error::exception("ord(): empty string")),
             }
         }),
         FunctionDef::pure(
-            "str_repeat(string: string, multiplier: number)",
+            "str_repeat(string: string, multiplier: number) -> string",
             "The string repeated.",
             |_, a| {
                 let n = a.integer(1)?.max(0);
@@ -29,22 +29,22 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             },
         ),
         FunctionDef::pure(
-            "str_replace(search: string, replace: string, subject: string)",
+            "str_replace(search: string, replace: string, subject: string) -> string",
             "Replaces all.",
             replace,
         ),
         FunctionDef::pure(
-            "str_split(string: string, delimiter: string, limit?: number)",
+            "str_split(string: string, delimiter: string, limit?: number) -> array",
             "Parts as a list.",
             split,
         ),
         FunctionDef::pure(
-            "str_find(string: string, substring: string, offset?: number)",
+            "str_find(string: string, substring: string, offset?: number) -> number",
             "First position or -1.",
             find,
         ),
         FunctionDef::pure(
-            "str_rfind(string: string, substring: string, offset?: number)",
+            "str_rfind(string: string, substring: string, offset?: number) -> number",
             "Last position or -1.",
             |_, a| {
                 let text = a.bytes(0);
@@ -53,28 +53,34 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
                 Ok(memmem::rfind(text, a.bytes(1)).map_or((-1).into(), Value::from))
             },
         ),
-        FunctionDef::pure("str_lower(string: string)", "ASCII letters in lower case.", |_, a| {
+        FunctionDef::pure("str_lower(string: string) -> string", "ASCII letters in lower case.", |_, a| {
             Ok(a.bytes(0).to_ascii_lowercase().into())
         }),
-        FunctionDef::pure("str_upper(string: string)", "ASCII letters in upper case.", |_, a| {
+        FunctionDef::pure("str_upper(string: string) -> string", "ASCII letters in upper case.", |_, a| {
             Ok(a.bytes(0).to_ascii_uppercase().into())
         }),
         FunctionDef::pure(
-            "str_slice(string: string, offset: number, length?: number)",
+            "str_slice(string: string, offset: number, length?: number) -> string",
             "A part of the string.",
             slice,
         ),
-        FunctionDef::pure("str_strip(string: string, characters?: string)", "Strips both ends.", |_, a| {
-            Ok(strip(&a, true, true).into())
-        }),
-        FunctionDef::pure("str_lstrip(string: string, characters?: string)", "Strips the start.", |_, a| {
-            Ok(strip(&a, true, false).into())
-        }),
-        FunctionDef::pure("str_rstrip(string: string, characters?: string)", "Strips the end.", |_, a| {
-            Ok(strip(&a, false, true).into())
-        }),
         FunctionDef::pure(
-            "str_chunk(string: string, length: number, firstlength?: number)",
+            "str_strip(string: string, characters?: string) -> string",
+            "Strips both ends.",
+            |_, a| Ok(strip(&a, true, true).into()),
+        ),
+        FunctionDef::pure(
+            "str_lstrip(string: string, characters?: string) -> string",
+            "Strips the start.",
+            |_, a| Ok(strip(&a, true, false).into()),
+        ),
+        FunctionDef::pure(
+            "str_rstrip(string: string, characters?: string) -> string",
+            "Strips the end.",
+            |_, a| Ok(strip(&a, false, true).into()),
+        ),
+        FunctionDef::pure(
+            "str_chunk(string: string, length: number, firstlength?: number) -> array",
             "Pieces of a length.",
             chunk,
         ),

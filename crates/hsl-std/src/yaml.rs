@@ -4,8 +4,8 @@
 use crate::support::options;
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 use hsl::{
-    Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, OptionDef, Outcome, Value,
-    option,
+    Args, Array, CallArgs, Continuation, Error, FunctionDef, Key, NativeCall, NativeCx, Next, OptionDef,
+    Outcome, Value, option,
 };
 use std::collections::HashMap;
 
@@ -21,8 +21,12 @@ const OPTIONS: &[OptionDef] =
 
 /// The function `yaml_decode`.
 pub(crate) fn function() -> FunctionDef {
-    FunctionDef::full("yaml_decode(string: string, options?: array) -> any", "The first document of a YAML text.", run)
-        .with_options(OPTIONS)
+    FunctionDef::full(
+        "yaml_decode(string: string, options?: array) -> any",
+        "The first document of a YAML text.",
+        run,
+    )
+    .with_options(OPTIONS)
 }
 
 /// Why a text is no YAML.

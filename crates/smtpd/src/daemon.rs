@@ -77,7 +77,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         write_pidfile(&startup)?;
     }
     privileges::drop_rights(&startup)?;
-    let shared = Shared::new(&startup);
+    let shared = Shared::new(&startup)?;
     let generations = Generations::load(&startup, shared).map_err(|errors| errors.join("\n"))?;
     let policies = crate::policies::load(&startup.policy_path()).map_err(|errors| errors.join("\n"))?;
     if options.test {
@@ -159,6 +159,7 @@ async fn serve(
         loaded: loaded.clone(),
         policy_path: startup.policy_path(),
     });
+    daemon.generations.shared().server().set(&daemon);
     loader.connect(&engine, &loaded);
     let scheduler = tokio::spawn(engine.run(shutdown, GRACE));
     for listening in listeners {

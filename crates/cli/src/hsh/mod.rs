@@ -64,6 +64,9 @@ pub struct Options {
     /// Print the compiled script instead of running it.
     #[arg(long)]
     dump_bytecode: bool,
+    /// Print the library: functions or classes as JSON for editors, or the page of the manual.
+    #[arg(long, value_name = "functions|classes|manual", value_parser = ["functions", "classes", "manual"])]
+    docs: Option<String>,
     /// Print the version.
     #[arg(short, long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -222,6 +225,19 @@ fn verdict(function: &str, args: &[Value]) -> String {
 /// # Errors
 /// What keeps the script from being read or its output from being written, as a message.
 pub fn run(options: &Options) -> Result<ExitCode, String> {
+    if let Some(kind) = &options.docs {
+        let library = hsl_std::shared_registry();
+        let registry = options
+            .phase
+            .map_or_else(|| Arc::clone(&library), |hook| hsl_std::hooks::registry(hook, &library));
+        let text = match kind.as_str() {
+            "functions" => hsl_std::docs::functions_json(&registry),
+            "classes" => hsl_std::docs::classes_json(&registry),
+            _ => hsl_std::docs::manual(&registry),
+        };
+        std::io::stdout().write_all(text.as_bytes()).map_err(|e| format!("standard output: {e}"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let from_terminal = options.file.is_none()
         && options.appconf.as_deref() != Some(Path::new("-"))
         && std::io::stdin().is_terminal();

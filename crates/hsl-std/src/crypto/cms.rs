@@ -49,7 +49,7 @@ pub(super) fn functions() -> Vec<FunctionDef> {
         )
         .with_options(SIGN_OPTIONS),
         FunctionDef::pure(
-            "cms_verify(signature: string, message: any, certificates: array, options?: array) -> array",
+            "cms_verify(signature: string, message: string or none, certificates: array, options?: array) -> array",
             "Checks a signature against `certs` (certificates of signers) or `store` (trusted certificates): `result`, \
              `signers`, `data`.",
             |_, a| Ok(verify(&a)?.into()),

@@ -10,8 +10,8 @@ use crate::environment;
 use crate::file::{FileObject, Source};
 use crate::support::check_string;
 use hsl::{
-    Args, Array, CallArgs, Continuation, Error, Function as ScriptFunction, FunctionDef, NativeCall, NativeClass,
-    NativeCx, NativeObject, Next, Object, Outcome, Resource, Types, Value,
+    Args, Array, CallArgs, Continuation, Error, Function as ScriptFunction, FunctionDef, NativeCall,
+    NativeClass, NativeCx, NativeObject, Next, Object, Outcome, Resource, Types, Value,
 };
 use openssl::x509::X509;
 use raw::{Argument, Callback, Event, FfiValue, Function, KINDS, Kind, Library, Owner, Running, Shared};
@@ -301,8 +301,12 @@ fn call(function: &Function, args: &Args<'_>) -> Result<Outcome, Error> {
         return Err(Error::exception(format!("FFI: expected {fixed} arguments, {} given", args.len())));
     }
     let declared = |i: usize| function.arguments.get(i).copied();
-    let list: Vec<Argument> =
-        args.as_slice().iter().enumerate().map(|(i, v)| argument(declared(i), v, i)).collect::<Result<_, _>>()?;
+    let list: Vec<Argument> = args
+        .as_slice()
+        .iter()
+        .enumerate()
+        .map(|(i, v)| argument(declared(i), v, i))
+        .collect::<Result<_, _>>()?;
     if !raw::has_callbacks() {
         let bits = function.call(&list).map_err(|e| Error::exception(format!("FFI: {e}")))?;
         return Ok(result(function.result, bits).into());

@@ -278,9 +278,10 @@ pub(super) fn stream_over(descriptor: OwnedFd) -> Option<FfiValue> {
 
 /// A stream of C over a copy of bytes, at a position.
 pub(super) fn stream_of(bytes: &[u8], position: u64) -> Option<FfiValue> {
-    // SAFETY: without a buffer of ours the stream has one of its own of that size; writes are within it.
+    // SAFETY: without a buffer of ours the stream has one of its own, with room for the NUL that it writes behind the
+    // content; writes are within it.
     unsafe {
-        let file = libc::fmemopen(std::ptr::null_mut(), bytes.len().max(1), c"w+b".as_ptr());
+        let file = libc::fmemopen(std::ptr::null_mut(), bytes.len() + 1, c"w+b".as_ptr());
         if file.is_null() {
             return None;
         }
@@ -394,7 +395,8 @@ impl Kind {
     }
 }
 
-const _: () = assert!(cfg!(target_endian = "little") && size_of::<usize>() == 8, "written for 64-bit little-endian");
+const _: () =
+    assert!(cfg!(target_endian = "little") && size_of::<usize>() == 8, "written for 64-bit little-endian");
 
 // ---- callbacks ----
 
@@ -488,7 +490,8 @@ pub(super) struct Callback {
 impl Callback {
     /// Makes one; it works while the value lives and while a call of the script runs on the calling thread.
     pub(super) fn new(function: Value, arguments: Vec<Kind>, result: Kind) -> Result<FfiValue, String> {
-        let cif = Cif::try_new(arguments.iter().map(|k| k.ffi()), result.ffi()).map_err(|e| format!("{e:?}"))?;
+        let cif =
+            Cif::try_new(arguments.iter().map(|k| k.ffi()), result.ffi()).map_err(|e| format!("{e:?}"))?;
         let target = Box::into_raw(Box::new(Target { function, arguments, result }));
         // SAFETY: the target is freed only after the closure, in `drop`.
         let borrowed: &'static Target = unsafe { &*target };

@@ -658,6 +658,6 @@ mod tests {
     fn places_of_the_url() {
         let items = Array::from_list(vec!["a b".into(), "&".into()]);
         assert_eq!(fill("http://x/$1?q=$2&r=$3$", &items), "http://x/a%20b?q=%26&r=$3$");
-        assert_eq!(fill("http://x/$10", &items), "http://x/a%200");
+        assert_eq!(fill("http://x/$10", &items), "http://x/a%20b0");
     }
 }

@@ -3,7 +3,9 @@
 use crate::crypto::x509;
 use crate::environment::{self, Environment};
 use crate::support::options;
-use hsl::{Args, Array, Error, FunctionDef, NativeClass, NativeObject, Object, OptionDef, Outcome, Value, option};
+use hsl::{
+    Args, Array, Error, FunctionDef, NativeClass, NativeObject, Object, OptionDef, Outcome, Value, option,
+};
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchEntry, SearchOptions};
 use native_tls::TlsConnector;
 use openssl::x509::X509;
@@ -95,9 +97,10 @@ fn code(error: &LdapError) -> (i32, String) {
         LdapError::FilterParsing => FILTER_ERROR,
         LdapError::Timeout { .. } => TIMEOUT,
         LdapError::Io { source } if source.kind() == std::io::ErrorKind::TimedOut => TIMEOUT,
-        LdapError::Io { .. } | LdapError::EndOfStream | LdapError::OpSend { .. } | LdapError::ResultRecv { .. } => {
-            SERVER_DOWN
-        }
+        LdapError::Io { .. }
+        | LdapError::EndOfStream
+        | LdapError::OpSend { .. }
+        | LdapError::ResultRecv { .. } => SERVER_DOWN,
         LdapError::NativeTLS { .. } => CONNECT_ERROR,
         LdapError::UrlParsing { .. } | LdapError::UnknownScheme(_) | LdapError::EmptyUnixPath => PARAM_ERROR,
         LdapError::DecodingUTF8 => DECODING_ERROR,
@@ -165,9 +168,11 @@ async fn connect_one(
     let mut tls = TlsConnector::builder();
     tls.disable_built_in_roots(!settings.default_ca);
     for authority in &environment.authorities {
-        if let Ok(certificate) = authority.to_der().map_err(drop).and_then(|der| {
-            native_tls::Certificate::from_der(&der).map_err(drop)
-        }) {
+        if let Ok(certificate) = authority
+            .to_der()
+            .map_err(drop)
+            .and_then(|der| native_tls::Certificate::from_der(&der).map_err(drop))
+        {
             tls.add_root_certificate(certificate);
         }
     }
@@ -368,12 +373,14 @@ static CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
 fn entry_value(entry: SearchEntry) -> Value {
     let mut out = Array::new();
     out.insert_str("dn", entry.dn);
-    let texts = entry.attrs.into_iter().map(|(name, values)| {
-        (name, values.into_iter().map(Value::from).collect::<Vec<Value>>())
-    });
-    let binary = entry.bin_attrs.into_iter().map(|(name, values)| {
-        (name, values.into_iter().map(Value::from).collect::<Vec<Value>>())
-    });
+    let texts = entry
+        .attrs
+        .into_iter()
+        .map(|(name, values)| (name, values.into_iter().map(Value::from).collect::<Vec<Value>>()));
+    let binary = entry
+        .bin_attrs
+        .into_iter()
+        .map(|(name, values)| (name, values.into_iter().map(Value::from).collect::<Vec<Value>>()));
     let mut attributes: Vec<(String, Vec<Value>)> = texts.chain(binary).collect();
     // The crate keeps them in a hash table.
     attributes.sort_by(|a, b| a.0.cmp(&b.0));
@@ -410,9 +417,11 @@ fn statics(class: NativeClass) -> NativeClass {
             "The attribute and value pairs of a name (RFC 4514).",
             |_, a| Ok(parse_dn(a.bytes(0)).into()),
         ))
-        .function(FunctionDef::pure("dn2str(dn: array) -> string or none", "The name of such pairs.", |_, a| {
-            Ok(write_dn(&a.array(0)).into())
-        }))
+        .function(FunctionDef::pure(
+            "dn2str(dn: array) -> string or none",
+            "The name of such pairs.",
+            |_, a| Ok(write_dn(&a.array(0)).into()),
+        ))
 }
 
 /// Pairs of a distinguished name. Names of several attributes at one level (`+`) give a pair for each.

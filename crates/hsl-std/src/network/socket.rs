@@ -30,6 +30,8 @@ struct State {
     socket: Option<Arc<socket2::Socket>>,
     timeout: Option<Duration>,
     errno: i32,
+    /// A layer above has a descriptor of its own for the connection.
+    layered: bool,
 }
 
 impl NativeObject for SocketObject {}
@@ -39,6 +41,11 @@ impl SocketObject {
     pub(super) fn parts(&self) -> Option<(Arc<socket2::Socket>, Option<Duration>)> {
         let state = self.state.lock();
         Some((state.socket.clone()?, state.timeout))
+    }
+
+    /// Notes that a layer above uses the connection, so that closing has to end it for both.
+    pub(super) fn set_layered(&self) {
+        self.state.lock().layered = true;
     }
 
     fn failed(&self, error: &io::Error) {
@@ -109,7 +116,7 @@ pub(super) fn class() -> Arc<NativeClass> {
 }
 
 fn object(domain: Domain, stream: bool, socket: socket2::Socket) -> Value {
-    let state = State { socket: Some(Arc::new(socket)), timeout: None, errno: 0 };
+    let state = State { socket: Some(Arc::new(socket)), timeout: None, errno: 0, layered: false };
     Object::native(&CLASS, SocketObject { domain, stream, state: Mutex::new(state) })
 }
 
@@ -219,9 +226,14 @@ static CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
         })
         .method("close() -> this or none", "Closes the socket.", |_, o, _| {
             let socket = this(o)?;
-            let was_open = socket.state.lock().socket.take();
-            if was_open.is_none() {
-                return Ok(closed(socket));
+            let (open, layered) = {
+                let mut state = socket.state.lock();
+                (state.socket.take(), state.layered)
+            };
+            let Some(open) = open else { return Ok(closed(socket)) };
+            if layered {
+                // A connection that is gone already is as good as ended.
+                let _ = open.shutdown(Shutdown::Both);
             }
             Ok(Value::Object(Arc::clone(o)).into())
         })

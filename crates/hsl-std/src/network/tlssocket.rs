@@ -281,9 +281,10 @@ fn names(options: &Array) -> Vec<String> {
 }
 
 fn create(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
-    if socket::of(args.get(0)).is_none() {
+    let Some((_, below)) = socket::of(args.get(0)) else {
         return Err(Error::exception("TLSSocket expects a Socket"));
-    }
+    };
+    below.set_layered();
     let o = args.array(1);
     let environment = environment::of(cx);
     let tls = TlsOptions::read(&o, "tls_verify_ca", false, &environment)?;

@@ -31,22 +31,26 @@ static EXCEPTION_CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
             .ok_or_else(|| Error::exception("Not an Exception"))
     };
     let class = NativeClass::new("Exception")
-        .constructor(FunctionDef::pure("Exception(message: string)", "Creates an exception.", |_, args| {
-            Ok(Object::native(&EXCEPTION_CLASS, Exception { message: args.string(0), place: None }))
-        }))
-        .method("message()", "What happened.", move |_, o, _| Ok(Outcome::Value(this(o)?.0)))
-        .method("toString()", "Place and message.", |_, o, _| {
+        .constructor(FunctionDef::pure(
+            "Exception(message: string) -> Exception",
+            "Creates an exception.",
+            |_, args| {
+                Ok(Object::native(&EXCEPTION_CLASS, Exception { message: args.string(0), place: None }))
+            },
+        ))
+        .method("message() -> string", "What happened.", move |_, o, _| Ok(Outcome::Value(this(o)?.0)))
+        .method("toString() -> string", "Place and message.", |_, o, _| {
             let mut out = Vec::new();
             o.write_string(&mut out);
             Ok(Outcome::Value(out.into()))
         })
-        .method("file()", "File of the failure.", move |_, o, _| {
+        .method("file() -> string or none", "File of the failure.", move |_, o, _| {
             Ok(Outcome::Value(this(o)?.1.map(|p| p.file_or_entry().to_owned()).into()))
         })
-        .method("line()", "Line of the failure.", move |_, o, _| {
+        .method("line() -> number or none", "Line of the failure.", move |_, o, _| {
             Ok(Outcome::Value(this(o)?.1.map(|p| p.line).into()))
         })
-        .method("column()", "Column of the failure.", move |_, o, _| {
+        .method("column() -> number or none", "Column of the failure.", move |_, o, _| {
             Ok(Outcome::Value(this(o)?.1.map(|p| p.column).into()))
         });
     Arc::new(class)

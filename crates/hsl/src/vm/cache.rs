@@ -83,12 +83,7 @@ fn key(args: &[Value], filter: Option<&Array>) -> Option<Str> {
             if !crate::shared::shareable(arg) || matches!(arg, Value::Object(_) | Value::Resource(_)) {
                 return None;
             }
-            out.extend_from_slice(arg.type_name().as_bytes());
-            out.push(b':');
-            let text = arg.to_str();
-            out.extend_from_slice(text.len().to_string().as_bytes());
-            out.push(b':');
-            out.extend_from_slice(text.as_bytes());
+            crate::shared::write_argument(&mut out, arg);
         }
     }
     Some(Str::from_vec(out))
