@@ -4,6 +4,7 @@
 use crate::ScriptFiles;
 use crate::crypto::keys::PrivateKey;
 use crate::metrics::Metrics;
+use crate::mail::MailQueue;
 use crate::server::Server;
 use hsl::NativeCx;
 use openssl::x509::X509;
@@ -48,6 +49,8 @@ pub struct Environment {
     pub metrics: Arc<Metrics>,
     /// The server that scripts look at and act on; absent outside of one.
     pub server: Option<Arc<dyn Server>>,
+    /// The queue for messages of scripts; absent outside of a server.
+    pub mail_queue: Option<Arc<dyn MailQueue>>,
     /// Socket of the daemon that sends HTTP requests in the background.
     pub httprd: PathBuf,
 }
@@ -66,6 +69,7 @@ impl Default for Environment {
             resolver: RESOLVER.clone(),
             metrics: Arc::default(),
             server: None,
+            mail_queue: None,
             httprd: PathBuf::from("/var/run/halon/httprd.sock"),
         }
     }
