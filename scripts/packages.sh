@@ -1,17 +1,19 @@
 #!/bin/sh
-# Installs the Debian packages that a step needs, when they are missing: packages.sh build|test ...
+# Installs the Debian packages that a step needs, when they are missing: packages.sh build|test|fuzz ...
 set -eu
 
 build="gcc libc6-dev make pkg-config libssl-dev libffi-dev libcrypt-dev"
 test="postfix swaks nsd python3 python3-venv openssl procps util-linux nginx-light unbound slapd ldnsutils"
+fuzz="g++"
 
 wanted=
 for set in "$@"; do
 	case $set in
 	build) wanted="$wanted $build" ;;
 	test) wanted="$wanted $test" ;;
+	fuzz) wanted="$wanted $fuzz" ;;
 	*)
-		echo "usage: $0 build|test ..." >&2
+		echo "usage: $0 build|test|fuzz ..." >&2
 		exit 2
 		;;
 	esac

@@ -3,7 +3,7 @@
 
 use config::load;
 use config::node::Node;
-use hsl::{Compiled, Compiler, Diagnostic, Place, Registry};
+use hsl::{Compiled, Compiler, Diagnostic, Place, Registry, Severity};
 use hsl_std::ScriptFiles;
 use hsl_std::hooks::{self, Hook};
 use serde::Deserialize;
@@ -113,7 +113,8 @@ fn file_compiler() -> Compiler {
     let mut names: Vec<&str> = Hook::ALL.iter().flat_map(|h| h.variables()).map(|(name, _)| *name).collect();
     names.sort_unstable();
     names.dedup();
-    names.into_iter().fold(Compiler::new(registry), |compiler, name| compiler.context_variable(name, false))
+    let compiler = Compiler::new(registry).fragment(true);
+    names.into_iter().fold(compiler, |compiler, name| compiler.context_variable(name, false))
 }
 
 fn report(result: Result<Compiled, Vec<Diagnostic>>) -> Report {
@@ -136,7 +137,11 @@ fn report(result: Result<Compiled, Vec<Diagnostic>>) -> Report {
 }
 
 fn finding(diagnostic: &Diagnostic) -> Vec<(String, Node)> {
-    let mut pairs = vec![("message".to_owned(), Node::Str(diagnostic.message.clone()))];
+    let severity = if diagnostic.severity == Severity::Warning { "warning" } else { "error" };
+    let mut pairs = vec![
+        ("message".to_owned(), Node::Str(diagnostic.message.clone())),
+        ("severity".to_owned(), Node::Str(severity.into())),
+    ];
     pairs.extend(place(&diagnostic.place));
     if !diagnostic.path.is_empty() {
         let chain = diagnostic.path.iter().map(|step| Node::Map(place(step))).collect();

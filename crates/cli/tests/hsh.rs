@@ -65,3 +65,56 @@ fn startup_file() {
     let (code, _, errors) = hsh(&["-c", &path("smtpd.yaml")], script);
     assert!(code == 2 && errors.contains("smtpd.yaml:"), "{errors}");
 }
+
+#[test]
+fn errors_show_the_line_and_the_calls() {
+    let script = "function f($x) {\n\treturn $x + none;\n}\nf(1);\n";
+    let (code, out, errors) = hsh(&["-c", "/dev/null", "-"], script);
+    let expected = "-:2:12: Unsupported operand types for +: number and none\n  | \treturn $x + none;\n  | \t          ^\n  \
+                    at -:2:12 in f\n  at -:4:1 in (main)\n";
+    assert_eq!((code, &*out, &*errors), (1, "", expected));
+    let (code, _, errors) = hsh(&["-c", "/dev/null", "-s", "-"], "echo 1 +;\necho (;\n");
+    let expected = "-:1:9: Expected an expression, found ';'\n  | echo 1 +;\n  |         ^\n\
+                    -:2:7: Expected an expression, found ';'\n  | echo (;\n  |       ^\n";
+    assert_eq!((code, &*errors), (1, expected));
+    // Warnings are for those who ask.
+    let script = "return 1; echo 2;";
+    assert_eq!(hsh(&["-c", "/dev/null", "-"], script), (0, String::new(), String::new()));
+    let (code, _, errors) = hsh(&["-c", "/dev/null", "-s", "-"], script);
+    assert_eq!(
+        (code, &*errors),
+        (0, "-:1:11: warning: Unreachable code\n  | return 1; echo 2;\n  |           ^\n")
+    );
+}
+
+#[test]
+fn privileges() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let startup = |user: &str| {
+        let text = format!(
+            "version: '1.0'\nservers: []\nscripting: {{rootpath: '{}'}}\nenvironment: {{privdrop: {{user: {user}}}}}\n",
+            folder.path().display()
+        );
+        std::fs::write(path("smtpd.yaml"), text).unwrap();
+    };
+    std::fs::write(path("secret.hsl"), "echo 1;").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(folder.path(), mode(0o755)).unwrap();
+    std::fs::set_permissions(path("secret.hsl"), mode(0o600)).unwrap();
+    let script = "include \"file://secret.hsl\";";
+    let run = |options: &[&str]| hsh(&[&["-c", &path("smtpd.yaml")], options].concat(), script);
+    startup("nobody");
+    assert_eq!(run(&[]).1, "1\n");
+    let (code, _, errors) = run(&["-P"]);
+    if nix::unistd::Uid::effective().is_root() {
+        assert!(code == 1 && errors.contains("Permission denied"), "{code} {errors}");
+    } else {
+        assert!(code == 2 && errors.contains("needs to be run as root"), "{code} {errors}");
+    }
+    startup("nosuchuser");
+    let (code, _, errors) = run(&["-P"]);
+    assert!(code == 2 && errors.contains("no user \"nosuchuser\""), "{code} {errors}");
+    let (code, _, errors) = hsh(&["-c", "/dev/null", "-P"], "");
+    assert!(code == 2 && errors.contains("privdrop"), "{code} {errors}");
+}

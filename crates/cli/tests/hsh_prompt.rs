@@ -20,6 +20,10 @@ struct Prompt {
 
 impl Prompt {
     fn new(arguments: &[&str]) -> Prompt {
+        Prompt::with_colour(arguments, false)
+    }
+
+    fn with_colour(arguments: &[&str], colour: bool) -> Prompt {
         let size = Winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -31,7 +35,7 @@ impl Prompt {
             .current_dir(folder.path())
             .env("TERM", "xterm")
             .env("HSH_HISTORY", folder.path().join("history"))
-            .env_remove("NO_COLOR")
+            .env("NO_COLOR", if colour { "" } else { "1" })
             .stdin(slave())
             .stdout(slave())
             .stderr(slave())
@@ -150,14 +154,24 @@ fn several_lines() {
 
 #[test]
 fn errors_have_a_caret_and_do_not_end_it() {
-    let mut prompt = Prompt::new(&[]);
-    prompt.enter("echo nosuch();");
+    let mut prompt = Prompt::with_colour(&[], true);
+    // Keys come back in colour: the keyword, a value, an error.
+    prompt.keys("echo");
+    prompt.expect("\x1b[1;34mecho\x1b[0m");
+    prompt.keys(" nosuch();\r");
     prompt.expect("input-1:1:6: \x1b[1;31mUnknown function 'nosuch'");
     prompt.expect("  | echo nosuch();\r\n  |      \x1b[1;31m^");
     prompt.expect("HSH> ");
     prompt.enter("throw \"no\";");
     prompt.expect("Uncaught no");
-    prompt.answer("1 + 1", "2");
+    prompt.answer("1 + 1", "\x1b[36m2\x1b[0m");
+    prompt.enter("function f() { return none + 1; }");
+    // The line is drawn anew with every key, so the prompt alone does not tell that it was taken.
+    prompt.expect("This always fails");
+    prompt.expect("HSH> ");
+    prompt.enter("f();");
+    prompt.expect("\n  at input-3:1:28 in f\r\n  at input-4:1:1 in (main)");
+    prompt.expect("HSH> ");
     prompt.end();
 }
 

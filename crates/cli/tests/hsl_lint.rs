@@ -25,7 +25,7 @@ fn error_in_the_script() {
     let (code, yaml) = lint("phase: eod\ndata: |\n  $x = 1;\n  Acept();\n");
     assert_eq!(code, 1);
     assert!(yaml.contains("Unknown function 'Acept'"), "{yaml}");
-    assert!(yaml.contains("\nline: 2\ncolumn: 1\n"), "{yaml}");
+    assert!(yaml.contains("\nseverity: error\nline: 2\ncolumn: 1\n"), "{yaml}");
     assert!(!yaml.contains("file:") && !yaml.contains("path:"), "{yaml}");
 }
 
@@ -35,7 +35,7 @@ fn error_in_an_included_file() {
                    - {id: a, data: \"\\n include 'X'b'X';\"}\n- {id: b, data: ZWNobyAqOw==, binary: true}\n";
     let (code, yaml) = lint(&request.replace("'X'b'X'", "\\\"b\\\""));
     assert_eq!(code, 1, "{yaml}");
-    assert!(yaml.contains("\nfile: b\nline: 1\ncolumn: 6\n"), "{yaml}");
+    assert!(yaml.contains("\nseverity: error\nfile: b\nline: 1\ncolumn: 6\n"), "{yaml}");
     assert!(
         yaml.contains("path:\n  - file: a\n    line: 2\n    column: 10\n  - line: 1\n    column: 9\n"),
         "{yaml}"
@@ -53,7 +53,10 @@ fn several_errors() {
 fn warnings() {
     let (code, yaml) = lint("data: |\n  return 1;\n  echo 2;\n");
     assert_eq!(code, 0);
-    assert!(yaml.starts_with("warnings:\n"), "{yaml}");
+    assert_eq!(
+        yaml,
+        "warnings:\n  - message: \"Unreachable code\"\n    severity: warning\n    line: 2\n    column: 1\n"
+    );
 }
 
 #[test]

@@ -131,44 +131,38 @@ fn combine(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
 /// Calls the callback with each value in turn.
 struct Walk<S> {
     array: Array,
-    key: Key,
-    value: Value,
+    /// Position of the element that the callback is asked about, and of the next one.
     at: usize,
+    next: usize,
     state: S,
-    /// Gets key, value and result of one call; a value ends the walk.
-    step: fn(&mut S, Key, Value, Value) -> Option<Value>,
+    /// Gets the element and the result of one call; a value ends the walk.
+    step: Step<S>,
     finish: fn(&mut S) -> Value,
 }
 
+type Step<S> = fn(&mut S, &Array, usize, Value) -> Option<Value>;
+
 impl<S: Send + 'static> Walk<S> {
-    fn start(
-        function: Value,
-        array: Array,
-        state: S,
-        step: fn(&mut S, Key, Value, Value) -> Option<Value>,
-        finish: fn(&mut S) -> Value,
-    ) -> Outcome {
-        let mut walk = Walk { array, key: Key::Int(0), value: Value::None, at: 0, state, step, finish };
+    fn start(function: Value, array: Array, state: S, step: Step<S>, finish: fn(&mut S) -> Value) -> Outcome {
+        let mut walk = Walk { array, at: 0, next: 0, state, step, finish };
         match walk.advance() {
             Some(args) => Outcome::Call(Box::new(NativeCall { function, args, then: Box::new(walk) })),
             None => Outcome::Value((walk.finish)(&mut walk.state)),
         }
     }
 
+    #[inline]
     fn advance(&mut self) -> Option<CallArgs> {
-        let (key, value, next) = self.array.element_at(self.at)?;
-        self.key = key;
-        self.value = value.clone();
-        self.at = next;
-        Some([self.value.clone()].into())
+        let (value, next) = self.array.value_at(self.next)?;
+        self.at = self.next;
+        self.next = next;
+        Some([value.clone()].into())
     }
 }
 
 impl<S: Send + 'static> Continuation for Walk<S> {
     fn resume(&mut self, _: &mut NativeCx<'_>, result: Value) -> Result<Next, Error> {
-        let key = std::mem::replace(&mut self.key, Key::Int(0));
-        let value = std::mem::take(&mut self.value);
-        if let Some(done) = (self.step)(&mut self.state, key, value, result) {
+        if let Some(done) = (self.step)(&mut self.state, &self.array, self.at, result) {
             return Ok(Next::Value(done));
         }
         Ok(match self.advance() {
@@ -176,6 +170,24 @@ impl<S: Send + 'static> Continuation for Walk<S> {
             None => Next::Value((self.finish)(&mut self.state)),
         })
     }
+
+    fn step(&mut self, _: &mut NativeCx<'_>, result: Value, slots: &mut [Value; 2]) -> Result<Next, Error> {
+        if let Some(done) = (self.step)(&mut self.state, &self.array, self.at, result) {
+            return Ok(Next::Value(done));
+        }
+        let Some((value, next)) = self.array.value_at(self.next) else {
+            return Ok(Next::Value((self.finish)(&mut self.state)));
+        };
+        slots[0].copy_from(value);
+        self.at = self.next;
+        self.next = next;
+        Ok(Next::Placed(1))
+    }
+}
+
+fn element(array: &Array, at: usize) -> (Key, Value) {
+    // The callback was asked about this element, so it is there.
+    array.element_at(at).map_or((Key::Int(0), Value::None), |(k, v, _)| (k, v.clone()))
 }
 
 fn every(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
@@ -194,20 +206,26 @@ fn filter(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     Ok(Walk::start(
         args.take(0),
         array,
-        Array::new(),
-        |kept, k, v, r| {
+        Vec::new(),
+        |kept: &mut Vec<(Key, Value)>, array, at, r| {
             if r.truthy() {
-                kept.insert(k, v);
+                kept.push(element(array, at));
             }
             None
         },
-        |kept| std::mem::take(kept).into(),
+        |kept| Array::from_distinct(std::mem::take(kept)).into(),
     ))
 }
 
 fn find(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let array = args.array(1);
-    Ok(Walk::start(args.take(0), array, (), |(), _, v, r| r.truthy().then_some(v), |()| Value::None))
+    Ok(Walk::start(
+        args.take(0),
+        array,
+        (),
+        |(), array, at, r| r.truthy().then(|| element(array, at).1),
+        |()| Value::None,
+    ))
 }
 
 fn includes(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
@@ -227,31 +245,53 @@ fn includes(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> 
 
 fn map(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     let array = args.array(1);
-    let result = Array::with_capacity(array.len());
+    if array.as_list().is_some() {
+        let result = Array::with_capacity(array.len());
+        return Ok(Walk::start(
+            args.take(0),
+            array,
+            result,
+            |mapped, _, _, r| {
+                mapped.push(r);
+                None
+            },
+            |mapped| std::mem::take(mapped).into(),
+        ));
+    }
+    let result = Vec::with_capacity(array.len());
     Ok(Walk::start(
         args.take(0),
         array,
         result,
-        |mapped, k, _, r| {
-            mapped.insert(k, r);
+        |mapped: &mut Vec<(Key, Value)>, array, at, r| {
+            mapped.push((element(array, at).0, r));
             None
         },
-        |mapped| std::mem::take(mapped).into(),
+        |mapped| Array::from_distinct(std::mem::take(mapped)).into(),
     ))
 }
 
 fn join(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
     let array = args.array(0);
     let separator = args.bytes(1);
-    let mut out = Vec::new();
-    for (i, v) in array.values().enumerate() {
-        if i > 0 {
+    let strings: usize = array.values().map(|v| v.as_str_bytes().map_or(8, <[u8]>::len)).sum();
+    let total = strings.saturating_add(separator.len().saturating_mul(array.len()));
+    crate::support::check_string("array_join", total)?;
+    let mut out = Vec::with_capacity(total);
+    let mut at = 0;
+    while let Some((v, next)) = array.value_at(at) {
+        if at > 0 {
             out.extend_from_slice(separator);
         }
-        if !v.is_none() {
-            v.write_string(&mut out);
+        at = next;
+        match v {
+            Value::Str(s) => out.extend_from_slice(s.as_bytes()),
+            v if v.is_none() => {}
+            v => {
+                v.write_string(&mut out);
+                crate::support::check_string("array_join", out.len())?;
+            }
         }
-        crate::support::check_string("array_join", out.len())?;
     }
     Ok(out.into())
 }
@@ -298,14 +338,22 @@ struct Fold {
 
 impl Continuation for Fold {
     fn resume(&mut self, _: &mut NativeCx<'_>, carry: Value) -> Result<Next, Error> {
-        Ok(match self.array.element_at(self.at) {
-            Some((_, value, next)) => {
+        Ok(match self.array.value_at(self.at) {
+            Some((value, next)) => {
                 let value = value.clone();
                 self.at = next;
                 Next::Again([carry, value].into())
             }
             None => Next::Value(carry),
         })
+    }
+
+    fn step(&mut self, _: &mut NativeCx<'_>, carry: Value, slots: &mut [Value; 2]) -> Result<Next, Error> {
+        let Some((value, next)) = self.array.value_at(self.at) else { return Ok(Next::Value(carry)) };
+        slots[1].copy_from(value);
+        slots[0] = carry;
+        self.at = next;
+        Ok(Next::Placed(2))
     }
 }
 
@@ -374,12 +422,11 @@ impl Sort {
         }
     }
 
-    /// Moves on to the next pair that needs a comparison; none when sorted.
-    fn advance(&mut self) -> Option<CallArgs> {
+    /// Moves on to the next pair that needs a comparison, `right` and `left`; false when sorted.
+    fn advance(&mut self) -> bool {
         loop {
             if self.left < self.left_end && self.right < self.right_end {
-                // Right before left only if it is strictly less: that keeps the order of equals.
-                return Some([self.from[self.right].0.clone(), self.from[self.left].0.clone()].into());
+                return true;
             }
             for range in [self.left..self.left_end, self.right..self.right_end] {
                 for item in &mut self.from[range] {
@@ -393,7 +440,7 @@ impl Sort {
                 self.to.clear();
                 self.width *= 2;
                 if self.width >= n {
-                    return None;
+                    return false;
                 }
                 start = 0;
             }
@@ -405,28 +452,45 @@ impl Sort {
     }
 
     fn result(&mut self) -> Value {
-        let mut result = Array::with_capacity(0);
-        for (compared, i) in std::mem::take(&mut self.from) {
+        let sorted = std::mem::take(&mut self.from).into_iter().filter_map(|(compared, i)| {
             let rest = std::mem::take(&mut self.other[i as usize]);
             let (key, value) = if self.keys { (compared, rest) } else { (rest, compared) };
             // The value was a key before, so it can be one again.
-            if let Ok(key) = Key::from_value(&key) {
-                result.insert(key, value);
-            }
-        }
-        result.into()
+            Key::from_value(&key).ok().map(|key| (key, value))
+        });
+        Array::from_distinct(sorted.collect()).into()
+    }
+}
+
+impl Sort {
+    /// The arguments of the next comparison: right before left only if it is strictly less, which keeps the order of
+    /// equals.
+    fn pair(&self) -> CallArgs {
+        [self.from[self.right].0.clone(), self.from[self.left].0.clone()].into()
+    }
+
+    fn take_less(&mut self, less: &Value) {
+        let side = if less.truthy() { &mut self.right } else { &mut self.left };
+        let at = *side;
+        *side += 1;
+        self.to.push(std::mem::take(&mut self.from[at]));
     }
 }
 
 impl Continuation for Sort {
     fn resume(&mut self, _: &mut NativeCx<'_>, less: Value) -> Result<Next, Error> {
-        let side = if less.truthy() { &mut self.right } else { &mut self.left };
-        self.to.push(std::mem::take(&mut self.from[*side]));
-        *side += 1;
-        Ok(match self.advance() {
-            Some(args) => Next::Again(args),
-            None => Next::Value(self.result()),
-        })
+        self.take_less(&less);
+        Ok(if self.advance() { Next::Again(self.pair()) } else { Next::Value(self.result()) })
+    }
+
+    fn step(&mut self, _: &mut NativeCx<'_>, less: Value, slots: &mut [Value; 2]) -> Result<Next, Error> {
+        self.take_less(&less);
+        if !self.advance() {
+            return Ok(Next::Value(self.result()));
+        }
+        slots[0].copy_from(&self.from[self.right].0);
+        slots[1].copy_from(&self.from[self.left].0);
+        Ok(Next::Placed(2))
     }
 }
 
@@ -441,14 +505,11 @@ fn sort(_: &mut NativeCx<'_>, mut args: Args<'_>) -> Result<Outcome, Error> {
     }
     args.take(1);
     let mut sort = Sort::new(array, keys);
-    match sort.advance() {
-        Some(call) => Ok(Outcome::Call(Box::new(NativeCall {
-            function: args.take(0),
-            args: call,
-            then: Box::new(sort),
-        }))),
-        None => Ok(sort.result().into()),
+    if !sort.advance() {
+        return Ok(sort.result().into());
     }
+    let (function, args) = (args.take(0), sort.pair());
+    Ok(Outcome::Call(Box::new(NativeCall { function, args, then: Box::new(sort) })))
 }
 
 fn unique(_: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {

@@ -3,8 +3,8 @@
 
 use crate::ScriptFiles;
 use crate::crypto::keys::PrivateKey;
-use crate::metrics::Metrics;
 use crate::mail::MailQueue;
+use crate::metrics::Metrics;
 use crate::server::Server;
 use hsl::NativeCx;
 use openssl::x509::X509;

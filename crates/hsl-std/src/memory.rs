@@ -173,7 +173,9 @@ impl Locked {
             Next::Call(function, args) => {
                 Outcome::Call(Box::new(NativeCall { function, args, then: Box::new(state) }))
             }
-            Next::Again(_) => return Err(Error::fatal("memory: nothing to call again")),
+            Next::Again(_) | Next::Placed(_) => {
+                return Err(Error::fatal("memory: nothing to call again"));
+            }
         })
     }
 

@@ -94,11 +94,18 @@ fn replace(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
     }
     let mut out = Vec::new();
     let mut at = 0;
-    for hit in memmem::find_iter(subject, search) {
+    let mut put = |out: &mut Vec<u8>, hit: usize| {
+        if at == 0 {
+            out.reserve(subject.len() + with.len());
+        }
         out.extend_from_slice(&subject[at..hit]);
         out.extend_from_slice(with);
         at = hit + search.len();
-        check_string("str_replace", out.len())?;
+        check_string("str_replace", out.len())
+    };
+    match search {
+        [one] => memchr::memchr_iter(*one, subject).try_for_each(|hit| put(&mut out, hit))?,
+        _ => memmem::find_iter(subject, search).try_for_each(|hit| put(&mut out, hit))?,
     }
     if at == 0 {
         return Ok(a.get(2).clone());
@@ -127,15 +134,35 @@ fn split(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
         return Ok(parts.into());
     }
     let mut start = 0;
-    for hit in memmem::find_iter(text, delimiter) {
+    let mut part = |parts: &mut Vec<Value>, hit: usize| {
         if limit > 0 && parts.len() + 1 >= parts_max {
-            break;
+            return false;
         }
         parts.push(Value::bytes(&text[start..hit]));
         start = hit + delimiter.len();
-    }
+        true
+    };
+    // A searcher is worth building only for longer delimiters.
+    match delimiter {
+        [one] => {
+            parts.reserve(8);
+            memchr::memchr_iter(*one, text).all(|hit| part(&mut parts, hit))
+        }
+        _ => memmem::find_iter(text, delimiter).all(|hit| part(&mut parts, hit)),
+    };
     parts.push(Value::bytes(&text[start..]));
     Ok(parts.into())
+}
+
+/// First position of `needle`. Short texts are not worth building a searcher for.
+fn find_bytes(text: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, rest) = match needle {
+        [] => return Some(0),
+        [one] => return memchr::memchr(*one, text),
+        [first, rest @ ..] if text.len() <= 256 && needle.len() <= 16 => (*first, rest),
+        _ => return memmem::find(text, needle),
+    };
+    memchr::memchr_iter(first, text).find(|at| text[at + 1..].starts_with(rest))
 }
 
 fn find(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
@@ -145,7 +172,7 @@ fn find(_: &mut NativeCx<'_>, a: Args<'_>) -> Result<Value, Error> {
     let hit = usize::try_from(start)
         .ok()
         .and_then(|start| Some((start, text.get(start..)?)))
-        .and_then(|(start, rest)| memmem::find(rest, a.bytes(1)).map(|n| n + start));
+        .and_then(|(start, rest)| find_bytes(rest, a.bytes(1)).map(|n| n + start));
     Ok(hit.map_or((-1).into(), Value::from))
 }
 

@@ -7,10 +7,10 @@ use crate::mem;
 use crate::number::{SAFE_INTEGER_MAX, canonical_integer};
 use crate::string::Str;
 use crate::value::Value;
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use triomphe::Arc;
 
 /// Maps up to this many entries are searched linearly.
@@ -100,11 +100,26 @@ impl Key {
         match self {
             Key::Int(n) => h.write_i64(*n),
             Key::Val(Value::Str(s)) => return hash_str(s.as_bytes()),
-            Key::Val(Value::Array(a)) => h.write_usize(a.len()),
+            Key::Val(Value::Array(a)) => hash_array(a, &mut h),
+            Key::Val(Value::Object(o)) => h.write_usize(std::sync::Arc::as_ptr(o) as usize),
             Key::Val(Value::Number(n)) => h.write_u64(n.to_bits()),
             Key::Val(other) => h.write_u8(other.type_name().as_bytes().first().copied().unwrap_or(0)),
         }
         h.finish() as u32
+    }
+}
+
+/// Equal arrays begin with equal plain values; to look deeper would take time without bound.
+fn hash_array(a: &Array, h: &mut impl Hasher) {
+    h.write_usize(a.len());
+    for value in a.values().take(8) {
+        match value {
+            // Both zeros are equal.
+            Value::Number(n) => h.write_u64((n + 0.0).to_bits()),
+            Value::Str(s) => h.write(s.as_bytes()),
+            Value::Array(inner) => h.write_usize(inner.len()),
+            _ => {}
+        }
     }
 }
 
@@ -132,15 +147,21 @@ struct Entry {
     key: Key,
     /// `Value::Undef` marks a removed entry.
     value: Value,
+}
+
+/// Where an entry is; the hash beside it lets the table grow without a look at the entries.
+#[derive(Clone, Copy)]
+struct Slot {
     hash: u32,
+    at: u32,
 }
 
 #[derive(Clone)]
 struct Map {
     entries: Vec<Entry>,
     live: usize,
-    index: HashTable<u32>,
-    indexed: bool,
+    /// Made by the first search in a map that is too long for a linear one; many maps are only walked.
+    index: OnceLock<HashTable<Slot>>,
     next: i64,
     next_stale: bool,
 }
@@ -174,7 +195,10 @@ impl ArrayData {
         let now = ARRAY_COST
             + match &self.repr {
                 Repr::List(list) => list.capacity() * size_of::<Value>(),
-                Repr::Map(map) => map.entries.capacity() * size_of::<Entry>() + map.index.capacity() * 5,
+                Repr::Map(map) => {
+                    map.entries.capacity() * size_of::<Entry>()
+                        + map.index.get().map_or(0, |t| t.capacity() * (size_of::<Slot>() + 1))
+                }
             };
         if now != self.charged {
             mem::charge(now.wrapping_sub(self.charged));
@@ -224,6 +248,15 @@ impl Array {
     /// A list with keys 0..n-1.
     pub fn from_list(values: Vec<Value>) -> Array {
         Array(Arc::new(ArrayData::new(Repr::List(values))))
+    }
+
+    /// Elements whose keys are distinct, which the caller vouches for: nothing is searched.
+    pub fn from_distinct(elements: Vec<(Key, Value)>) -> Array {
+        if elements.iter().enumerate().all(|(i, (k, _))| matches!(k, Key::Int(n) if *n == i as i64)) {
+            return Array::from_list(elements.into_iter().map(|(_, v)| v).collect());
+        }
+        let entries = elements.into_iter().map(|(key, value)| Entry { key, value }).collect();
+        Array(Arc::new(ArrayData::new(Repr::Map(Box::new(Map::from_entries(entries))))))
     }
 
     /// Number of elements.
@@ -293,6 +326,15 @@ impl Array {
         }
     }
 
+    /// The value at a string key that is no integer.
+    #[inline]
+    pub(crate) fn get_ident(&self, key: &Str) -> Option<&Value> {
+        match &self.0.repr {
+            Repr::List(_) => None,
+            Repr::Map(map) => map.find_str(key).map(|i| &map.entries[i].value),
+        }
+    }
+
     /// The value at a string key.
     #[inline]
     pub(crate) fn get_name(&self, key: &Str) -> Option<&Value> {
@@ -307,7 +349,7 @@ impl Array {
 
     /// The value at a string key for changing, unless the key is an integer or missing.
     #[inline]
-    pub(crate) fn get_name_mut(&mut self, key: &Str) -> Option<&mut Value> {
+    pub(crate) fn get_ident_mut(&mut self, key: &Str) -> Option<&mut Value> {
         match &mut Arc::make_mut(&mut self.0).repr {
             Repr::List(_) => None,
             Repr::Map(map) => match map.find_str(key) {
@@ -342,12 +384,18 @@ impl Array {
             }
             data.repr = Repr::Map(Box::new(Map::from_list(std::mem::take(list))));
         }
-        let old = match &mut data.repr {
-            Repr::Map(map) => map.insert(key, value),
+        match &mut data.repr {
+            Repr::Map(map) => {
+                let before = map.entries.capacity();
+                let old = map.insert(key, value);
+                // The search table grows at about the same pace and is counted along with the next growth.
+                if map.entries.capacity() != before || map.entries.len() <= LINEAR_MAX {
+                    data.recharge();
+                }
+                old
+            }
             Repr::List(_) => None,
-        };
-        data.recharge();
-        old
+        }
     }
 
     /// [`insert`](Array::insert) at a string key.
@@ -379,6 +427,19 @@ impl Array {
                 true
             }
         }
+    }
+
+    /// Appends to a list that nobody else holds and that has room; false when this is not the case.
+    #[inline(always)]
+    pub(crate) fn push_fits(&mut self, value: Value) -> bool {
+        if let Some(data) = Arc::get_mut(&mut self.0)
+            && let Repr::List(list) = &mut data.repr
+            && list.len() < list.capacity()
+        {
+            list.push(value);
+            return true;
+        }
+        false
     }
 
     /// The element at `key` for changing, created by `none` when missing.
@@ -478,6 +539,15 @@ impl Array {
     /// start at 0 and stay valid while the array is not changed.
     pub fn element_at(&self, at: usize) -> Option<(Key, &Value, usize)> {
         self.at_position(at).map(|(key, value, next)| (key.to_key(), value, next))
+    }
+
+    /// The value at an iteration position and the position after it, as [`element_at`](Array::element_at).
+    #[inline]
+    pub fn value_at(&self, at: usize) -> Option<(&Value, usize)> {
+        match &self.0.repr {
+            Repr::List(list) => list.get(at).map(|v| (v, at + 1)),
+            Repr::Map(_) => self.at_position(at).map(|(_, value, next)| (value, next)),
+        }
     }
 
     /// Takes the values out in order, moving them when this is the only owner.
@@ -616,33 +686,44 @@ impl fmt::Debug for Array {
 }
 
 impl Map {
-    fn from_list(list: Vec<Value>) -> Map {
-        let mut map = Map {
-            entries: Vec::with_capacity(list.len() + 1),
-            live: list.len(),
-            index: HashTable::new(),
-            indexed: false,
-            next: list.len() as i64,
-            next_stale: false,
-        };
-        for (i, value) in list.into_iter().enumerate() {
-            let key = Key::Int(i as i64);
-            let hash = 0;
-            map.entries.push(Entry { key, value, hash });
-        }
-        if map.entries.len() > LINEAR_MAX {
-            map.build_index();
-        }
-        map
+    /// A map of entries with distinct keys.
+    fn from_entries(entries: Vec<Entry>) -> Map {
+        let next = entries.iter().filter_map(|e| e.key.as_int()).max().map_or(0, |n| (n + 1).max(0));
+        Map { live: entries.len(), entries, index: OnceLock::new(), next, next_stale: false }
     }
 
-    fn build_index(&mut self) {
-        self.index = HashTable::with_capacity(self.entries.len() + 1);
-        self.indexed = true;
-        for (i, entry) in self.entries.iter_mut().enumerate() {
-            entry.hash = entry.key.hash();
-            self.index.insert_unique(spread(entry.hash), i as u32, |_| 0);
+    fn from_list(list: Vec<Value>) -> Map {
+        let mut entries = Vec::with_capacity(list.len() + 1);
+        let keys = (0..).map(Key::Int);
+        entries.extend(list.into_iter().zip(keys).map(|(value, key)| Entry { key, value }));
+        Map {
+            live: entries.len(),
+            next: entries.len() as i64,
+            entries,
+            index: OnceLock::new(),
+            next_stale: false,
         }
+    }
+
+    /// The table to search with; none while a linear search is quicker.
+    #[inline]
+    fn index(&self) -> Option<&HashTable<Slot>> {
+        match self.index.get() {
+            None if self.entries.len() > LINEAR_MAX => Some(self.index.get_or_init(|| self.build_index())),
+            table => table,
+        }
+    }
+
+    #[cold]
+    fn build_index(&self) -> HashTable<Slot> {
+        let mut table = HashTable::with_capacity(self.entries.len() + 1);
+        for (at, entry) in self.entries.iter().enumerate() {
+            if !matches!(entry.value, Value::Undef) {
+                let hash = entry.key.hash();
+                table.insert_unique(spread(hash), Slot { hash, at: at as u32 }, |s: &Slot| spread(s.hash));
+            }
+        }
+        table
     }
 
     #[inline]
@@ -650,21 +731,18 @@ impl Map {
         if let Key::Val(Value::Str(s)) = key {
             return self.find_str(s);
         }
-        if !self.indexed {
+        let Some(table) = self.index() else {
             return self.entries.iter().position(|e| !matches!(e.value, Value::Undef) && e.key.same(key));
-        }
+        };
         let hash = key.hash();
-        self.index
-            .find(spread(hash), |i| {
-                let e = &self.entries[*i as usize];
-                e.hash == hash && e.key.same(key)
-            })
-            .map(|i| *i as usize)
+        table
+            .find(spread(hash), |s| s.hash == hash && self.entries[s.at as usize].key.same(key))
+            .map(|s| s.at as usize)
     }
 
     #[inline]
     fn find_str(&self, key: &Str) -> Option<usize> {
-        if self.indexed {
+        if self.index().is_some() {
             return self.find_bytes(key.as_bytes());
         }
         self.entries.iter().position(|e| {
@@ -675,21 +753,37 @@ impl Map {
     #[inline]
     fn find_bytes(&self, key: &[u8]) -> Option<usize> {
         let same = |e: &Entry| matches!(&e.key, Key::Val(Value::Str(s)) if s.as_bytes() == key);
-        if !self.indexed {
+        let Some(table) = self.index() else {
             return self.entries.iter().position(|e| same(e) && !matches!(e.value, Value::Undef));
-        }
+        };
         let hash = hash_str(key);
-        self.index
-            .find(spread(hash), |i| {
-                let e = &self.entries[*i as usize];
-                e.hash == hash && same(e)
-            })
-            .map(|i| *i as usize)
+        table
+            .find(spread(hash), |s| s.hash == hash && same(&self.entries[s.at as usize]))
+            .map(|s| s.at as usize)
     }
 
     fn insert(&mut self, key: Key, value: Value) -> Option<Value> {
-        if let Some(i) = self.find(&key) {
-            return Some(std::mem::replace(&mut self.entries[i].value, value));
+        if self.index().is_none() {
+            if let Some(i) = self.find(&key) {
+                return Some(std::mem::replace(&mut self.entries[i].value, value));
+            }
+        } else if let Some(table) = self.index.get_mut() {
+            let hash = key.hash();
+            let entries = &mut self.entries;
+            let found = table.entry(
+                spread(hash),
+                |s| s.hash == hash && entries[s.at as usize].key.same(&key),
+                |s| spread(s.hash),
+            );
+            match found {
+                hash_table::Entry::Occupied(slot) => {
+                    let at = slot.get().at as usize;
+                    return Some(std::mem::replace(&mut self.entries[at].value, value));
+                }
+                hash_table::Entry::Vacant(place) => {
+                    place.insert(Slot { hash, at: entries.len() as u32 });
+                }
+            }
         }
         if let Key::Int(n) = key
             && !self.next_stale
@@ -697,29 +791,21 @@ impl Map {
         {
             self.next = n + 1;
         }
-        let hash = if self.indexed { key.hash() } else { 0 };
-        let at = self.entries.len() as u32;
-        self.entries.push(Entry { key, value, hash });
+        self.entries.push(Entry { key, value });
         self.live += 1;
-        if self.indexed {
-            let entries = &self.entries;
-            self.index.insert_unique(spread(hash), at, |i| spread(entries[*i as usize].hash));
-        } else if self.entries.len() > LINEAR_MAX {
+        if self.entries.len() > LINEAR_MAX && self.index.get().is_none() {
             self.compact();
-            if self.entries.len() > LINEAR_MAX {
-                self.build_index();
-            }
         }
         None
     }
 
     fn remove(&mut self, key: &Key) -> Option<Value> {
         let i = self.find(key)?;
-        let hash = self.entries[i].hash;
-        if self.indexed
-            && let Ok(slot) = self.index.find_entry(spread(hash), |n| *n as usize == i)
-        {
-            slot.remove();
+        if let Some(table) = self.index.get_mut() {
+            let hash = self.entries[i].key.hash();
+            if let Ok(slot) = table.find_entry(spread(hash), |s| s.at as usize == i) {
+                slot.remove();
+            }
         }
         if key.as_int().is_some_and(|n| n + 1 >= self.next) {
             self.next_stale = true;
@@ -747,9 +833,8 @@ impl Map {
             return;
         }
         self.entries.retain(|e| !matches!(e.value, Value::Undef));
-        if self.indexed {
-            self.build_index();
-        }
+        // The next search makes a new one.
+        self.index = OnceLock::new();
     }
 
     fn next_index(&mut self) -> i64 {

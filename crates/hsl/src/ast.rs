@@ -142,6 +142,18 @@ pub(crate) enum UnaryOp {
     BitNot,
 }
 
+impl UnaryOp {
+    /// The operator as written.
+    pub(crate) fn symbol(self) -> &'static str {
+        match self {
+            UnaryOp::Not => "!",
+            UnaryOp::Minus => "-",
+            UnaryOp::Plus => "+",
+            UnaryOp::BitNot => "~",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum BinaryOp {
     Add,
@@ -223,6 +235,13 @@ pub(crate) enum StmtKind {
     /// The statements of an included file.
     Included(Vec<Stmt>),
     Import(Import),
+    /// `__debug ["stage", "point"]` before a statement.
+    Debug {
+        stage: Str,
+        point: Str,
+        log: bool,
+        body: Box<Stmt>,
+    },
     Expr(Expr),
     /// Conditions with their branches, and `else`.
     If {
@@ -325,7 +344,6 @@ pub(crate) struct Modifiers {
 #[derive(Debug, Clone)]
 pub(crate) struct ClassVar {
     pub(crate) name: Name,
-    pub(crate) span: Span,
     pub(crate) modifiers: Modifiers,
     pub(crate) value: Option<Expr>,
 }
@@ -354,6 +372,12 @@ impl Expr {
                 | ExprKind::StaticVar { .. }
                 | ExprKind::Pattern(_)
         )
+    }
+
+    /// True if evaluating the expression calls something, which may write variables that others see.
+    pub(crate) fn calls(&self) -> bool {
+        matches!(&*self.kind, ExprKind::Call { .. } | ExprKind::Cache { .. })
+            || self.kind.children().any(Expr::calls)
     }
 
     /// True if evaluating the expression may write a variable of the function it stands in.

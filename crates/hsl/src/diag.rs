@@ -1,10 +1,10 @@
 //! Places in source text and what the compiler and the machine say about them (language section 11, "Messages").
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A byte position in one inclusion of a source file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Span {
     /// Index into [`SourceMap::files`].
     pub file: u32,
@@ -21,6 +21,32 @@ pub struct SourceFile {
     pub text: Arc<[u8]>,
     /// The `include` or `import` that brought it in; `None` for the entry script.
     pub parent: Option<Span>,
+    /// Offsets at which lines begin, found when a place is first asked for.
+    lines: OnceLock<Vec<u32>>,
+}
+
+impl SourceFile {
+    /// A file that was brought in by `parent`.
+    pub fn new(path: impl Into<Arc<str>>, text: Arc<[u8]>, parent: Option<Span>) -> SourceFile {
+        SourceFile { path: path.into(), text, parent, lines: OnceLock::new() }
+    }
+
+    /// Line and column of an offset, both from 1.
+    pub fn line_column(&self, offset: usize) -> (u32, u32) {
+        let lines = self.lines.get_or_init(|| {
+            // The compiler takes no file whose offsets exceed 32 bits.
+            std::iter::once(0).chain(memchr::memchr_iter(b'\n', &self.text).map(|i| i as u32 + 1)).collect()
+        });
+        let offset = offset.min(self.text.len()) as u32;
+        let line = lines.partition_point(|start| *start <= offset);
+        (line as u32, offset - lines.get(line.wrapping_sub(1)).copied().unwrap_or(0) + 1)
+    }
+
+    /// The text of a line, counted from 1, without its line end; empty behind the last one.
+    pub fn line(&self, line: u32) -> &[u8] {
+        let text = self.text.split(|c| *c == b'\n').nth((line as usize).wrapping_sub(1)).unwrap_or_default();
+        text.strip_suffix(b"\r").unwrap_or(text)
+    }
 }
 
 /// All source files of a program.
@@ -36,7 +62,7 @@ impl SourceMap {
         let Some(file) = self.files.get(span.file as usize) else {
             return Place { file: None, entry: Arc::from("?"), line: 1, column: 1 };
         };
-        let (line, column) = line_column(&file.text, span.offset as usize);
+        let (line, column) = file.line_column(span.offset as usize);
         Place {
             file: file.parent.map(|_| Arc::clone(&file.path)),
             entry: self.files.first().map_or_else(|| Arc::from("?"), |f| Arc::clone(&f.path)),
@@ -75,13 +101,6 @@ impl SourceMap {
             source_line: String::from_utf8_lossy(self.line_text(span)).into_owned(),
         }
     }
-}
-
-fn line_column(text: &[u8], offset: usize) -> (u32, u32) {
-    let before = &text[..offset.min(text.len())];
-    let line = before.iter().filter(|c| **c == b'\n').count() + 1;
-    let start = before.iter().rposition(|c| *c == b'\n').map_or(0, |i| i + 1);
-    (line as u32, (before.len() - start + 1) as u32)
 }
 
 /// File, line and column.
@@ -165,8 +184,21 @@ pub struct ScriptError {
     pub diagnostic: Diagnostic,
     /// The thrown value; `None` for limits.
     pub value: Option<crate::Value>,
-    /// The calls that led there, innermost first: function name and place of the call.
+    /// The active functions, innermost first, each with the place that it has reached.
     pub stack: Vec<(String, Place)>,
+}
+
+impl ScriptError {
+    /// The calls that led to the failure as lines `  at PLACE in FUNCTION`; empty when it happened in the main script.
+    pub fn trace(&self) -> String {
+        let mut out = String::new();
+        if self.stack.len() > 1 {
+            for (function, place) in &self.stack {
+                out.push_str(&format!("\n  at {place} in {function}"));
+            }
+        }
+        out
+    }
 }
 
 impl fmt::Display for ScriptError {
@@ -181,6 +213,8 @@ impl std::error::Error for ScriptError {}
 pub(crate) fn suggest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let bound = (name.len() / 3).clamp(1, 3);
     candidates
+        // Any two letters are near each other; short names have to go on as they begin.
+        .filter(|c| name.len() > 2 || c.starts_with(name))
         .filter(|c| c.len().abs_diff(name.len()) <= bound && c.len() <= 64)
         .map(|c| (distance(name.as_bytes(), c.as_bytes()), c))
         .filter(|(d, _)| *d <= bound)
@@ -188,18 +222,27 @@ pub(crate) fn suggest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>)
         .map(|(_, c)| c)
 }
 
+/// [`suggest`] as the end of a message; empty when nothing is near. `mark` goes before the name.
+pub(crate) fn hint<'a>(name: &str, mark: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    suggest(name, candidates).map_or_else(String::new, |near| format!("; did you mean '{mark}{near}'?"))
+}
+
+/// Letters to insert, remove or replace, or neighbours to exchange, to turn `a` into `b`.
 fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+        let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = row[j + 1];
-            row[j + 1] = next;
+            let mut best = (above[j] + usize::from(x != y)).min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                best = best.min(before[j - 1] + 1);
+            }
+            row.push(best);
         }
+        before = std::mem::replace(&mut above, row);
     }
-    row[b.len()]
+    above[b.len()]
 }
 
 #[cfg(test)]
@@ -212,5 +255,7 @@ mod tests {
         assert_eq!(suggest("lenght", names.into_iter()), Some("length"));
         assert_eq!(suggest("str_fnd", names.into_iter()), Some("str_find"));
         assert_eq!(suggest("zzz", names.into_iter()), None);
+        assert_eq!(suggest("a", ["b", "i"].into_iter()), None);
+        assert_eq!(suggest("ad", ["add", "id"].into_iter()), Some("add"));
     }
 }

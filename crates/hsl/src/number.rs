@@ -6,8 +6,8 @@ pub const SAFE_INTEGER_MAX: i64 = 9_007_199_254_740_991;
 /// Appends the printed form of `number` to `out`: the shortest digits that read back as the same double, plain decimal
 /// notation between 1e-7 and 1e21, otherwise `d.ddde+N`.
 pub fn write_number(out: &mut Vec<u8>, number: f64) {
-    if number == number.trunc() && number.abs() <= SAFE_INTEGER_MAX as f64 {
-        return write_integer(out, number as i64);
+    if let Some(whole) = exact_integer(number) {
+        return write_integer(out, whole);
     }
     if number.is_nan() {
         return out.extend_from_slice(b"nan");
@@ -31,22 +31,52 @@ pub fn write_number(out: &mut Vec<u8>, number: f64) {
     }
 }
 
-fn write_integer(out: &mut Vec<u8>, number: i64) {
-    let mut buf = [0u8; 20];
+/// Longest printed form of an exact integer.
+pub(crate) const INTEGER_DIGITS_MAX: usize = 20;
+
+/// The number as an exact integer, if it is one.
+#[inline]
+pub(crate) fn exact_integer(number: f64) -> Option<i64> {
+    let whole = number as i64;
+    (whole as f64 == number && whole.unsigned_abs() <= SAFE_INTEGER_MAX as u64).then_some(whole)
+}
+
+/// Writes an integer to the end of `buf`; the place where it begins.
+#[inline]
+pub(crate) fn integer_digits(buf: &mut [u8; INTEGER_DIGITS_MAX], number: i64) -> usize {
+    const PAIRS: [[u8; 2]; 100] = {
+        let mut pairs = [[0; 2]; 100];
+        let mut i = 0;
+        while i < 100 {
+            pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+            i += 1;
+        }
+        pairs
+    };
     let mut at = buf.len();
     let mut rest = number.unsigned_abs();
-    loop {
+    while rest >= 100 {
+        at -= 2;
+        buf[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
+        rest /= 100;
+    }
+    if rest >= 10 {
+        at -= 2;
+        buf[at..at + 2].copy_from_slice(&PAIRS[rest as usize]);
+    } else {
         at -= 1;
-        buf[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+        buf[at] = b'0' + rest as u8;
     }
     if number < 0 {
         at -= 1;
         buf[at] = b'-';
     }
+    at
+}
+
+fn write_integer(out: &mut Vec<u8>, number: i64) {
+    let mut buf = [0u8; INTEGER_DIGITS_MAX];
+    let at = integer_digits(&mut buf, number);
     out.extend_from_slice(&buf[at..]);
 }
 

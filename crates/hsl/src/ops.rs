@@ -5,6 +5,7 @@ use crate::ast::BinaryOp;
 use crate::error::Error;
 use crate::format::format;
 use crate::mem;
+use crate::number::{INTEGER_DIGITS_MAX, exact_integer, integer_digits};
 use crate::regex::Regex;
 use crate::string::Str;
 use crate::value::Value;
@@ -152,6 +153,12 @@ pub(crate) fn append_assign(a: &mut Value, b: &Value) -> Result<(), Error> {
         Value::Str(t) => {
             check_length(s.len() + t.len())?;
             s.push_bytes(t.as_bytes());
+        }
+        Value::Number(n) if let Some(whole) = exact_integer(*n) => {
+            let mut digits = [0; INTEGER_DIGITS_MAX];
+            let at = integer_digits(&mut digits, whole);
+            check_length(s.len() + INTEGER_DIGITS_MAX)?;
+            s.push_bytes(&digits[at..]);
         }
         b => {
             let mut text = Vec::with_capacity(24);
@@ -306,6 +313,14 @@ pub fn check_memory(bytes: usize) -> Result<(), Error> {
         return Err(Error::fatal("Memory limit reached"));
     }
     Ok(())
+}
+
+/// Runs an operation that may make at most `bytes` of new values: for constants, which no execution pays for.
+pub(crate) fn within<R>(bytes: usize, operation: impl FnOnce() -> R) -> R {
+    let outer = set_memory_limit((mem::used().max(0) as usize).saturating_add(bytes));
+    let result = operation();
+    set_memory_limit(outer);
+    result
 }
 
 /// Unary minus.

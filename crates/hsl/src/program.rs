@@ -7,6 +7,7 @@
 use crate::array::Array;
 use crate::ast::BinaryOp;
 use crate::diag::{SourceMap, Span};
+use crate::probe::Point;
 use crate::regex::Regex;
 use crate::registry::{FunctionDef, NativeClass};
 use crate::string::Str;
@@ -14,6 +15,7 @@ use crate::value::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// A register of the current window.
 pub(crate) type Reg = u8;
@@ -136,6 +138,11 @@ pub(crate) enum Op {
     Append {
         a: Reg,
         b: Reg,
+    },
+    /// `a .= constant` on a register variable.
+    AppendConst {
+        a: Reg,
+        k: u32,
     },
     Negate {
         dst: Reg,
@@ -462,6 +469,10 @@ pub(crate) enum Op {
     RunModule {
         module: u32,
     },
+    /// Tells the observer; only in programs compiled with probes.
+    Probe {
+        point: u32,
+    },
 }
 
 /// Where a path write starts.
@@ -560,9 +571,23 @@ pub(crate) struct Proto {
     pub(crate) generator: bool,
     /// Neither variadic nor a generator, without cells: a call only pushes a frame.
     pub(crate) plain: bool,
+    /// As `plain`, but it may use captured variables.
+    pub(crate) simple: bool,
+    /// What calls of methods found before, by the constant of the name: index of the class + 1 in the upper half,
+    /// function in the lower.
+    pub(crate) found: Box<[AtomicU64]>,
     /// Class whose private members it may use.
     pub(crate) class: Option<u32>,
     pub(crate) span: Span,
+}
+
+impl Proto {
+    /// Suggests a variable of the function with a name near to `name`, as the end of a message.
+    #[cold]
+    pub(crate) fn near(&self, name: &str) -> String {
+        let names = self.names.iter().chain(&self.cell_names).map(|n| &**n);
+        crate::diag::hint(name, "$", names.filter(|n| *n != name))
+    }
 }
 
 /// Member names come from programs, not from clients; speed matters more than seeding.
@@ -572,6 +597,8 @@ pub(crate) type Hasher = foldhash::fast::FixedState;
 #[derive(Debug)]
 pub struct ClassDef {
     pub(crate) name: Arc<str>,
+    /// Place in the classes of its program.
+    pub(crate) index: u32,
     /// Initial values of instance variables.
     pub(crate) fields: Array,
     pub(crate) guarded: HashMap<Str, Guard, Hasher>,
@@ -617,6 +644,7 @@ pub struct Program {
     pub(crate) global_names: Vec<Arc<str>>,
     /// Slots of the context variables.
     pub(crate) context: HashMap<String, u32>,
+    pub(crate) points: Vec<Point>,
     pub(crate) sources: SourceMap,
 }
 
@@ -630,7 +658,7 @@ impl Program {
     pub fn dump(&self) -> String {
         let mut out = String::new();
         for (i, proto) in self.protos.iter().enumerate() {
-            let name = if proto.name.is_empty() { "(anonymous)" } else { &proto.name };
+            let name = self.function_name(i as u32);
             // Writing to a String cannot fail.
             let _ = writeln!(out, "function {i} {name}: {} registers", proto.registers);
             for (pc, (op, span)) in proto.code.iter().zip(&proto.spans).enumerate() {

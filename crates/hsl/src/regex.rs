@@ -6,6 +6,7 @@ use crate::string::Str;
 use crate::value::Value;
 use parking_lot::Mutex;
 use pcre2::bytes::{CaptureLocations, RegexBuilder};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
@@ -15,6 +16,8 @@ const MATCH_LIMIT: u32 = 1_000_000;
 const JIT_STACK_MAX: usize = 1 << 20;
 /// Compiled dynamic patterns kept per process.
 const CACHE_MAX: usize = 1024;
+/// Compiled dynamic patterns kept per thread beside them.
+const NEWEST_MAX: usize = 8;
 
 /// A compiled pattern. Cloning shares it.
 #[derive(Clone)]
@@ -94,6 +97,27 @@ impl Regex {
     /// # Errors
     /// As [`new`](Regex::new).
     pub fn from_string(text: &[u8]) -> Result<Regex, String> {
+        thread_local! {
+            /// The patterns this thread used last, newest first: loops use few, and this takes neither lock nor hash.
+            static NEWEST: RefCell<Vec<(Vec<u8>, Regex)>> = const { RefCell::new(Vec::new()) };
+        }
+        let newest = NEWEST.with_borrow_mut(|list| {
+            let at = list.iter().position(|(t, _)| t == text)?;
+            list.swap(0, at);
+            list.first().map(|(_, regex)| regex.clone())
+        });
+        if let Some(regex) = newest {
+            return Ok(regex);
+        }
+        let regex = Regex::from_process_cache(text)?;
+        NEWEST.with_borrow_mut(|list| {
+            list.truncate(NEWEST_MAX - 1);
+            list.insert(0, (text.to_vec(), regex.clone()));
+        });
+        Ok(regex)
+    }
+
+    fn from_process_cache(text: &[u8]) -> Result<Regex, String> {
         static CACHE: LazyLock<Mutex<Recent>> = LazyLock::new(Default::default);
         {
             let mut guard = CACHE.lock();

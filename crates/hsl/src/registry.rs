@@ -58,11 +58,13 @@ impl Types {
         Types(self.0 | other.0)
     }
 
+    #[inline(always)]
     fn contains(self, other: Types) -> bool {
         self.0 & other.0 != 0
     }
 
     /// The set of one value's type.
+    #[inline(always)]
     pub fn of(value: &Value) -> Types {
         match value {
             Value::Undef | Value::None => Types::NONE,
@@ -198,25 +200,39 @@ impl OptionTable {
 pub type BoxFuture = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
 
 /// Arguments of a callback.
-pub struct CallArgs {
-    first: [Value; 2],
-    len: usize,
-    more: Vec<Value>,
+pub struct CallArgs(Callback);
+
+enum Callback {
+    One(Value),
+    Two(Value, Value),
+    Many(Vec<Value>),
 }
 
 impl CallArgs {
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len + self.more.len()
+        match &self.0 {
+            Callback::One(_) => 1,
+            Callback::Two(..) => 2,
+            Callback::Many(list) => list.len(),
+        }
     }
 
     /// Moves the arguments to the front of `slots`, which has room for all.
     #[inline]
     pub(crate) fn place(self, slots: &mut [Value]) {
-        for (slot, value) in slots.iter_mut().zip(self.first).take(self.len) {
-            slot.put(value);
-        }
-        for (slot, value) in slots.iter_mut().skip(self.len).zip(self.more) {
-            slot.put(value);
+        match (self.0, slots) {
+            (Callback::One(a), [x, ..]) => x.put(a),
+            (Callback::Two(a, b), [x, y, ..]) => {
+                x.put(a);
+                y.put(b);
+            }
+            (Callback::Many(list), slots) => {
+                for (slot, value) in slots.iter_mut().zip(list) {
+                    slot.put(value);
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -224,20 +240,20 @@ impl CallArgs {
 impl From<[Value; 1]> for CallArgs {
     #[inline]
     fn from([a]: [Value; 1]) -> CallArgs {
-        CallArgs { first: [a, Value::Undef], len: 1, more: Vec::new() }
+        CallArgs(Callback::One(a))
     }
 }
 
 impl From<[Value; 2]> for CallArgs {
     #[inline]
-    fn from(first: [Value; 2]) -> CallArgs {
-        CallArgs { first, len: 2, more: Vec::new() }
+    fn from([a, b]: [Value; 2]) -> CallArgs {
+        CallArgs(Callback::Two(a, b))
     }
 }
 
 impl From<Vec<Value>> for CallArgs {
-    fn from(more: Vec<Value>) -> CallArgs {
-        CallArgs { first: [Value::Undef, Value::Undef], len: 0, more }
+    fn from(list: Vec<Value>) -> CallArgs {
+        CallArgs(Callback::Many(list))
     }
 }
 
@@ -278,6 +294,16 @@ pub trait Continuation: Send {
     /// # Errors
     /// As the native function itself.
     fn resume(&mut self, cx: &mut NativeCx<'_>, result: Value) -> Result<Next, Error>;
+
+    /// As [`resume`](Continuation::resume), for functions that call back very often: one or two arguments of the
+    /// next call may be stored in `slots`, to be followed by [`Next::Placed`].
+    ///
+    /// # Errors
+    /// As [`resume`](Continuation::resume).
+    fn step(&mut self, cx: &mut NativeCx<'_>, result: Value, slots: &mut [Value; 2]) -> Result<Next, Error> {
+        let _ = slots;
+        self.resume(cx, result)
+    }
 }
 
 /// What a continuation wants next.
@@ -286,6 +312,8 @@ pub enum Next {
     Value(Value),
     /// Calls the same function again.
     Again(CallArgs),
+    /// Calls the same function again with that many arguments, which [`step`](Continuation::step) stored.
+    Placed(u8),
     /// Calls another function.
     Call(Value, CallArgs),
     /// Waits; the result comes back to the continuation.
@@ -548,7 +576,15 @@ impl FunctionDef {
     }
 
     /// Checks types and converts scalars.
+    #[inline(always)]
     pub(crate) fn check_types(&self, args: &mut [Value]) -> Result<(), Error> {
+        let fits = args.len() <= self.params.len()
+            && args.iter().zip(&self.params).all(|(value, p)| p.types.contains(Types::of(value)));
+        if fits { Ok(()) } else { self.convert(args) }
+    }
+
+    #[inline(never)]
+    fn convert(&self, args: &mut [Value]) -> Result<(), Error> {
         for (i, value) in args.iter_mut().enumerate() {
             let (types, name, optional) = match (self.params.get(i), self.variadic) {
                 (Some(p), _) => (p.types, &*p.name, p.optional),

@@ -37,6 +37,47 @@ struct Bucket {
     misses: u64,
     evicts: u64,
     waits: u64,
+    /// Last lookup.
+    used_s: f64,
+}
+
+impl Bucket {
+    /// Drops what is out of date.
+    fn expire(&mut self, now: f64, dropped: &mut Vec<Value>) {
+        let old: Vec<Str> =
+            self.entries.iter().filter(|(_, e)| e.expires_s <= now).map(|(k, _)| k.clone()).collect();
+        for key in old {
+            if let Some(entry) = self.entries.remove(&key) {
+                self.uses.remove(&entry.used);
+                dropped.push(entry.value);
+            }
+        }
+    }
+}
+
+/// Most buckets of the cache: scripts may make namespaces from anything, such as addresses of clients.
+const BUCKETS_MAX: usize = 10_000;
+
+/// Makes room for a bucket: drops those that hold nothing any more, else the half that was not used for longest.
+fn make_room(cache: &mut HashMap<(Str, Str), Bucket>, now: f64, dropped: &mut Vec<Value>) {
+    for bucket in cache.values_mut() {
+        bucket.expire(now, dropped);
+    }
+    cache.retain(|_, b| !b.entries.is_empty() || !b.flights.is_empty());
+    if cache.len() < BUCKETS_MAX {
+        return;
+    }
+    let mut times: Vec<f64> = cache.values().map(|b| b.used_s).collect();
+    let middle = times.len() / 2;
+    let (_, limit, _) = times.select_nth_unstable_by(middle, f64::total_cmp);
+    let limit = *limit;
+    cache.retain(|_, b| {
+        let keep = b.used_s > limit || !b.flights.is_empty();
+        if !keep {
+            dropped.extend(b.entries.drain().map(|(_, e)| e.value));
+        }
+        keep
+    });
 }
 
 struct Entry {
@@ -173,9 +214,15 @@ impl Shared {
         may_wait: bool,
     ) -> Lookup {
         let now = self.now();
+        // Values are dropped outside the lock.
+        let mut dropped = Vec::new();
         let mut cache = self.cache.lock();
+        if cache.len() >= BUCKETS_MAX && !cache.contains_key(bucket) {
+            make_room(&mut cache, now, &mut dropped);
+        }
         let b = cache.entry(bucket.clone()).or_insert_with(|| Bucket { size, ..Bucket::default() });
         b.size = b.size.min(size);
+        b.used_s = now;
         b.clock += 1;
         let clock = b.clock;
         let mut old = None;
@@ -223,7 +270,11 @@ impl Shared {
                 b.uses.remove(&entry.used);
                 dropped.push(entry.value);
             } else if b.entries.len() >= b.size && !lru {
-                return;
+                // What is out of date does not count.
+                b.expire(expires_s - ttl_s, &mut dropped);
+                if b.entries.len() >= b.size {
+                    return;
+                }
             }
             while b.entries.len() >= b.size {
                 let Some((_, oldest)) = b.uses.pop_first() else { break };
@@ -411,8 +462,9 @@ impl Drop for BarrierGuard {
     }
 }
 
-/// The part of a cache key that is an argument: its type, a colon, its length, a colon, its text.
-pub(crate) fn write_argument(out: &mut Vec<u8>, value: &Value) {
+/// The part of a cache key that is an argument, as the `cache` expression writes it: its type, a colon, its length, a
+/// colon, its text.
+fn write_argument(out: &mut Vec<u8>, value: &Value) {
     let text = value.to_str();
     out.extend_from_slice(format!("{}:{}:", value.type_name(), text.len()).as_bytes());
     out.extend_from_slice(text.as_bytes());
@@ -436,6 +488,21 @@ fn has_argument(key: &[u8], index: usize, value: &Value) -> bool {
 
 /// Whether a value may be seen by other executions: plain data and objects that lock themselves.
 pub fn shareable(value: &Value) -> bool {
+    all_parts(value, |part| match part {
+        Value::Function(_) => false,
+        Value::Object(o) => matches!(&o.0, ObjectKind::Native { data, .. } if data.shareable()),
+        Value::Resource(r) => r.shareable(),
+        _ => true,
+    })
+}
+
+/// Whether a value is data all through, so that its string form tells it from others.
+pub(crate) fn plain(value: &Value) -> bool {
+    all_parts(value, |part| !matches!(part, Value::Function(_) | Value::Object(_) | Value::Resource(_)))
+}
+
+/// Whether `fits` is true for a value and everything in it. Parts that arrays share are looked at once.
+fn all_parts(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {
     let mut work = vec![value.clone()];
     let mut seen = std::collections::HashSet::new();
     while let Some(v) = work.pop() {
@@ -449,12 +516,7 @@ pub fn shareable(value: &Value) -> bool {
                     }
                 }
             }
-            Value::Function(_) => return false,
-            Value::Object(o) => match &o.0 {
-                ObjectKind::Native { data, .. } if data.shareable() => {}
-                _ => return false,
-            },
-            Value::Resource(r) if !r.shareable() => return false,
+            other if !fits(other) => return false,
             _ => {}
         }
     }

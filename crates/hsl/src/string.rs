@@ -5,12 +5,14 @@
 
 use crate::mem;
 use std::fmt;
-use triomphe::Arc;
+use triomphe::{Arc, ThinArc};
 
 /// Longest string stored without a heap block, bytes.
 const INLINE_MAX: usize = 14;
 /// Fixed part of a heap block in the memory account, bytes.
 const HEAP_COST: usize = 48;
+/// The same for one that cannot grow.
+const FIXED_COST: usize = 24;
 
 /// A byte string with value semantics. Cloning shares the bytes; the first write to a shared string copies them.
 #[derive(Clone)]
@@ -18,8 +20,30 @@ pub struct Str(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, buf: [u8; INLINE_MAX] },
+    Inline {
+        len: u8,
+        buf: [u8; INLINE_MAX],
+    },
+    /// One block of just the bytes; most strings are never appended to.
+    Fixed(ThinArc<Charge, u8>),
+    /// Bytes with room to grow.
     Heap(Arc<HeapStr>),
+}
+
+/// The part of a string in the memory account, taken back when its block goes.
+struct Charge(usize);
+
+impl Charge {
+    fn new(bytes: usize) -> Charge {
+        mem::charge(bytes);
+        Charge(bytes)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        mem::release(self.0);
+    }
 }
 
 struct HeapStr {
@@ -56,7 +80,7 @@ impl Str {
             buf[..bytes.len()].copy_from_slice(bytes);
             Str(Repr::Inline { len: bytes.len() as u8, buf })
         } else {
-            Str(Repr::Heap(Arc::new(HeapStr::new(bytes.to_vec()))))
+            Str(Repr::Fixed(ThinArc::from_header_and_slice(Charge::new(bytes.len() + FIXED_COST), bytes)))
         }
     }
 
@@ -83,6 +107,7 @@ impl Str {
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline { len, buf } => &buf[..usize::from(*len).min(INLINE_MAX)],
+            Repr::Fixed(block) => &block.slice,
             Repr::Heap(heap) => &heap.bytes,
         }
     }
@@ -92,6 +117,7 @@ impl Str {
     pub fn len(&self) -> usize {
         match &self.0 {
             Repr::Inline { len, .. } => usize::from(*len),
+            Repr::Fixed(block) => block.slice.len(),
             Repr::Heap(heap) => heap.bytes.len(),
         }
     }
@@ -110,7 +136,7 @@ impl Str {
     /// Takes the bytes out, without copying when this is the only owner of a heap block.
     pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
-            Repr::Inline { .. } => self.as_bytes().to_vec(),
+            Repr::Inline { .. } | Repr::Fixed(_) => self.as_bytes().to_vec(),
             Repr::Heap(mut heap) => match Arc::get_mut(&mut heap) {
                 Some(inner) => std::mem::take(&mut inner.bytes),
                 None => heap.bytes.clone(),
@@ -133,6 +159,13 @@ impl Str {
                     bytes.extend_from_slice(tail);
                     self.0 = Repr::Heap(Arc::new(HeapStr::new(bytes)));
                 }
+            }
+            Repr::Fixed(block) => {
+                let total = block.slice.len() + tail.len();
+                let mut bytes = Vec::with_capacity(total * 2);
+                bytes.extend_from_slice(&block.slice);
+                bytes.extend_from_slice(tail);
+                self.0 = Repr::Heap(Arc::new(HeapStr::new(bytes)));
             }
             Repr::Heap(heap) => match Arc::get_mut(heap) {
                 Some(inner) => {

@@ -81,6 +81,21 @@ impl Value {
         }
     }
 
+    /// Replaces the value by a copy; numbers and booleans, the most frequent, without a copy by way of the stack.
+    #[inline(always)]
+    pub fn copy_from(&mut self, from: &Value) {
+        match from {
+            Value::Number(n) => self.put(Value::Number(*n)),
+            Value::Bool(b) => self.put(Value::Bool(*b)),
+            other => self.copy_any(other),
+        }
+    }
+
+    #[inline(never)]
+    fn copy_any(&mut self, from: &Value) {
+        *self = from.clone();
+    }
+
     /// True when dropping the value may run further destructors.
     pub(crate) fn is_heap(&self) -> bool {
         matches!(self, Value::Array(_) | Value::Function(_) | Value::Object(_) | Value::Resource(_))

@@ -197,6 +197,35 @@ fn promises_of_the_compiler() {
     // Code patterns.
     assert!(!dump("while (true) { break; }").contains("JumpIf"));
     assert!(dump("$s = \"\"; $s = $s . \"x\";").contains("Append"));
+    for source in [
+        "$s = \"\"; function f($y) { global $s; $s = $s . \"x\" . $y; }",
+        "$s = \"\"; $f = function ($y) closure ($s) { $s = $s . $y; };",
+    ] {
+        assert!(dump(source).contains("Augment(Concat)"), "{source}");
+    }
+    assert!(dump("$n = 1; function f() { global $n; $n = $n + 1; }").contains("Augment(Add)"));
+    assert!(!dump("$n = 1; function f() { global $n; $n = $n + f(); }").contains("Augment"));
+    assert!(dump("$n = 1; $n = $n + 1; return $n;").contains("AddInt { dst: 0, a: 0, n: 1 }"));
+    assert!(!dump("for (;;) { break; }").contains("JumpIf"));
+    assert!(!dump("$a = 1; if (not $a) { return 2; }").contains("Not "));
+    assert!(dump("$a = 1; return match ($a) { 1 => 1, 2 => 2, 3 => 3, 4 => 4 };").contains("Switch"));
+    // Jumps to jumps go to the end of the chain.
+    let threaded = dump("$a = 1; while ($a) { if ($a) { $a = 0; } else { $a = 2; } }");
+    let jumps: Vec<usize> = threaded
+        .lines()
+        .filter_map(|line| line.split("to: ").nth(1)?.split(' ').next()?.parse().ok())
+        .collect();
+    for to in jumps {
+        let line = threaded.lines().find(|l| l.trim_start().starts_with(&format!("{to} "))).unwrap();
+        assert!(!line.contains(" Jump {"), "{threaded}");
+    }
+    // Literals and patterns exist once.
+    assert_eq!(
+        dump("$a = \"same text\"; $b = \"same text\"; return $a . $b;").matches("Const { dst").count(),
+        2
+    );
+    let consts = dump("$a = \"same text\"; $b = \"same text\"; return $a . $b;");
+    assert!(consts.matches("k: 0 }").count() == 2, "{consts}");
     assert!(dump("$a = 1; $b = 2; return !($a == $b);").contains("op: Ne"));
     assert!(dump("$a = 1; switch ($a) { case 1: case 2: case 3: case 4: return 1; }").contains("Switch"));
     // Dead code, with the functions in it still registered.
@@ -208,6 +237,94 @@ fn promises_of_the_compiler() {
 }
 
 #[test]
+fn caches_age_and_stay_small() {
+    let now = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let clock = Arc::clone(&now);
+    let shared = Arc::new(Shared::with_clock(Arc::new(move || {
+        clock.load(std::sync::atomic::Ordering::Relaxed) as f64
+    })));
+    let run = |source: &str| match finish(&mut vm(source, &shared)) {
+        Step::Done(v) => v.to_string_lossy(),
+        Step::Failed(e) => e.to_string(),
+        _ => panic!("stopped"),
+    };
+    let at = |s: u64| now.store(s, std::sync::atomic::Ordering::Relaxed);
+    let f = "function f($x) { return $x + 1; } ";
+    let fixed = |x: u32| format!("{f} return cache [\"size\" => 1, \"lru\" => false, \"ttl\" => 10] f({x});");
+    for x in [1, 1, 2, 2] {
+        run(&fixed(x));
+    }
+    // The second value found the cache full.
+    assert_eq!((shared.cache_list()[0].hits, shared.cache_list()[0].misses), (1, 3));
+    at(9);
+    run(&fixed(1));
+    at(11);
+    // Full of what is out of date is not full; and an old value is given to the update function.
+    run(&fixed(2));
+    run(&fixed(2));
+    assert_eq!((shared.cache_list()[0].hits, shared.cache_list()[0].misses), (3, 4));
+    at(30);
+    let update = "function u($old, $new) { return $old + $new; } ";
+    let updated =
+        format!("{f}{update} return cache [\"size\" => 1, \"lru\" => false, \"update_function\" => u] f(2);");
+    assert_eq!(run(&updated), "6");
+    // Namespaces without end do not fill the memory.
+    let many = format!("{f} for ($i = 0; $i < 25000; $i++) cache [\"namespace\" => \"n$i\"] f(1); return 1;");
+    assert_eq!(run(&many), "1");
+    assert!(shared.cache_list().len() <= 10_000, "{}", shared.cache_list().len());
+}
+
+#[test]
+fn a_cache_can_belong_to_a_message() {
+    struct Message(&'static str);
+    impl Host for Message {
+        fn echo(&mut self, _: &[u8], _: &Place) {}
+        fn message_id(&self) -> Option<&str> {
+            Some(self.0)
+        }
+    }
+    let shared = Arc::new(Shared::new());
+    let source = "function f() { return 1; } return cache [\"per_message\" => true] f();";
+    let program = compiler().compile("m", source.as_bytes()).unwrap().program;
+    for id in ["a", "b", "a"] {
+        let host = Box::new(Message(id));
+        let mut vm = Vm::new(Arc::clone(&program), Arc::clone(&shared), Limits::default(), host);
+        assert!(matches!(finish(&mut vm), Step::Done(_)));
+    }
+    let mut list = shared.cache_list();
+    list.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+    let found: Vec<_> = list.iter().map(|b| (&*b.namespace, b.hits, b.misses)).collect();
+    assert_eq!(found, [("a", 1, 1), ("b", 0, 1)]);
+    assert_eq!(shared.cache_clear(Some(b"a")), 1);
+}
+
+#[test]
+fn arrays_and_objects_as_keys() {
+    // Equal arrays find the same element, also when zeros differ in sign; unlike ones do not slow each other down.
+    assert_eq!(result("$a[[0, \"x\", [1]]] = 5; return $a[[-0, \"x\", [1]]];"), "5");
+    let begun = std::time::Instant::now();
+    let source = "class C { } $a = []; for ($i = 0; $i < 20000; $i++) { $a[[$i, 1]] = $i; $a[C()] = $i; } return $a[[7, 1]];";
+    assert_eq!(result(source), "7");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn huge_constants_are_left_to_run_time() {
+    // The compiler must not make what only a limit of the execution keeps from being made.
+    for source in [
+        "return ~(\"x\" * 0x7fffffff) + 1;",
+        "return [1] * 1000000000;",
+        "return \"%1000000s\" * 2000 % [1];",
+        "return (([1] * 60000) * 60000)[0];",
+    ] {
+        let begun = std::time::Instant::now();
+        assert!(compiler().compile("m", source.as_bytes()).is_ok(), "{source}");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{source}");
+        assert!(result(source).starts_with("failed: "), "{source}");
+    }
+}
+
+#[test]
 fn warnings() {
     let warnings = |source: &str| -> Vec<String> {
         let compiled = compiler().compile("m", source.as_bytes()).unwrap();
@@ -215,19 +332,79 @@ fn warnings() {
     };
     for (source, expected) in [
         ("return 1; echo 2;", "Unreachable code"),
-        ("$host = 1; echo $hst;", "Variable '$hst' is never assigned; did you mean '$host'?"),
+        ("$host = 1; echo $host . $hst;", "Variable '$hst' is never assigned; did you mean '$host'?"),
         (
             "$a = 1; if ($a == true) echo 1;",
             "Comparison with a boolean by '=='; use the value itself or '==='",
         ),
-        ("if ($a = 1) echo 1;", "Assignment of a constant in a condition; did you mean '=='?"),
         ("$a = 1; switch ($a) { case 1: case 1: echo 1; }", "Duplicate constant '1'"),
         ("$a = 1; echo match ($a) { 1, 1 => 2, default => 3 };", "Duplicate constant '1'"),
         ("$a = 1; echo $a / \"x\";", "Operator '/' cannot work on string"),
+        ("$a = [1]; echo $a * none;", "Operator '*' cannot work on none"),
+        ("$a = 1; echo $a % \"x\";", "Operator '%' cannot work on string"),
+        ("$a = 1; echo \"x\" - $a;", "Operator '-' cannot work on string"),
+        ("$a = 1; echo $a . none;", "Operator '.' cannot work on none"),
+        ("echo -\"x\";", "Operator '-' cannot work on string"),
+        ("echo 5[0];", "Subscript cannot work on number"),
+        ("echo 1 / 0;", "This always fails: Division by zero"),
+        ("echo 1 + \"a\";", "This always fails: Unsupported operand types for +: number and string"),
+        ("$a = add(1, 2);", "Variable '$a' is assigned but never used"),
+        ("$n = 0; for ($i = 0; $i < 3; $i++) $n += 1;", "Variable '$n' is assigned but never used"),
+        ("function f() { $x = 1; return 2; } f();", "Variable '$x' is assigned but never used"),
+        (
+            "function f($x) { return 2; } f(1);",
+            "Parameter '$x' is never used; name it '$_x' if that is meant",
+        ),
+        ("function add($a, $b) { return $a - $b; } add(1, 2);", "'add' shadows the one of the library"),
+        (
+            "function f() { function g() {} g(); } function g() { f(); } g();",
+            "'g' shadows the one of an outer scope",
+        ),
+        (
+            "foreach ([1] as $i) { foreach ([2] as $i) echo $i; }",
+            "Loop variable '$i' shadows that of the loop around it",
+        ),
+        (
+            "for ($i = 0; $i < 2; $i++) foreach ([2] as $i) echo $i;",
+            "Loop variable '$i' shadows that of the loop around it",
+        ),
+        ("try { return 1; } catch ($e) { return 2; } echo 3;", "Unreachable code"),
+        ("$f = function () { return 1; echo 2; }; $f();", "Unreachable code"),
+        ("echo [\"a\" => 1, \"a\" => 2];", "Duplicate key 'a'"),
     ] {
         assert_eq!(warnings(source), [expected], "{source}");
     }
-    assert!(warnings("$a = 1; while ($a = f()) { } function f() { return none; }").is_empty());
+    let assigned = "Assignment in a condition; write '==' to compare, or put parentheses around it";
+    for source in [
+        "if ($a = 1) echo $a;",
+        "while ($a = add(1, 2)) echo $a;",
+        "for (; $a = add(1, 2);) echo $a;",
+        "if (not ($context and $a = 1)) echo $a;",
+    ] {
+        assert_eq!(warnings(source), [assigned], "{source}");
+    }
+    for source in [
+        "if (($a = 1)) echo $a;",
+        "while (($a = add(1, 2)) != 3) echo $a;",
+        // Used elsewhere, or in ways that the compiler does not follow.
+        "$context = 1;",
+        "$a = 1; function f() { global $a; return $a; } f();",
+        "$a = 1; $f = function () closure ($a) { return $a; }; $f();",
+        "$a = []; $a[] = 1;",
+        "foreach ([1] as $k => $v) { $context[] = 1; }",
+        "[$a, $b] = [1, 2];",
+        "try { add(1, 2); } catch ($e) { }",
+        "$_ = add(1, 2); function f($_x) { } f(1);",
+        "$f = function ($x) { return 1; }; $f(1); class C { function m($x) { } } C()->m(1);",
+        "$a = 1; isset($a);",
+        "$a = 1; unset($a);",
+        "foreach ([1] as $i) echo $i; foreach ([2] as $i) echo $i;",
+        "$s = \"x\"; echo $s + 1; echo [1] - \"x\";",
+    ] {
+        assert!(warnings(source).is_empty(), "{source}: {:?}", warnings(source));
+    }
+    let fragment = compiler().fragment(true).compile("m", b"$a = 1; echo $b;").unwrap();
+    assert!(fragment.warnings.is_empty());
 }
 
 #[test]
@@ -244,6 +421,38 @@ fn errors_are_collected_and_suggest() {
             "m.hsl:2:6: Function 'add' expects 2 arguments, 1 given"
         ]
     );
+    for (source, expected) in [
+        ("class Cat { static $purr = 1; } Cta::$purr;", "Unknown class 'Cta'; did you mean 'Cat'?"),
+        (
+            "class Cat { static $purr = 1; } Cat::$pur;",
+            "Class 'Cat' has no static member '$pur'; did you mean '$purr'?",
+        ),
+        (
+            "class Cat { static function purr() {} } Cat::pur();",
+            "Class 'Cat' has no static function 'pur'; did you mean 'purr'?",
+        ),
+        ("class Cat { function purr() {} } Cat::purr();", "Function 'purr' of class 'Cat' needs an instance"),
+        ("function f() {} cache [\"tll\" => 1] f();", "Unknown cache option 'tll'; did you mean 'ttl'?"),
+        ("function f() {} cache [1] f();", "A cache option needs a name: [\"ttl\" => 60]"),
+        ("if (1) {\n\necho 1;", "Expected '}', found the end of the file; the block begins on line 1"),
+    ] {
+        let errors = compiler().compile("m.hsl", source.as_bytes()).unwrap_err();
+        assert_eq!(errors[0].message, expected, "{source}");
+    }
+    // One wrong statement does not hide the next, and there is an end.
+    let many: String = (0..30).map(|i| format!("$a = {i} +;\nif (1) {{ nosuch{i}( }}\n")).collect();
+    let errors = compiler().compile("m.hsl", many.as_bytes()).unwrap_err();
+    assert_eq!(errors.len(), 20);
+    assert!(errors.windows(2).all(|w| w[0].place.line < w[1].place.line));
+    for (source, expected) in [
+        ("$total = 1; return $totl;", "Undefined variable $totl; did you mean '$total'?"),
+        (
+            "class C { function put() {} } C()->putt();",
+            "Class 'C' has no function 'putt'; did you mean 'put'?",
+        ),
+    ] {
+        assert!(result(source).ends_with(expected), "{}", result(source));
+    }
 }
 
 #[test]

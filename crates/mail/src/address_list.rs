@@ -18,7 +18,8 @@ const COMMENT_DEPTH_MAX: usize = 100;
 
 /// Reads a field body; `None` if it is no address list. Semicolons separate as commas do.
 pub fn parse(text: &[u8]) -> Option<Vec<Mailbox>> {
-    let mut reader = Reader { rest: text, list: Vec::new(), tokens: Vec::new(), angle: None, in_group: false };
+    let mut reader =
+        Reader { rest: text, list: Vec::new(), tokens: Vec::new(), angle: None, in_group: false };
     reader.run()?;
     Some(reader.list)
 }
@@ -291,14 +292,21 @@ mod tests {
             ("a: b: c@d;", None),
         ];
         for (text, expected) in cases {
-            let expected = expected.map(|list| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+            let expected =
+                expected.map(|list| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
             assert_eq!(shown(text), expected, "{text}");
         }
     }
 
     #[test]
     fn compiled() {
-        let list = compile([("A", "a@b"), ("", "c d@e"), ("F, G", "h@i"), ("\u{e9}", "j"), ("k\r\nBcc: x", "l>\r\nm@n")]);
+        let list = compile([
+            ("A", "a@b"),
+            ("", "c d@e"),
+            ("F, G", "h@i"),
+            ("\u{e9}", "j"),
+            ("k\r\nBcc: x", "l>\r\nm@n"),
+        ]);
         assert_eq!(list, "A <a@b>, \"c d\"@e, \"F, G\" <h@i>, =?UTF-8?B?w6k=?= <j>, \"kBcc: x\" <\"l>m\"@n>");
         assert_eq!(envelope_parts("\"a@b\"@C.d"), Some(("a@b".into(), "C.d".into())));
         assert_eq!(envelope_parts("a@b@c"), None);
@@ -327,7 +335,13 @@ mod tests {
     #[test]
     fn hostile_lists_are_fast() {
         let began = std::time::Instant::now();
-        for text in ["(".repeat(1 << 20), "<@a,".repeat(1 << 18), "[".repeat(1 << 20), "a:".repeat(1 << 19), "a,".repeat(1 << 20)] {
+        for text in [
+            "(".repeat(1 << 20),
+            "<@a,".repeat(1 << 18),
+            "[".repeat(1 << 20),
+            "a:".repeat(1 << 19),
+            "a,".repeat(1 << 20),
+        ] {
             parse(text.as_bytes());
         }
         assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     Content, HeaderIndex, MailError,
     dkim::{
-        Canonicalization, Failure, PublicKey, SignOptions, Signature, SignatureKind, SigningKey, TagList, Verdict,
-        fold_base64, sign, without_value,
+        Canonicalization, Failure, PublicKey, SignOptions, Signature, SignatureKind, SigningKey, TagList,
+        Verdict, fold_base64, sign, without_value,
     },
     dns::DnsError,
 };
@@ -78,7 +78,8 @@ impl Chain {
 
     /// The names of the keys that [`Chain::verify`] needs.
     pub fn key_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.sets.iter().filter_map(|set| seal_key_name(&set.seal_tags)).collect();
+        let mut names: Vec<String> =
+            self.sets.iter().filter_map(|set| seal_key_name(&set.seal_tags)).collect();
         if let Some(newest) = self.sets.last()
             && let Ok(signature) = Signature::parse_kind(&newest.message_signature, SignatureKind::Arc)
         {
@@ -113,7 +114,9 @@ impl Chain {
             Ok(record) => record,
             Err(status) => return Ok(status),
         };
-        if let Verdict::PermError(text) | Verdict::TempError(text) = signature.verify(content, record, now_s)? {
+        if let Verdict::PermError(text) | Verdict::TempError(text) =
+            signature.verify(content, record, now_s)?
+        {
             return Ok(ChainStatus::Fail(format!("message signature: {text}")));
         }
         for index in (0..self.sets.len()).rev() {
@@ -139,7 +142,8 @@ impl Chain {
         if !key.allows(algorithm) {
             return Err(fail("the key is not for this algorithm or not for mail"));
         }
-        let signature = tags.word("b").and_then(|text| decoded(&text)).ok_or_else(|| fail("b= is not base64"))?;
+        let signature =
+            tags.word("b").and_then(|text| decoded(&text)).ok_or_else(|| fail("b= is not base64"))?;
         let data = seal_data(&self.sets, index);
         if key.verify(algorithm, &data, &signature) { Ok(()) } else { Err(fail("signature does not match")) }
     }
@@ -174,7 +178,8 @@ fn key<'a>(keys: &'a Keys, name: &str) -> Result<&'a [u8], ChainStatus> {
 fn seal_key_name(tags: &TagList) -> Option<String> {
     let (domain, selector) = (tags.word("d")?, tags.word("s")?);
     let domain = idna::domain_to_ascii(&domain).unwrap_or(domain);
-    (!domain.is_empty() && !selector.is_empty()).then(|| format!("{selector}._domainkey.{}", domain.to_lowercase()))
+    (!domain.is_empty() && !selector.is_empty())
+        .then(|| format!("{selector}._domainkey.{}", domain.to_lowercase()))
 }
 
 fn decoded(text: &str) -> Option<Vec<u8>> {
@@ -254,11 +259,18 @@ pub fn seal(
     }
     let results: String = results.chars().filter(|c| !c.is_control() || matches!(c, '\t')).collect();
     let results = format!("i={instance}; {}", results.trim());
-    let results_field = String::from_utf8_lossy(&crate::words::folded_field(RESULTS, results.as_bytes())).into_owned();
+    let results_field =
+        String::from_utf8_lossy(&crate::words::folded_field(RESULTS, results.as_bytes())).into_owned();
     let options = SignOptions { arc: Some(instance), identity: None, ..options.clone() };
     let signature = sign(content, key, &options)?;
     let algorithm = options.algorithm.unwrap_or_else(|| key.algorithm());
-    let mut seal = format!("i={instance}; a={}; cv={};\r\n\td={}; s={};", algorithm.name(), status.name(), options.domain, options.selector);
+    let mut seal = format!(
+        "i={instance}; a={}; cv={};\r\n\td={}; s={};",
+        algorithm.name(),
+        status.name(),
+        options.domain,
+        options.selector
+    );
     if let Some(time) = options.timestamp_s {
         seal.push_str(&format!(" t={time};"));
     }
@@ -266,7 +278,8 @@ pub fn seal(
     // A failed chain is not covered: nobody could check it (RFC 8617 5.1.2).
     let mut sets = if failed { Vec::new() } else { chain.sets };
     let field = format!("{SEAL}: {seal}\r\n").into_bytes();
-    let seal_tags = Signature::tags_of(&field).ok_or_else(|| MailError::Crypto("seal is no tag list".to_owned()))?;
+    let seal_tags =
+        Signature::tags_of(&field).ok_or_else(|| MailError::Crypto("seal is no tag list".to_owned()))?;
     let message_signature = format!("{MESSAGE_SIGNATURE}: {signature}\r\n").into_bytes();
     sets.push(Set { results: results_field.clone().into_bytes(), message_signature, seal: field, seal_tags });
     let data = seal_data(&sets, sets.len() - 1);

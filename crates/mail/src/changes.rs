@@ -42,7 +42,12 @@ pub(crate) struct Wrap {
 
 impl PartChanges {
     /// The field as it is now; `None` if it was removed.
-    pub(crate) fn current<'a>(&'a self, header: &'a HeaderIndex, number: usize, field: &Field) -> Option<&'a [u8]> {
+    pub(crate) fn current<'a>(
+        &'a self,
+        header: &'a HeaderIndex,
+        number: usize,
+        field: &Field,
+    ) -> Option<&'a [u8]> {
         match self.fields.get(&number) {
             Some(text) if text.is_empty() => None,
             Some(text) => Some(text),
@@ -83,7 +88,12 @@ pub(crate) fn write_part(list: &mut EditList, part: &Part, header: &HeaderIndex,
     let moved = head.write_fields();
     if changes.changes_body() && !part.has_blank_line() && part.header_end > part.start {
         // A message that ends with its header gets the line that ends one.
-        let line: &'static [u8] = if changes.header_is_ended(header) || !changes.bottom.is_empty() || changes.wrap.is_some() { b"\r\n" } else { b"\r\n\r\n" };
+        let line: &'static [u8] =
+            if changes.header_is_ended(header) || !changes.bottom.is_empty() || changes.wrap.is_some() {
+                b"\r\n"
+            } else {
+                b"\r\n\r\n"
+            };
         list.replace(part.header_end, 0, line, Place::After);
     }
     if let Some(wrap) = &changes.wrap {
@@ -184,7 +194,12 @@ struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    fn new(list: &'a mut EditList, part: &'a Part, header: &'a HeaderIndex, changes: &'a PartChanges) -> Self {
+    fn new(
+        list: &'a mut EditList,
+        part: &'a Part,
+        header: &'a HeaderIndex,
+        changes: &'a PartChanges,
+    ) -> Self {
         Self { list, part, header, changes }
     }
 
@@ -194,8 +209,10 @@ impl<'a> Header<'a> {
         let wraps = changes.wrap.is_some();
         let stays = |field: &&Bytes| !(wraps && is_content_field(name_of(field)));
         let mut moved: Vec<u8> = Vec::new();
-        let mut top: Vec<u8> = changes.top.iter().filter(stays).flat_map(|field| field.iter().copied()).collect();
-        let mut bottom: Vec<u8> = changes.bottom.iter().filter(stays).flat_map(|field| field.iter().copied()).collect();
+        let mut top: Vec<u8> =
+            changes.top.iter().filter(stays).flat_map(|field| field.iter().copied()).collect();
+        let mut bottom: Vec<u8> =
+            changes.bottom.iter().filter(stays).flat_map(|field| field.iter().copied()).collect();
         if wraps {
             let added = changes.top.iter().chain(&changes.bottom).filter(|field| !stays(field));
             moved.extend(added.flat_map(|field| field.iter().copied()));
@@ -223,7 +240,9 @@ impl<'a> Header<'a> {
         if part.header_end == part.start {
             // No header yet; a body without blank line needs the one that ends a header.
             top.append(&mut bottom);
-            if !top.is_empty() && !part.has_blank_line() && part.end > part.start || changes.changes_body() && !part.has_blank_line() {
+            if !top.is_empty() && !part.has_blank_line() && part.end > part.start
+                || changes.changes_body() && !part.has_blank_line()
+            {
                 top.extend_from_slice(b"\r\n");
             }
             self.list.replace(part.start, 0, top, Place::Before);

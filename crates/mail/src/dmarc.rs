@@ -154,7 +154,12 @@ pub async fn evaluate(
     let requested = match word("p").as_deref().map(Policy::parse) {
         Some(Some(policy)) => policy,
         _ if word("rua").is_some() => Policy::None,
-        _ => return DmarcOutcome::ended(DmarcResult::PermError, Some(format!("policy of {policy_domain} has no p="))),
+        _ => {
+            return DmarcOutcome::ended(
+                DmarcResult::PermError,
+                Some(format!("policy of {policy_domain} has no p=")),
+            );
+        }
     };
     let mut policy = requested;
     if policy_domain != domain {
@@ -229,8 +234,15 @@ mod tests {
 
     impl Dns for Zone {
         fn txt<'a>(&'a self, name: &'a str) -> Lookup<'a, Vec<u8>> {
-            let found = self.0.get(name).map(|text| text.split('|').map(|text| text.as_bytes().to_vec()).collect());
-            Box::pin(async move { if name.contains("broken") { Err(DnsError::Temporary("t".into())) } else { found.ok_or(DnsError::NoDomain) } })
+            let found =
+                self.0.get(name).map(|text| text.split('|').map(|text| text.as_bytes().to_vec()).collect());
+            Box::pin(async move {
+                if name.contains("broken") {
+                    Err(DnsError::Temporary("t".into()))
+                } else {
+                    found.ok_or(DnsError::NoDomain)
+                }
+            })
         }
         fn ipv4<'a>(&'a self, name: &'a str) -> Lookup<'a, Ipv4Addr> {
             let found = self.0.get(name).map(|_| vec![Ipv4Addr::LOCALHOST]);

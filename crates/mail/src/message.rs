@@ -81,7 +81,12 @@ impl MailMessage {
     ///
     /// # Errors
     /// [`MailError::Edit`] if the range passes the end.
-    pub fn modify_content(&mut self, start: u64, count: u64, data: impl Into<Bytes>) -> Result<(), MailError> {
+    pub fn modify_content(
+        &mut self,
+        start: u64,
+        count: u64,
+        data: impl Into<Bytes>,
+    ) -> Result<(), MailError> {
         let len = self.content.len();
         if start.checked_add(count).is_none_or(|end| end > len) {
             return Err(crate::EditError::Range { offset: start, delete: count, len }.into());
@@ -214,8 +219,13 @@ impl MailMessage {
         if own.is_none() && !deeper {
             return Ok(());
         }
-        let needs_tree = deeper || changes.preamble.is_some() || changes.epilogue.is_some() || changes.has_parts();
-        let part = if needs_tree { self.tree()?.get(index).ok_or(MailError::NoPart(index))? } else { self.geometry(index)? };
+        let needs_tree =
+            deeper || changes.preamble.is_some() || changes.epilogue.is_some() || changes.has_parts();
+        let part = if needs_tree {
+            self.tree()?.get(index).ok_or(MailError::NoPart(index))?
+        } else {
+            self.geometry(index)?
+        };
         if changes.removed && index != ROOT {
             list.replace(part.delimiter, part.end - part.delimiter, Bytes::new(), Place::After);
             return Ok(());
@@ -333,7 +343,8 @@ pub fn with_date_now(list: &EditList) -> Result<Option<EditList>, MailError> {
     if !list.edits().iter().any(|edit| later(&edit.insert).is_some()) {
         return Ok(None);
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let date = crate::Zoned::local(i64::try_from(now).unwrap_or(0))?.rfc5322()?;
     let mut edits = list.edits().to_vec();
     for edit in &mut edits {

@@ -109,7 +109,8 @@ pub fn phrase(name: &str) -> String {
         push_words(&mut out, name, WordEncoding::Shorter);
         return out;
     }
-    let plain = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b));
+    let plain =
+        |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b));
     if !name.contains("=?") && name.split(' ').all(|word| !word.is_empty() && plain(word)) {
         return name.to_owned();
     }

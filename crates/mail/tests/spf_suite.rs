@@ -121,7 +121,8 @@ impl Dns for Zone {
         Box::pin(async { found })
     }
     fn ipv6<'a>(&'a self, name: &'a str) -> Lookup<'a, Ipv6Addr> {
-        let found = self.texts(name, "AAAA").map(|list| list.iter().map(|text| text.parse().unwrap()).collect());
+        let found =
+            self.texts(name, "AAAA").map(|list| list.iter().map(|text| text.parse().unwrap()).collect());
         Box::pin(async { found })
     }
     fn mx<'a>(&'a self, name: &'a str) -> Lookup<'a, String> {
@@ -143,17 +144,21 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn rfc_7208_suite() {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
     let path = target.join("python-tests/rfc7208-tests.yml");
     let text = std::fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; run scripts/python-tests.sh first", path.display()));
     let (mut passed, mut failures) = (0, Vec::new());
     for document in text.split("\n---\n").filter(|text| text.contains("zonedata:")) {
         let scenario: Scenario = serde_saphyr::from_str(document).unwrap();
-        let zone = Zone(scenario.zonedata.into_iter().map(|(name, records)| (name.to_ascii_lowercase(), records)).collect());
+        let zone = Zone(
+            scenario
+                .zonedata
+                .into_iter()
+                .map(|(name, records)| (name.to_ascii_lowercase(), records))
+                .collect(),
+        );
         for (name, case) in scenario.tests {
             let query = SpfQuery {
                 ip: case.host.parse().unwrap(),

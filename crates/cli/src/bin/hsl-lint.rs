@@ -16,7 +16,7 @@ Standard input is YAML: {version, phase, data, files: [{id, data, binary}], scri
 (connect, helo, mailfrom, rcptto, eod, disconnect, predelivery, postdelivery) or empty for a file.
 
 Exit status: 0 the script compiles, warnings are YAML on standard error; 1 it does not, standard error is YAML
-{message, line, column, file?, path?, more?}; 2 the request is wrong."
+{message, severity, line, column, file?, path?, more?}; 2 the request is wrong."
 )]
 struct Arguments {}
 

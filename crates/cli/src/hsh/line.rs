@@ -3,7 +3,7 @@
 use super::scan::{Declares, Kind, Scan, scan};
 use super::session::Session;
 use rustyline::completion::{Completer, Pair};
-use rustyline::highlight::Highlighter;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Helper};
@@ -88,6 +88,14 @@ impl Highlighter for Line {
     fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
         if self.colour { format!("\x1b[2m{hint}\x1b[0m").into() } else { hint.into() }
     }
+
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        if self.colour { highlighted(line).into() } else { line.into() }
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
+        self.colour
+    }
 }
 
 impl Hinter for Line {
@@ -107,6 +115,27 @@ impl Completer for Line {
     fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         Ok(complete(&self.session.borrow(), line, pos))
     }
+}
+
+/// The input with its keywords, variables, strings and numbers in colour.
+fn highlighted(line: &str) -> String {
+    let mut out = String::new();
+    let mut done = 0;
+    for token in scan(line.as_bytes()).tokens {
+        let Some(text) = line.get(token.range.clone()) else { continue };
+        let code = match token.kind {
+            Kind::Word if KEYWORDS.contains(&text) => "\x1b[1;34m",
+            Kind::Word if text.starts_with(|c: char| c.is_ascii_digit()) => "\x1b[36m",
+            Kind::Variable => "\x1b[33m",
+            Kind::Text => "\x1b[32m",
+            _ => continue,
+        };
+        out.push_str(line.get(done..token.range.start).unwrap_or_default());
+        out.extend([code, text, "\x1b[0m"]);
+        done = token.range.end;
+    }
+    out.push_str(line.get(done..).unwrap_or_default());
+    out
 }
 
 /// Signature of a function by its name, aliases under their own name.
@@ -208,6 +237,20 @@ mod tests {
         assert!(matches!(vm.run(1000), hsl::Step::Done(_)));
         session.finish(&input, vm, false);
         session
+    }
+
+    #[test]
+    fn input_in_colour() {
+        for (line, expected) in [
+            (
+                "echo f($x, 1.5) . \"é\"",
+                "\x1b[1;34mecho\x1b[0m f(\x1b[33m$x\x1b[0m, \x1b[36m1\x1b[0m.\x1b[36m5\x1b[0m) . \x1b[32m\"é\"\x1b[0m",
+            ),
+            ("é \"open", "é \x1b[32m\"open\x1b[0m"),
+            ("// only", "// only"),
+        ] {
+            assert_eq!(highlighted(line), expected, "{line}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `hsh`: runs HSL scripts from the command line, or reads them from a prompt.
 
+pub mod interrupt;
 pub mod line;
+pub mod privileges;
+pub mod profile;
 pub mod repl;
 pub mod scan;
 pub mod session;
@@ -12,15 +15,19 @@ use config::{Startup, load};
 use hsl::{Array, Compiler, Host, Limits, Place, Shared, Step, Value, Vm};
 use hsl_std::hooks::Hook;
 use hsl_std::{Environment, ScriptFiles};
+use interrupt::Interrupt;
+use profile::{Profile, Recorder};
 use session::{Session, hook_values};
 use std::any::Any;
 use std::io::{BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Fuel of one turn; between turns nothing happens here, so it only has to be large.
 const FUEL: u32 = 1 << 24;
+/// Fuel of one turn when an interrupt is to be seen; some milliseconds.
+const FUEL_WATCHED: u32 = 1 << 14;
 
 /// How long requests in the background may take after the end of the script.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(30);
@@ -37,12 +44,16 @@ const STARTUP: &str = "/etc/halon/smtpd.yaml";
     after_help = "\
 Without a file and on a terminal: a prompt. Tab completes, Ctrl-C cancels the input or the running script, Ctrl-D ends.
 
-Exit status: 0 the script ended; 1 it does not compile or an exception was not caught; 2 usage, files."
+Exit status: 0 the script ended; 1 it does not compile or an exception was not caught; 2 usage, files; 130 interrupted
+while profiler or coverage were on."
 )]
 pub struct Options {
     /// Startup file; /dev/null for none. The default may be missing.
     #[arg(short, long, value_name = "PATH")]
     config: Option<PathBuf>,
+    /// Become the user and group of the startup file before anything of a script is read.
+    #[arg(short = 'P', long)]
+    privdrop: bool,
     /// Compile with the functions and variables of a hook; its variables are empty.
     #[arg(long, value_name = "HOOK", value_parser = phase)]
     phase: Option<Hook>,
@@ -64,6 +75,15 @@ pub struct Options {
     /// Print the compiled script instead of running it.
     #[arg(long)]
     dump_bytecode: bool,
+    /// Run with the profiler; tables of functions and lines go to standard error or FILE.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    profile: Option<Option<PathBuf>>,
+    /// Run with the profiler; write the call paths with their times, for flame graphs.
+    #[arg(long, value_name = "FILE")]
+    profile_folded: Option<PathBuf>,
+    /// Write which lines and functions have run, in the format of lcov; default lcov.info.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    coverage: Option<Option<PathBuf>>,
     /// Print the library: functions or classes as JSON for editors, or the page of the manual.
     #[arg(long, value_name = "functions|classes|manual", value_parser = ["functions", "classes", "manual"])]
     docs: Option<String>,
@@ -180,6 +200,7 @@ fn read_startup(path: Option<&Path>) -> Result<Option<Startup>, String> {
 fn read_files(options: &Options) -> Result<(ScriptFiles, Environment, Option<Vec<u8>>), String> {
     let startup = read_startup(options.config.as_deref())?;
     let root = startup.as_ref().and_then(|s| s.scripting.rootpath.clone());
+    let identity = startup.as_ref().map(|s| s.environment.privdrop.clone());
     let mut environment = match &startup {
         Some(startup) => crate::environment(startup)?,
         None => Environment::default(),
@@ -193,6 +214,9 @@ fn read_files(options: &Options) -> Result<(ScriptFiles, Environment, Option<Vec
         Some(app) => read_app(app, &mut files, &environment)?,
         None => None,
     };
+    if options.privdrop {
+        privileges::drop_rights(identity.as_ref())?;
+    }
     environment.files = Arc::new(files.clone());
     Ok((files, environment, entry))
 }
@@ -261,20 +285,19 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
             )
         }
     };
-    let compiler = compiler.loader(Arc::new(files));
+    let measured = options.profile.is_some() || options.profile_folded.is_some();
+    let observed = measured || options.coverage.is_some();
+    let compiler = compiler.loader(Arc::new(files)).probes(observed && !options.dump_bytecode);
+    let colour = colour(std::io::stderr().is_terminal());
     let compiled = match compiler.compile(&name, &source) {
         Ok(compiled) => compiled,
         Err(list) => {
-            for diagnostic in list {
-                eprintln!("{diagnostic}");
-            }
+            list.iter().for_each(|d| eprintln!("{}", show::diagnostic(d, colour)));
             return Ok(ExitCode::from(1));
         }
     };
     if options.syntax {
-        for warning in &compiled.warnings {
-            eprintln!("{warning}");
-        }
+        compiled.warnings.iter().for_each(|w| eprintln!("{}", show::diagnostic(w, colour)));
         return Ok(ExitCode::SUCCESS);
     }
     if options.dump_bytecode {
@@ -283,6 +306,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let program = Arc::clone(&compiled.program);
     let host = Terminal {
         out: BufWriter::new(std::io::stdout()),
         binary: options.binary,
@@ -294,36 +318,109 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         // Declared above, so the program has it.
         vm.set_variable(&name, value);
     }
-    let code = loop {
-        let step = vm.run(FUEL);
-        if !matches!(step, Step::OutOfFuel) {
-            flush(&mut vm)?;
-        }
-        match step {
-            Step::Done(_) => break ExitCode::SUCCESS,
-            Step::Ended { function, args } => {
-                println!("{}", verdict(&function, &args));
-                break ExitCode::SUCCESS;
-            }
-            Step::OutOfFuel => {}
-            Step::Pending(future) => {
-                let result = runtime.block_on(future);
-                vm.resume(result);
-            }
-            Step::Failed(error) => {
-                eprintln!("{error}");
-                break ExitCode::from(1);
-            }
-        }
-    };
+    if !observed {
+        let code = execute(&mut vm, &runtime, None, colour)?;
+        drop(vm);
+        finish(runtime);
+        return Ok(code);
+    }
+    let profile = Arc::new(Mutex::new(Profile::new(program, measured)));
+    vm.observe(Box::new(Recorder(Arc::clone(&profile))));
+    let interrupt = Interrupt::catch()?;
+    let code = execute(&mut vm, &runtime, Some(&interrupt), colour)?;
     drop(vm);
+    finish(runtime);
+    // The recorder does not panic while it holds the lock.
+    let mut profile = profile.lock().unwrap_or_else(PoisonError::into_inner);
+    profile.finish();
+    report(options, &profile)?;
+    Ok(code)
+}
+
+/// Lets what the library does in the background come to its end.
+fn finish(runtime: tokio::runtime::Runtime) {
     let left = runtime.block_on(hsl_std::network::drain(DRAIN));
     if left > 0 {
         eprintln!("hsh: {left} requests in the background were not sent");
     }
     // A function of C that still runs in the background does not keep the program.
     runtime.shutdown_background();
-    Ok(code)
+}
+
+/// Whether to write in colour to a terminal.
+fn colour(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Writes what profiler and coverage found.
+fn report(options: &Options, profile: &Profile) -> Result<(), String> {
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+    };
+    match &options.profile {
+        Some(None) => eprint!("{}", profile.tables()),
+        Some(Some(path)) => write(path, profile.tables())?,
+        None => {}
+    }
+    if let Some(path) = &options.profile_folded {
+        write(path, profile.folded())?;
+    }
+    if let Some(path) = &options.coverage {
+        write(path.as_deref().unwrap_or(Path::new("lcov.info")), profile.lcov())?;
+    }
+    Ok(())
+}
+
+/// Runs a script to its end.
+fn execute(
+    vm: &mut Vm,
+    runtime: &tokio::runtime::Runtime,
+    interrupt: Option<&Interrupt>,
+    colour: bool,
+) -> Result<ExitCode, String> {
+    // Between turns nothing happens but a look at the interrupt.
+    let fuel = if interrupt.is_some() { FUEL_WATCHED } else { FUEL };
+    loop {
+        let step = vm.run(fuel);
+        if !matches!(step, Step::OutOfFuel) {
+            flush(vm)?;
+        }
+        match step {
+            Step::Done(_) => return Ok(ExitCode::SUCCESS),
+            Step::Ended { function, args } => {
+                println!("{}", verdict(&function, &args));
+                return Ok(ExitCode::SUCCESS);
+            }
+            Step::OutOfFuel if interrupt.is_some_and(Interrupt::seen) => {
+                flush(vm)?;
+                return Ok(ExitCode::from(130));
+            }
+            Step::OutOfFuel => {}
+            Step::Pending(future) => {
+                let result = runtime.block_on(async {
+                    tokio::select! {
+                        result = future => Some(result),
+                        () = wait(interrupt) => None,
+                    }
+                });
+                match result {
+                    Some(result) => vm.resume(result),
+                    None => return Ok(ExitCode::from(130)),
+                }
+            }
+            Step::Failed(error) => {
+                eprintln!("{}", show::failure(&error, colour));
+                return Ok(ExitCode::from(1));
+            }
+        }
+    }
+}
+
+async fn wait(interrupt: Option<&Interrupt>) {
+    match interrupt {
+        Some(interrupt) => interrupt.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn flush(vm: &mut Vm) -> Result<(), String> {

@@ -1,8 +1,9 @@
 //! The prompt: reads inputs, runs them in a [`Session`], shows values and errors.
 
+use super::interrupt::Interrupt;
 use super::line::Line;
 use super::session::{Input, Session};
-use super::show::{diagnostic, show};
+use super::show::{coloured, diagnostic, failure};
 use super::{Terminal, flush};
 use hsl::{Error, Step, Value, Vm};
 use hsl_std::Environment;
@@ -15,54 +16,13 @@ use std::io::{BufWriter, IsTerminal};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 
 const PROMPT: &str = "HSH> ";
 /// Inputs kept in the history file.
 const HISTORY_MAX: usize = 10_000;
 /// Fuel between two looks at the interrupt; some milliseconds.
 const FUEL: u32 = 1 << 16;
-
-/// SIGINT, as seen by a running input.
-struct Interrupt {
-    seen: AtomicBool,
-    wake: Notify,
-}
-
-impl Interrupt {
-    /// Catches the signal on a thread of its own, so that a busy script does not delay it.
-    fn catch() -> Result<Arc<Interrupt>, String> {
-        let failed = |e: std::io::Error| format!("signals: {e}");
-        let runtime = Builder::new_current_thread().enable_io().build().map_err(failed)?;
-        let mut stream = {
-            let _inside = runtime.enter();
-            signal(SignalKind::interrupt()).map_err(failed)?
-        };
-        let interrupt = Arc::new(Interrupt { seen: AtomicBool::new(false), wake: Notify::new() });
-        let shared = Arc::clone(&interrupt);
-        std::thread::Builder::new()
-            .name("interrupt".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    while stream.recv().await.is_some() {
-                        shared.seen.store(true, Ordering::Relaxed);
-                        shared.wake.notify_one();
-                    }
-                });
-            })
-            .map_err(failed)?;
-        Ok(interrupt)
-    }
-
-    async fn wait(&self) {
-        while !self.seen.load(Ordering::Relaxed) {
-            self.wake.notified().await;
-        }
-    }
-}
 
 /// How an input ended.
 enum End {
@@ -78,7 +38,7 @@ enum End {
 /// # Errors
 /// The terminal, the signal handler or the runtime cannot be set up, as a message.
 pub fn repl(session: Session, environment: Arc<Environment>, binary: bool) -> Result<(), String> {
-    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let colour = super::colour(std::io::stdout().is_terminal());
     let failed = |e: ReadlineError| format!("terminal: {e}");
     let config = Config::builder().completion_type(CompletionType::List).build();
     let mut editor: Editor<Line, FileHistory> = Editor::with_config(config).map_err(failed)?;
@@ -146,20 +106,19 @@ fn run(
     colour: bool,
 ) -> Result<(), String> {
     let mut vm = session.start(input, Box::new(host));
-    interrupt.seen.store(false, Ordering::Relaxed);
+    interrupt.clear();
     let end = steps(&mut vm, runtime, interrupt)?;
     flush(&mut vm)?;
     let stopped = matches!(end, End::Stopped);
     match end {
-        End::Value(value) if input.is_expression() && !value.is_none() => println!("{}", show(&value)),
+        End::Value(value) if input.is_expression() && !value.is_none() => {
+            println!("{}", coloured(&value, colour))
+        }
         End::Value(_) => {}
         End::Verdict(text) => println!("{text}"),
         End::Failed(mut error) => {
             Session::mend(input, &mut error);
-            eprintln!("{}", diagnostic(&error.diagnostic, colour));
-            for (function, place) in &error.stack {
-                eprintln!("  in {function} called from {place}");
-            }
+            eprintln!("{}", failure(&error, colour));
         }
         End::Stopped => eprintln!("Interrupted"),
     }
@@ -173,7 +132,7 @@ fn steps(vm: &mut Vm, runtime: &Runtime, interrupt: &Interrupt) -> Result<End, S
             Step::Done(value) => return Ok(End::Value(value)),
             Step::Ended { function, args } => return Ok(End::Verdict(super::verdict(&function, &args))),
             Step::Failed(error) => return Ok(End::Failed(error)),
-            Step::OutOfFuel if interrupt.seen.load(Ordering::Relaxed) => return Ok(End::Stopped),
+            Step::OutOfFuel if interrupt.seen() => return Ok(End::Stopped),
             // What a long script has printed is to be seen while it runs.
             Step::OutOfFuel => flush(vm)?,
             Step::Pending(future) => {

@@ -93,6 +93,25 @@ fn write_byte(out: &mut String, byte: u8) {
     let _ = write!(out, "\\x{byte:02x}");
 }
 
+/// [`show`], in a colour for the type if asked for.
+pub fn coloured(value: &Value, colour: bool) -> String {
+    let code = match value {
+        _ if !colour => "",
+        Value::Str(_) => "\x1b[32m",
+        Value::Number(_) => "\x1b[36m",
+        Value::Bool(_) => "\x1b[33m",
+        Value::Object(_) | Value::Function(_) | Value::Resource(_) => "\x1b[35m",
+        _ => "",
+    };
+    let off = if code.is_empty() { "" } else { "\x1b[0m" };
+    format!("{code}{}{off}", show(value))
+}
+
+/// A failure with its source line and the calls that led to it.
+pub fn failure(error: &hsl::ScriptError, colour: bool) -> String {
+    format!("{}{}", diagnostic(&error.diagnostic, colour), printable(&error.trace()))
+}
+
 /// A message with its source line and a caret, in colour if asked for.
 pub fn diagnostic(d: &Diagnostic, colour: bool) -> String {
     let (bold, off) = match (colour, d.severity) {

@@ -77,6 +77,8 @@ pub struct HookHost {
     pub metadata: options::Metadata,
     /// `SetMetaData` was called.
     pub metadata_changed: bool,
+    /// The message that the script is about, if it is about one: the cache option `per_message` needs it.
+    pub message: Option<String>,
     /// What the library knows of the daemon.
     pub environment: Option<Arc<Environment>>,
 }
@@ -84,13 +86,17 @@ pub struct HookHost {
 impl HookHost {
     /// With a sink for `echo` and no metadata.
     pub fn new(log: EchoSink) -> HookHost {
-        HookHost { log, metadata: Vec::new(), metadata_changed: false, environment: None }
+        HookHost { log, metadata: Vec::new(), metadata_changed: false, message: None, environment: None }
     }
 }
 
 impl Host for HookHost {
     fn echo(&mut self, text: &[u8], _place: &Place) {
         (self.log)(text);
+    }
+
+    fn message_id(&self) -> Option<&str> {
+        self.message.as_deref()
     }
 
     fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {

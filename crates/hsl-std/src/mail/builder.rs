@@ -83,18 +83,26 @@ static CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
                 })
             },
         )
-        .method("setType(type: string) -> this", "Sets the type; parameters may follow.", |_, object, args| {
-            with(object, |builder| {
-                builder.set_type(&args.string(0).to_text());
-                Ok(())
-            })
-        })
-        .method("setBoundary(boundary: string) -> this", "Sets the boundary between parts.", |_, object, args| {
-            with(object, |builder| {
-                builder.set_boundary(&args.string(0).to_text());
-                Ok(())
-            })
-        })
+        .method(
+            "setType(type: string) -> this",
+            "Sets the type; parameters may follow.",
+            |_, object, args| {
+                with(object, |builder| {
+                    builder.set_type(&args.string(0).to_text());
+                    Ok(())
+                })
+            },
+        )
+        .method(
+            "setBoundary(boundary: string) -> this",
+            "Sets the boundary between parts.",
+            |_, object, args| {
+                with(object, |builder| {
+                    builder.set_boundary(&args.string(0).to_text());
+                    Ok(())
+                })
+            },
+        )
         .method("setDate(timestamp?: number) -> this", "Adds a Date field.", |_, object, args| {
             let time = match args.given(0) {
                 Some(_) => args.integer(0)?,

@@ -21,9 +21,8 @@ pub fn eod_class() -> Arc<NativeClass> {
     ))
 }
 
-static PART: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
-    Arc::new(parts::methods(NativeClass::new("MIMEPart")).doc("A part of a message."))
-});
+static PART: LazyLock<Arc<NativeClass>> =
+    LazyLock::new(|| Arc::new(parts::methods(NativeClass::new("MIMEPart")).doc("A part of a message.")));
 
 static MESSAGE: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
     let class = message_methods(parts::methods(NativeClass::new("MailMessage")))
@@ -40,7 +39,9 @@ static MESSAGE: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
             "File(file: File) -> MailMessage or none",
             "A message over a file, which is read piece by piece and must not change meanwhile.",
             |_, args| match file::of(args.get(0)) {
-                Some(file) => Ok(file.content().map(|content| message(MailMessage::new(content))).unwrap_or_default()),
+                Some(file) => {
+                    Ok(file.content().map(|content| message(MailMessage::new(content))).unwrap_or_default())
+                }
                 None => Err(Error::exception("MailMessage::File() expects a File")),
             },
         ));
@@ -122,11 +123,15 @@ fn message_methods(class: NativeClass) -> NativeClass {
             data(object)?.check_size("toString")?;
             heavy(object, |data| Ok(data.message.0.lock().to_bytes().map_err(failed)?.into()))
         })
-        .method("toFile() -> File", "The message with its changes as a file, which takes no memory.", |_, object, _| {
-            heavy(object, |data| {
-                let content: Arc<dyn Content> = data.message.0.lock().patched().map_err(failed)?;
-                Ok(file::from_content(content))
-            })
-        });
+        .method(
+            "toFile() -> File",
+            "The message with its changes as a file, which takes no memory.",
+            |_, object, _| {
+                heavy(object, |data| {
+                    let content: Arc<dyn Content> = data.message.0.lock().patched().map_err(failed)?;
+                    Ok(file::from_content(content))
+                })
+            },
+        );
     send::methods(dkim::methods(class))
 }

@@ -8,8 +8,8 @@ use crate::crypto::keys::PrivateKey;
 use crate::environment::{self, Environment};
 use crate::support::flag;
 use hsl::{
-    Args, Array, Continuation, Error, NativeCall, NativeClass, NativeCx, Next, Object, OptionDef, Outcome, Value,
-    option,
+    Args, Array, Continuation, Error, NativeCall, NativeClass, NativeCx, Next, Object, OptionDef, Outcome,
+    Value, option,
 };
 use mail::arc::{Chain, ChainStatus, Keys};
 use mail::dkim::{Algorithm, Canonicalization, SignOptions, Signature, SigningKey, TagList, Verdict, sign};
@@ -48,9 +48,8 @@ const DNS: &[OptionDef] = &[
     option("port", "number", "53", "Port of the servers."),
 ];
 
-const SIGN_ARC: &[OptionDef] = &[
-    SIGN[0], SIGN[1], SIGN[2], SIGN[3], SIGN[4], SIGN[5], SIGN[6], SIGN[11], DNS[0], DNS[1], DNS[2],
-];
+const SIGN_ARC: &[OptionDef] =
+    &[SIGN[0], SIGN[1], SIGN[2], SIGN[3], SIGN[4], SIGN[5], SIGN[6], SIGN[11], DNS[0], DNS[1], DNS[2]];
 
 /// Seconds since 1970.
 pub(super) fn now_s() -> u64 {
@@ -139,15 +138,15 @@ fn request(
 ) -> Result<Option<(SigningKey, SignOptions)>, Error> {
     let Some(key) = signing_key(args.get(2), options, environment) else { return Ok(None) };
     let mut sign = SignOptions::new(&args.string(0).to_text(), &args.string(1).to_text());
-    let word = |name: &str| options.get_str(name).filter(|value| !value.is_none()).map(Value::to_string_lossy);
+    let word =
+        |name: &str| options.get_str(name).filter(|value| !value.is_none()).map(Value::to_string_lossy);
     let number = |name: &str| match options.get_str(name).filter(|value| !value.is_none()) {
         None => Ok(None),
         Some(value) => super::object::whole(value.to_number(), name).map(Some),
     };
-    for (name, mode) in [
-        ("canonicalization_header", &mut sign.header),
-        ("canonicalization_body", &mut sign.body),
-    ] {
+    for (name, mode) in
+        [("canonicalization_header", &mut sign.header), ("canonicalization_body", &mut sign.body)]
+    {
         if let Some(text) = word(name) {
             let Some(known) = Canonicalization::from_name(&text) else { return Ok(None) };
             *mode = known;
@@ -477,5 +476,9 @@ fn from_domain(fields: &[Vec<u8>]) -> String {
     let Some(list) = mail::address_list::parse(field) else { return String::new() };
     let mut domains = list.iter().map(|one| one.address.rsplit_once('@').map_or("", |(_, domain)| domain));
     let Some(first) = domains.next() else { return String::new() };
-    if domains.all(|domain| domain.eq_ignore_ascii_case(first)) { first.to_lowercase() } else { String::new() }
+    if domains.all(|domain| domain.eq_ignore_ascii_case(first)) {
+        first.to_lowercase()
+    } else {
+        String::new()
+    }
 }

@@ -111,11 +111,17 @@ impl Dns for MailDns {
                 })
                 .collect();
             list.sort();
-            if list.is_empty() { Err(DnsError::NoRecord) } else { Ok(list.into_iter().map(|(_, host)| host).collect()) }
+            if list.is_empty() {
+                Err(DnsError::NoRecord)
+            } else {
+                Ok(list.into_iter().map(|(_, host)| host).collect())
+            }
         })
     }
 
     fn ptr<'a>(&'a self, name: &'a str) -> Lookup<'a, String> {
-        self.records(name, RecordType::PTR, |data| if let RData::PTR(name) = data { Some(plain(&name.0)) } else { None })
+        self.records(name, RecordType::PTR, |data| {
+            if let RData::PTR(name) = data { Some(plain(&name.0)) } else { None }
+        })
     }
 }

@@ -10,7 +10,8 @@ const EXTRACT: &[OptionDef] = &[
     option("field", "boolean", "false", "The value is a whole field, name included."),
     option("name", "boolean", "false", "Items are arrays with `name` and `address`."),
 ];
-const DECODE: &[OptionDef] = &[option("field", "boolean", "false", "The value is a whole field, name included.")];
+const DECODE: &[OptionDef] =
+    &[option("field", "boolean", "false", "The value is a whole field, name included.")];
 
 /// The functions of the group.
 pub(super) fn functions() -> Vec<FunctionDef> {

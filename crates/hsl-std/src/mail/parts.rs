@@ -28,8 +28,12 @@ const INDEX: &[OptionDef] = &[option("index", "number", "", "Which field of the 
 const DECODE: &[OptionDef] = &[option("decode", "boolean", "true", "Undoes the transfer encoding.")];
 const ENCODING: &[OptionDef] =
     &[option("encoding", "string", "the best", "`7bit`, `8bit`, `quoted-printable` or `base64`.")];
-const TYPE: &[OptionDef] =
-    &[option("type", "string", "multipart/mixed", "Type of the multipart that is made around a single part.")];
+const TYPE: &[OptionDef] = &[option(
+    "type",
+    "string",
+    "multipart/mixed",
+    "Type of the multipart that is made around a single part.",
+)];
 
 /// Adds the methods.
 pub(super) fn methods(class: NativeClass) -> NativeClass {
@@ -46,7 +50,12 @@ fn header(class: NativeClass) -> NativeClass {
                 let index = index_option(&options)?.unwrap_or(0);
                 with(object, |message, part| {
                     let name = args.string(0);
-                    Ok(Value::from(message.part_field(part, &name.to_text(), index, field_options(&options))?))
+                    Ok(Value::from(message.part_field(
+                        part,
+                        &name.to_text(),
+                        index,
+                        field_options(&options),
+                    )?))
                 })
             },
         )
@@ -63,12 +72,16 @@ fn header(class: NativeClass) -> NativeClass {
             },
         )
         .with_options(&READ[1..])
-        .method("getHeaderNames() -> array", "Names of all fields in lower case, top first.", |_, object, _| {
-            with(object, |message, part| {
-                let names = message.part_header_names(part)?;
-                Ok(Value::from(names.into_iter().map(Value::from).collect::<Array>()))
-            })
-        })
+        .method(
+            "getHeaderNames() -> array",
+            "Names of all fields in lower case, top first.",
+            |_, object, _| {
+                with(object, |message, part| {
+                    let names = message.part_header_names(part)?;
+                    Ok(Value::from(names.into_iter().map(Value::from).collect::<Array>()))
+                })
+            },
+        )
         .method(
             "setHeader(name: string, value: string, options?: array) -> number",
             "Replaces a field, or adds it; gives the number changed.",
@@ -77,7 +90,8 @@ fn header(class: NativeClass) -> NativeClass {
                 let (index, write) = (index_option(&options)?, write_options(&options)?);
                 with(object, |message, part| {
                     let name = args.string(0);
-                    let changed = message.set_part_header(part, &name.to_text(), args.bytes(1), index, write)?;
+                    let changed =
+                        message.set_part_header(part, &name.to_text(), args.bytes(1), index, write)?;
                     Ok(Value::from(changed as f64))
                 })
             },
@@ -112,7 +126,9 @@ fn header(class: NativeClass) -> NativeClass {
             |_, object, args| {
                 with(object, |message, part| {
                     let (name, new_name) = (args.string(0), args.string(1));
-                    Ok(Value::from(message.rename_part_header(part, &name.to_text(), &new_name.to_text())? as f64))
+                    Ok(Value::from(
+                        message.rename_part_header(part, &name.to_text(), &new_name.to_text())? as f64
+                    ))
                 })
             },
         )
@@ -120,13 +136,17 @@ fn header(class: NativeClass) -> NativeClass {
 
 fn structure(class: NativeClass) -> NativeClass {
     class
-        .method("getID() -> string", "Names the part: 1 for the message, 1.2 for its second part.", |_, object, _| {
-            let part = data(object)?.part;
-            if part == mail::ROOT {
-                return Ok(Value::from("1").into());
-            }
-            heavy(object, |data| Ok(data.message.0.lock().tree().map_err(failed)?.path(data.part).into()))
-        })
+        .method(
+            "getID() -> string",
+            "Names the part: 1 for the message, 1.2 for its second part.",
+            |_, object, _| {
+                let part = data(object)?.part;
+                if part == mail::ROOT {
+                    return Ok(Value::from("1").into());
+                }
+                heavy(object, |data| Ok(data.message.0.lock().tree().map_err(failed)?.path(data.part).into()))
+            },
+        )
         .method("getByID(id: string) -> MIMEPart or none", "The part of that id.", |_, object, args| {
             let id = args.string(0).to_text().into_owned();
             heavy(object, move |data| {
@@ -140,7 +160,9 @@ fn structure(class: NativeClass) -> NativeClass {
                 // The message knows its size without a look at its parts.
                 return with(object, |message, _| Ok(Value::from(message.content().len() as f64)));
             }
-            heavy(object, |data| Ok((data.message.0.lock().part_size(data.part).map_err(failed)? as f64).into()))
+            heavy(object, |data| {
+                Ok((data.message.0.lock().part_size(data.part).map_err(failed)? as f64).into())
+            })
         })
         .method("getFileName() -> string or none", "The file name of the part.", |_, object, _| {
             with(object, |message, part| Ok(Value::from(message.file_name(part)?)))
@@ -175,7 +197,9 @@ fn structure(class: NativeClass) -> NativeClass {
             "findByType(type: Regex or string) -> array",
             "Parts inside whose type matches, at any depth.",
             |_, object, args| {
-                find(object, &args, |message, part| Ok(message.content_type(part)?.map(|kind| kind.value().to_owned())))
+                find(object, &args, |message, part| {
+                    Ok(message.content_type(part)?.map(|kind| kind.value().to_owned()))
+                })
             },
         )
         .method(
@@ -183,12 +207,16 @@ fn structure(class: NativeClass) -> NativeClass {
             "Parts inside whose file name matches, at any depth.",
             |_, object, args| find(object, &args, MailMessage::file_name),
         )
-        .method("getErrors() -> array", "What was wrong with the message: bad_header, unclosed_boundary.", |_, object, _| {
-            heavy(object, |data| {
-                let errors = data.message.0.lock().part_errors(data.part).map_err(failed)?;
-                Ok(errors.names().map(Value::from).collect::<Array>().into())
-            })
-        })
+        .method(
+            "getErrors() -> array",
+            "What was wrong with the message: bad_header, unclosed_boundary.",
+            |_, object, _| {
+                heavy(object, |data| {
+                    let errors = data.message.0.lock().part_errors(data.part).map_err(failed)?;
+                    Ok(errors.names().map(Value::from).collect::<Array>().into())
+                })
+            },
+        )
         .method(
             "getBody(options?: array) -> string or none",
             "The decoded body; none for a multipart.",
@@ -204,12 +232,20 @@ fn structure(class: NativeClass) -> NativeClass {
             },
         )
         .with_options(DECODE)
-        .method("getPreamble() -> string or none", "Text before the first part; none without parts.", |_, object, _| {
-            heavy(object, |data| Ok(data.message.0.lock().preamble(data.part).map_err(failed)?.into()))
-        })
-        .method("getEpilogue() -> string or none", "Text behind the last part; none without parts.", |_, object, _| {
-            heavy(object, |data| Ok(data.message.0.lock().epilogue(data.part).map_err(failed)?.into()))
-        })
+        .method(
+            "getPreamble() -> string or none",
+            "Text before the first part; none without parts.",
+            |_, object, _| {
+                heavy(object, |data| Ok(data.message.0.lock().preamble(data.part).map_err(failed)?.into()))
+            },
+        )
+        .method(
+            "getEpilogue() -> string or none",
+            "Text behind the last part; none without parts.",
+            |_, object, _| {
+                heavy(object, |data| Ok(data.message.0.lock().epilogue(data.part).map_err(failed)?.into()))
+            },
+        )
 }
 
 /// Octets of a body, where that is known without reading the message.
@@ -277,12 +313,16 @@ fn changes(class: NativeClass) -> NativeClass {
             },
         )
         .with_options(ENCODING)
-        .method("setPreamble(data: string) -> this or none", "Replaces the text before the first part.", |_, object, args| {
-            set_text(object, &args, MailMessage::set_preamble)
-        })
-        .method("setEpilogue(data: string) -> this or none", "Replaces the text behind the last part.", |_, object, args| {
-            set_text(object, &args, MailMessage::set_epilogue)
-        })
+        .method(
+            "setPreamble(data: string) -> this or none",
+            "Replaces the text before the first part.",
+            |_, object, args| set_text(object, &args, MailMessage::set_preamble),
+        )
+        .method(
+            "setEpilogue(data: string) -> this or none",
+            "Replaces the text behind the last part.",
+            |_, object, args| set_text(object, &args, MailMessage::set_epilogue),
+        )
         .method(
             "prependPart(part: MIME or MIMEPart or MailMessage, options?: array) -> this or none",
             "Puts a part before the first one; a single part becomes a multipart.",

@@ -8,7 +8,9 @@ use crate::crypto::keys::certificate_value;
 use crate::environment::{self, Environment};
 use crate::hooks::options::{EnqueueOptions, read_address};
 use crate::support::flag;
-use hsl::{Args, Array, Error, FunctionDef, NativeClass, NativeCx, Object, OptionDef, Outcome, Value, option};
+use hsl::{
+    Args, Array, Error, FunctionDef, NativeClass, NativeCx, Object, OptionDef, Outcome, Value, option,
+};
 use mail::{Builder, Content, MemoryContent, WriteOptions, Zoned, message_id};
 use smtp::Reply;
 use std::sync::Arc;
@@ -28,34 +30,49 @@ const RCPT: &[OptionDef] = &[
     option("error_code", "boolean", "false", "Older name of extended_result."),
 ];
 
-const QUEUE_SIGNATURE: &str =
-    "queue(sender: string or array, recipient: string or array, transportid: string, options?: array) -> array";
+const QUEUE_SIGNATURE: &str = "queue(sender: string or array, recipient: string or array, transportid: string, options?: array) -> array";
 const SEND_SIGNATURE: &str =
     "send(sender: string or array, recipients: string or array, server: string or array) -> array";
 
 /// Adds the methods of messages.
 pub(super) fn methods(class: NativeClass) -> NativeClass {
     class
-        .method(QUEUE_SIGNATURE, "Queues the message as it is now for one recipient; gives transaction and queue.", queue_message)
+        .method(
+            QUEUE_SIGNATURE,
+            "Queues the message as it is now for one recipient; gives transaction and queue.",
+            queue_message,
+        )
         .with_options(QUEUE)
-        .method(SEND_SIGNATURE, "Sends the message as it is now, without the queue; gives how that ended.", |cx, object, args| {
-            let content = data(object)?.message.0.lock().patched().map_err(failed)?;
-            send(cx, &args, content)
-        })
+        .method(
+            SEND_SIGNATURE,
+            "Sends the message as it is now, without the queue; gives how that ended.",
+            |cx, object, args| {
+                let content = data(object)?.message.0.lock().patched().map_err(failed)?;
+                send(cx, &args, content)
+            },
+        )
 }
 
 /// Adds the methods of `MIME`.
 pub(super) fn builder_methods(class: NativeClass) -> NativeClass {
     class
-        .method(QUEUE_SIGNATURE, "Queues the message for one recipient; gives transaction and queue.", |cx, object, args| {
-            let content = complete(object, &environment::of(cx))?;
-            queue(cx, &args, content)
-        })
+        .method(
+            QUEUE_SIGNATURE,
+            "Queues the message for one recipient; gives transaction and queue.",
+            |cx, object, args| {
+                let content = complete(object, &environment::of(cx))?;
+                queue(cx, &args, content)
+            },
+        )
         .with_options(QUEUE)
-        .method(SEND_SIGNATURE, "Sends the message, without the queue; gives how that ended.", |cx, object, args| {
-            let content = complete(object, &environment::of(cx))?;
-            send(cx, &args, content)
-        })
+        .method(
+            SEND_SIGNATURE,
+            "Sends the message, without the queue; gives how that ended.",
+            |cx, object, args| {
+                let content = complete(object, &environment::of(cx))?;
+                send(cx, &args, content)
+            },
+        )
 }
 
 /// The functions of the group.
@@ -272,7 +289,9 @@ fn lookup_rcpt(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Outcome, Error> 
         let mut array = Array::new();
         let (code, message, on_rcptto) = match &result {
             Ok(reply) => (reply.code, reply.text_lines().join("\n"), true),
-            Err(Failure::Reply(state, reply)) => (reply.code, reply.text_lines().join("\n"), *state == "RCPT"),
+            Err(Failure::Reply(state, reply)) => {
+                (reply.code, reply.text_lines().join("\n"), *state == "RCPT")
+            }
             Err(Failure::Error { reason, .. }) => (0, reason.clone(), false),
         };
         array.insert_str("error_code", code);

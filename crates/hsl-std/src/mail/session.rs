@@ -26,7 +26,12 @@ use tokio_openssl::SslStream;
 
 /// Keys of a server array.
 pub(super) const SERVER: &[OptionDef] = &[
-    option("host", "string", "lookup-mx", "Address or host name; the MX of the recipient's domain without it."),
+    option(
+        "host",
+        "string",
+        "lookup-mx",
+        "Address or host name; the MX of the recipient's domain without it.",
+    ),
     option("port", "number", "25", "TCP port."),
     option("helo", "string", "name of the host", "Name in EHLO."),
     option("sourceip", "string or array", "that of the system", "Source address, or one per family."),
@@ -34,15 +39,35 @@ pub(super) const SERVER: &[OptionDef] = &[
     option("nonlocal_source", "boolean", "false", "The source need not be an address of this host."),
     option("saslusername", "string", "", "Logs in before MAIL."),
     option("saslpassword", "string", "", "Its password."),
-    option("tls", "string", "disabled", "`disabled`, `optional`, `optional_verify`, `require` or `require_verify`."),
+    option(
+        "tls",
+        "string",
+        "disabled",
+        "`disabled`, `optional`, `optional_verify`, `require` or `require_verify`.",
+    ),
     option("tls_implicit", "boolean", "false", "TLS from the start of the connection."),
-    option("tls_sni", "string or boolean", "false", "Name that the server is told; true is that of the host."),
-    option("tls_protocols", "string", "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1", "Allowed protocols, or forbidden ones with `!`."),
+    option(
+        "tls_sni",
+        "string or boolean",
+        "false",
+        "Name that the server is told; true is that of the host.",
+    ),
+    option(
+        "tls_protocols",
+        "string",
+        "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1",
+        "Allowed protocols, or forbidden ones with `!`.",
+    ),
     option("tls_ciphers", "string", "those of OpenSSL", "Cipher list of OpenSSL."),
     option("tls_verify_host", "boolean", "false", "The certificate must carry the name of the host."),
     option("tls_verify_name", "array", "", "Names of which the certificate must carry one."),
     option("tls_default_ca", "boolean", "false", "Trusts the authorities of the system."),
-    option("tls_client_cert", "string or array", "", "Id of a configured key, or x509, privatekey and chain."),
+    option(
+        "tls_client_cert",
+        "string or array",
+        "",
+        "Id of a configured key, or x509, privatekey and chain.",
+    ),
     option("tls_capture_peer_cert", "boolean", "false", "Gives the certificate in the result."),
     option("xclient", "array", "", "Attributes to send with XCLIENT."),
     option("protocol", "string", "smtp", "`smtp` or `lmtp`."),
@@ -171,7 +196,9 @@ impl Server {
         }
         let mut xclient = Vec::new();
         if let Some(Value::Array(list)) = array.get_str("xclient") {
-            let pair = |(key, value): (&hsl::Key, &Value)| (key.to_value().to_string_lossy(), value.to_string_lossy());
+            let pair = |(key, value): (&hsl::Key, &Value)| {
+                (key.to_value().to_string_lossy(), value.to_string_lossy())
+            };
             xclient.extend(list.iter().map(|(key, value)| pair((&key, value))));
         }
         Ok(Server {
@@ -224,7 +251,8 @@ impl Server {
 /// Whether a pattern in which `*` stands for one whole label is the name.
 fn matches_host(pattern: &str, host: &str) -> bool {
     let (pattern, host): (Vec<&str>, Vec<&str>) = (pattern.split('.').collect(), host.split('.').collect());
-    pattern.len() == host.len() && pattern.iter().zip(&host).all(|(p, h)| *p == "*" || p.eq_ignore_ascii_case(h))
+    pattern.len() == host.len()
+        && pattern.iter().zip(&host).all(|(p, h)| *p == "*" || p.eq_ignore_ascii_case(h))
 }
 
 /// How a session ended before it did what was wanted.
@@ -285,13 +313,15 @@ pub(super) async fn open<'a>(
     let target = Target::parse(host, domain);
     let uses = |v4: bool| server.sources.is_empty() || server.sources.iter().any(|ip| ip.is_ipv4() == v4);
     let choice = Choice { ipv4: uses(true), ipv6: uses(false), prefer_ipv6: false, own_names: Vec::new() };
-    let found = candidates(&environment.resolver, &target, &choice, &format!("{}", rand::random::<u64>())).await;
+    let found =
+        candidates(&environment.resolver, &target, &choice, &format!("{}", rand::random::<u64>())).await;
     let found = found
         .map_err(|error| Failure::Error { temporary: error.is_temporary(), reason: error.to_string() })?;
     let is_mx = matches!(target, Target::Mx(_));
     let found: Vec<Candidate> =
         found.into_iter().filter(|one| !is_mx || server.admits(&one.hostname)).take(CANDIDATES_MAX).collect();
-    let mut last = Failure::Error { temporary: false, reason: "no MX host is left by mx_include and mx_exclude".into() };
+    let mut last =
+        Failure::Error { temporary: false, reason: "no MX host is left by mx_include and mx_exclude".into() };
     for candidate in &found {
         match greet(server, candidate, environment, facts, server.tls != TlsMode::Disabled).await {
             Ok(mut session) => {
@@ -515,7 +545,9 @@ async fn read_reply(
                 Err(error) => return Err(Failure::temporary(format!("{error} in state {state}"))),
             }
             match io.read(&mut buffer).await {
-                Ok(0) => return Err(Failure::temporary(format!("connection closed by peer in state {state}"))),
+                Ok(0) => {
+                    return Err(Failure::temporary(format!("connection closed by peer in state {state}")));
+                }
                 Ok(count) => reader.feed(&buffer[..count]),
                 Err(error) => return Err(Failure::temporary(format!("{error} in state {state}"))),
             }
@@ -660,13 +692,18 @@ impl Session<'_> {
     }
 
     /// DATA and the content; gives the reply to its end. With LMTP that is the first refusal of a recipient, if any.
-    pub(super) async fn content(&mut self, content: &dyn Content, recipients: usize) -> Result<Reply, Failure> {
+    pub(super) async fn content(
+        &mut self,
+        content: &dyn Content,
+        recipients: usize,
+    ) -> Result<Reply, Failure> {
         let reply = self.command("DATA", "DATA").await?;
         if reply.class() != 3 {
             return Err(Failure::Reply("DATA", reply));
         }
         let mut encoder = DataEncoder::default();
-        let (mut buffer, mut out) = (vec![0; BLOCK_BYTES], Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 16));
+        let (mut buffer, mut out) =
+            (vec![0; BLOCK_BYTES], Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 16));
         let mut at = 0;
         while at < content.len() {
             // No more than the buffer, so it fits.

@@ -2,7 +2,7 @@
 
 use super::generate::{Gen, Generator, Label, Var};
 use crate::ast::{BinaryOp, Expr, ExprKind, Name, Pattern};
-use crate::diag::Span;
+use crate::diag::{Span, hint};
 use crate::program::{Op, Path, PathOp, Reg, Root, StaticDef, Step};
 use crate::string::Str;
 use crate::value::Value;
@@ -65,12 +65,15 @@ impl Generator<'_> {
             if let Some(exports) = self.namespace(class) {
                 return match exports.globals.get(name) {
                     Some(slot) => Ok(Err(*slot)),
-                    None => self.stop(span, format!("Namespace '{class}' has no variable '${name}'")),
+                    None => {
+                        let hint = hint(name, "$", exports.globals.keys().map(|k| &**k));
+                        self.stop(span, format!("Namespace '{class}' has no variable '${name}'{hint}"))
+                    }
                 };
             }
             match self.lookup(class, false) {
                 Some(super::generate::Symbol::Class(index)) => index,
-                _ => return self.stop(span, format!("Unknown class '{class}'")),
+                _ => return self.unknown_class(class, span),
             }
         };
         let def = self.program.classes[index as usize].clone();
@@ -83,7 +86,11 @@ impl Generator<'_> {
                 self.stop(span, format!("Cannot write readonly member '{name}' of class '{}'", def.name))
             }
             Some(StaticDef { slot, .. }) => Ok(Ok(*slot)),
-            None => self.stop(span, format!("Class '{}' has no static member '${name}'", def.name)),
+            None => {
+                let names: Vec<String> = def.statics.keys().map(|k| k.to_text().into_owned()).collect();
+                let hint = hint(name, "$", names.iter().map(|n| &**n));
+                self.stop(span, format!("Class '{}' has no static member '${name}'{hint}", def.name))
+            }
         }
     }
 
@@ -313,6 +320,11 @@ impl Generator<'_> {
                     }
                     return Ok(());
                 }
+                if !matches!(var, Var::Reg(_))
+                    && let Some((op, right)) = augmentable(name, value)
+                {
+                    return self.augment(Some(op), target, &right, want, value.span);
+                }
                 match (var, want) {
                     (Var::Reg(reg), None) if self.direct(value) => {
                         self.into(value, reg)?;
@@ -427,8 +439,16 @@ impl Generator<'_> {
             self.check_writable(name, target.span)?;
             if let Var::Reg(reg) = self.variable(name) {
                 if op == BinaryOp::Concat {
-                    let b = self.operand(value)?;
-                    self.emit(Op::Append { a: reg, b }, span);
+                    match self.folded(value) {
+                        Some(v @ Value::Str(_)) => {
+                            let k = self.const_index(v);
+                            self.emit(Op::AppendConst { a: reg, k }, span);
+                        }
+                        _ => {
+                            let b = self.operand(value)?;
+                            self.emit(Op::Append { a: reg, b }, span);
+                        }
+                    }
                 } else {
                     self.binary_into(op, reg, reg, value, span)?;
                 }
@@ -599,4 +619,29 @@ impl Generator<'_> {
     pub(crate) fn string_const(&mut self, s: &Str) -> u32 {
         self.const_index(Value::Str(s.clone()))
     }
+}
+
+/// `$x = $x op y` as operator and `y`: then the value is changed in place, where it lives. Not when `y` may change the
+/// variable, which is read before it.
+fn augmentable(name: &Name, value: &Expr) -> Option<(BinaryOp, Expr)> {
+    let is_target = |e: &Expr| matches!(&*e.kind, ExprKind::Var(n) if n == name);
+    let (op, right) = match &*value.kind {
+        ExprKind::Binary {
+            op:
+                op @ (BinaryOp::Add
+                | BinaryOp::Sub
+                | BinaryOp::Mul
+                | BinaryOp::Div
+                | BinaryOp::Rem
+                | BinaryOp::Pow),
+            left,
+            right,
+        } if is_target(left) => (*op, right.clone()),
+        ExprKind::Concat(list) if list.len() > 1 && is_target(&list[0]) => match &list[1..] {
+            [one] => (BinaryOp::Concat, one.clone()),
+            more => (BinaryOp::Concat, Expr::new(ExprKind::Concat(more.to_vec()), value.span)),
+        },
+        _ => return None,
+    };
+    (!right.writes() && !right.calls()).then_some((op, right))
 }

@@ -2,10 +2,12 @@
 
 use super::generate::{Gen, Generator, Symbol};
 use crate::ast::{Arg, Element, Expr, ExprKind, Name};
-use crate::diag::Span;
+use crate::diag::{Span, hint};
+use crate::probe::PointKind;
 use crate::program::{CacheCallee, CacheSite, Op, Reg};
 use crate::registry::arity_message;
 use crate::string::Str;
+use std::sync::Arc;
 
 /// Calls with more arguments pass them as an array.
 const DIRECT_ARGS_MAX: usize = 60;
@@ -171,6 +173,14 @@ impl Generator<'_> {
         let receiver = u16::from(matches!(symbol, Symbol::Class(_)));
         let start = self.temps((receiver + u16::from(argc)).max(1), span)?;
         self.arguments(args, start + receiver as Reg)?;
+        let native = match symbol {
+            Symbol::Native(def) => Some(Arc::from(&*def.name)),
+            Symbol::NativeClass(class) => Some(Arc::from(&*class.name)),
+            _ => None,
+        };
+        if let Some(name) = &native {
+            self.probe(PointKind::Call(Arc::clone(name)), span);
+        }
         let op = match symbol {
             Symbol::Function(proto) => Op::Call { dst, start, argc, proto: *proto },
             Symbol::Class(class) => Op::New { dst, start, argc, class: *class },
@@ -178,6 +188,9 @@ impl Generator<'_> {
             Symbol::NativeClass(class) => Op::NewNative { dst, start, argc, class: self.native_class(class) },
         };
         self.emit(op, span);
+        if native.is_some() {
+            self.probe(PointKind::Return, span);
+        }
         Ok(())
     }
 
@@ -192,7 +205,11 @@ impl Generator<'_> {
             if let Some(exports) = self.namespace(class) {
                 return match exports.symbols.get(name).cloned() {
                     Some(symbol) => Ok(symbol),
-                    None => self.stop(span, format!("Namespace '{class}' has no function or class '{name}'")),
+                    None => {
+                        let hint = hint(name, "", exports.symbols.keys().map(|k| &**k));
+                        let message = format!("Namespace '{class}' has no function or class '{name}'{hint}");
+                        self.stop(span, message)
+                    }
                 };
             }
             match self.lookup(class, false) {
@@ -200,10 +217,13 @@ impl Generator<'_> {
                 Some(Symbol::NativeClass(native)) => {
                     return match native.statics.get(&**name) {
                         Some(def) => Ok(Symbol::Native(def.clone())),
-                        None => self.stop(span, format!("Class '{class}' has no static function '{name}'")),
+                        None => {
+                            let hint = hint(name, "", native.statics.keys().map(|k| &**k));
+                            self.stop(span, format!("Class '{class}' has no static function '{name}'{hint}"))
+                        }
                     };
                 }
-                _ => return self.stop(span, format!("Unknown class '{class}'")),
+                _ => return self.unknown_class(class, span),
             }
         };
         let def = self.program.classes[index as usize].clone();
@@ -212,7 +232,16 @@ impl Generator<'_> {
                 self.stop(span, format!("Cannot access private member '{name}' of class '{}'", def.name))
             }
             Some(m) => Ok(Symbol::Function(m.proto)),
-            None => self.stop(span, format!("Class '{}' has no static function '{name}'", def.name)),
+            None if def.methods.contains_key(name.as_bytes()) => {
+                let class = &def.name;
+                self.stop(span, format!("Function '{name}' of class '{class}' needs an instance"))
+            }
+            None => {
+                let names: Vec<String> =
+                    def.static_methods.keys().map(|k| k.to_text().into_owned()).collect();
+                let hint = hint(name, "", names.iter().map(|n| &**n));
+                self.stop(span, format!("Class '{}' has no static function '{name}'{hint}", def.name))
+            }
         }
     }
 
@@ -231,12 +260,17 @@ impl Generator<'_> {
     ) -> Gen<()> {
         if let ExprKind::Array(elements) = &*options.kind {
             for element in elements {
-                let Element::Pair(key, _) = element else { continue };
+                let key = match element {
+                    Element::Pair(key, _) => key,
+                    Element::Value(value) => {
+                        return self.stop(value.span, "A cache option needs a name: [\"ttl\" => 60]");
+                    }
+                    Element::Spread(_) => continue,
+                };
                 if let Some(key_value) = self.folded(key) {
                     let text = key_value.to_string_lossy();
                     if !CACHE_OPTIONS.contains(&&*text) {
-                        let near = crate::diag::suggest(&text, CACHE_OPTIONS.iter().copied());
-                        let hint = near.map_or(String::new(), |n| format!("; did you mean '{n}'?"));
+                        let hint = crate::diag::hint(&text, "", CACHE_OPTIONS.iter().copied());
                         return self.stop(key.span, format!("Unknown cache option '{text}'{hint}"));
                     }
                 }

@@ -1,9 +1,12 @@
 //! Expressions.
 
+use super::fold;
 use super::generate::{Gen, Generator, Label, Symbol, Var};
 use crate::array::Key;
 use crate::ast::{BinaryOp, Element, Expr, ExprKind, Name, UnaryOp};
 use crate::diag::Span;
+use crate::error::Error;
+use crate::probe::PointKind;
 use crate::program::{Op, Reg};
 use crate::regex::Regex;
 use crate::value::Value;
@@ -244,6 +247,9 @@ impl Generator<'_> {
             ExprKind::Cache { options, target, args } => self.cache(options, target, args, dst, span)?,
             ExprKind::Call { callee, args } => self.call(callee, args, dst, span)?,
             ExprKind::Index { base, key } => {
+                if let Some(v @ (Value::Number(_) | Value::Bool(_))) = self.folded(base) {
+                    self.warn(span, format!("Subscript cannot work on {}", v.type_name()));
+                }
                 let base = self.operand_before(base, key)?;
                 if let Some(Value::Str(s)) = self.folded(key) {
                     let k = self.string_const(&s);
@@ -286,6 +292,12 @@ impl Generator<'_> {
                         _ => BinaryOp::Match,
                     };
                     return self.binary(flipped, left, right, dst, operand.span);
+                }
+                if let Some(v) = self.folded(operand)
+                    && !matches!(v, Value::Number(_) | Value::Bool(_))
+                    && *op != UnaryOp::Not
+                {
+                    self.warn(span, format!("Operator '{}' cannot work on {}", op.symbol(), v.type_name()));
                 }
                 let a = self.operand(operand)?;
                 self.emit(
@@ -392,17 +404,34 @@ impl Generator<'_> {
         self.binary_into(op, dst, a, right, span)
     }
 
-    /// A literal of a type that the operator can never take draws a warning.
+    /// Operands that are known and that the operator can never take draw a warning.
     fn warn_operands(&mut self, op: BinaryOp, left: &Expr, right: &Expr, span: Span) {
-        use BinaryOp::{BitAnd, BitOr, BitXor, Div, Pow, Shl, Shr, UShr};
-        if !matches!(op, Div | Pow | BitAnd | BitOr | BitXor | Shl | Shr | UShr) {
+        use BinaryOp::{Add, BitAnd, BitOr, BitXor, Div, Match, Mul, NoMatch, Pow, Rem, Shl, Shr, Sub, UShr};
+        let (a, b) = (self.folded(left), self.folded(right));
+        if let (Some(a), Some(b)) = (&a, &b) {
+            // Not folded, so it raises; large results are merely left to run time.
+            if let Err(Error::Exception(message)) = fold::binary(op, a, b) {
+                self.warn(span, format!("This always fails: {message}"));
+            }
             return;
         }
-        for e in [left, right] {
-            if let Some(v) = self.folded(e)
-                && !matches!(v, Value::Number(_) | Value::Bool(_))
-            {
-                self.warn(span, format!("Operator '{}' cannot work on {}", op.symbol(), v.type_name()));
+        for (value, first) in [(a, true), (b, false)] {
+            let Some(value) = value else { continue };
+            let number = matches!(value, Value::Number(_) | Value::Bool(_));
+            let text = matches!(value, Value::Str(_));
+            let array = matches!(value, Value::Array(_));
+            let fits = match op {
+                Add => number || text || array || !first,
+                // Anything can be removed from an array.
+                Sub => number || array || !first,
+                Mul => number || text || array,
+                Rem => number || (first && text) || (!first && array),
+                Div | Pow | BitAnd | BitOr | BitXor | Shl | Shr | UShr => number,
+                Match | NoMatch => !value.is_none() || !first,
+                _ => true,
+            };
+            if !fits {
+                self.warn(span, format!("Operator '{}' cannot work on {}", op.symbol(), value.type_name()));
             }
         }
     }
@@ -475,6 +504,9 @@ impl Generator<'_> {
 
     /// Joins expressions with one allocation.
     pub(crate) fn concat(&mut self, list: &[Expr], dst: Reg, interpolated: bool, span: Span) -> Gen<()> {
+        if !interpolated && list.iter().any(|e| matches!(*e.kind, ExprKind::None)) {
+            self.warn(span, "Operator '.' cannot work on none");
+        }
         let (head, tail) = list.split_at(list.len().min(CONCAT_MAX));
         let start = self.temps(head.len() as u16, span)?;
         for (i, e) in head.iter().enumerate() {
@@ -560,6 +592,7 @@ impl Generator<'_> {
         let otherwise = self.here();
         match default {
             Some(e) => {
+                self.probe(PointKind::Statement, e.span);
                 self.into(e, dst)?;
                 self.jump_to(Op::Jump { to: 0 }, &mut end, span);
             }
@@ -573,6 +606,7 @@ impl Generator<'_> {
             starts.extend(conds.iter().map(|_| here));
             self.bind(label);
             let mark = self.mark();
+            self.probe(PointKind::Statement, body.span);
             self.into(body, dst)?;
             self.release_to(mark);
             self.jump_to(Op::Jump { to: 0 }, &mut end, body.span);

@@ -2,6 +2,7 @@
 
 use crate::array::{Array, Key};
 use crate::ast::{BinaryOp, Element, Expr, ExprKind, UnaryOp};
+use crate::error::Error;
 use crate::ops;
 use crate::string::Str;
 use crate::value::Value;
@@ -49,17 +50,7 @@ pub(crate) fn constant(e: &Expr) -> Option<Value> {
                 return None;
             }
             let (a, b) = (constant(left)?, constant(right)?);
-            let size = |v: &Value| match v {
-                Value::Str(s) => s.len(),
-                Value::Array(a) => a.len(),
-                _ => 0,
-            };
-            if *op == BinaryOp::Mul
-                && (size(&a).max(size(&b)) as f64) * a.to_number().max(b.to_number()) > FOLDED_MAX as f64
-            {
-                return None;
-            }
-            small(ops::binary(*op, &a, &b).ok()?)?
+            small(binary(*op, &a, &b).ok()?)?
         }
         ExprKind::Concat(list) => {
             let mut out = Vec::new();
@@ -94,6 +85,11 @@ pub(crate) fn constant(e: &Expr) -> Option<Value> {
         ExprKind::Index { base, key } => ops::index(&constant(base)?, &constant(key)?).ok()?,
         _ => return None,
     })
+}
+
+/// An operation on constants; too large results are a fatal error, as at run time.
+pub(crate) fn binary(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, Error> {
+    ops::within(FOLDED_MAX, || ops::binary(op, a, b))
 }
 
 fn small(v: Value) -> Option<Value> {

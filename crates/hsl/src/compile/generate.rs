@@ -3,8 +3,9 @@
 use super::scan::Scan;
 use super::{Compiler, Exports, Module, Note, Source, fold};
 use crate::array::{Array, Key};
-use crate::ast::{ClassDecl, Expr, FunctionDecl, ImportWhat, Name, Stmt};
-use crate::diag::{Severity, Span, suggest};
+use crate::ast::{ClassDecl, Expr, FunctionDecl, ImportWhat, Name, Param, Stmt};
+use crate::diag::{Severity, Span, hint};
+use crate::probe::{Point, PointKind};
 use crate::program::{ClassDef, Guard, MethodDef, Op, Program, Proto, Reg, StaticDef};
 use crate::registry::{FunctionDef, NativeClass};
 use crate::string::Str;
@@ -12,9 +13,12 @@ use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Register variables per function; further ones live in cells or global slots.
 const REGISTER_VARIABLES_MAX: usize = 120;
+/// Messages from which on warnings and suggestions are left out.
+const NOTES_MAX: usize = 200;
 /// Registers per function.
 const REGISTERS_MAX: u16 = 250;
 
@@ -68,6 +72,8 @@ pub(crate) struct Function {
     pub(crate) symbols: HashMap<Name, Symbol>,
     pub(crate) this: Option<Var>,
     pub(crate) main: bool,
+    /// Variables of the loops around the statement being compiled.
+    pub(crate) loop_variables: Vec<Name>,
     number_consts: HashMap<u64, u32>,
     string_consts: HashMap<Str, u32>,
     cell_index: HashMap<Name, u16>,
@@ -81,6 +87,7 @@ pub(crate) struct Generator<'a> {
     exports: Vec<Exports>,
     module_numbers: HashMap<usize, u32>,
     // State of the module being compiled.
+    entry: bool,
     pub(crate) module_path: String,
     pub(crate) module_symbols: HashMap<Name, Symbol>,
     pub(crate) globals: HashMap<Name, u32>,
@@ -100,6 +107,7 @@ pub(crate) fn generate(compiler: &Compiler, modules: Vec<Module>) -> (Program, V
         functions: Vec::new(),
         exports: Vec::new(),
         module_numbers: HashMap::new(),
+        entry: false,
         module_path: String::new(),
         module_symbols: HashMap::new(),
         globals: HashMap::new(),
@@ -129,9 +137,14 @@ impl Generator<'_> {
     }
 
     pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>) {
-        if self.notes.len() < 200 {
+        if !self.crowded() {
             self.notes.push(Note { severity: Severity::Warning, span, message: message.into() });
         }
+    }
+
+    /// More messages than anybody reads: suggestions are not worth their time any more.
+    fn crowded(&self) -> bool {
+        self.notes.len() >= NOTES_MAX
     }
 
     // ---- modules ----
@@ -143,6 +156,7 @@ impl Generator<'_> {
         self.readonly.clear();
         self.namespaces.clear();
         self.imported.clear();
+        self.entry = entry;
         let scan = Scan::new(&module.body, true);
         let main = self.reserve_proto(Proto { name: Arc::from(""), ..Proto::default() });
         if entry {
@@ -198,7 +212,10 @@ impl Generator<'_> {
         }
         let mut function = self.new_function(main, None);
         function.main = true;
+        function.proto.span = Span { file: module.file, offset: 0 };
+        let span = function.proto.span;
         self.functions.push(function);
+        self.probe(PointKind::Enter, span);
         self.place_variables(&scan);
         for (source, span) in runs {
             let n = self.module_numbers.get(&source).copied().unwrap_or(0);
@@ -211,7 +228,7 @@ impl Generator<'_> {
                 self.release_to(u16::from(mark));
             }
         }
-        self.warn_unwritten(&scan);
+        self.warn_variables(&scan, &[]);
         self.body(&module.body);
         self.declared_bodies(&scan);
         self.finish_function();
@@ -272,7 +289,11 @@ impl Generator<'_> {
                     if s.variable {
                         match exports.globals.get(&s.name).copied() {
                             Some(slot) => self.import_variable(&s.local, slot, s.span),
-                            None => self.error(s.span, format!("The module has no variable '${}'", s.name)),
+                            None => {
+                                let hint = hint(&s.name, "$", exports.globals.keys().map(|k| &**k));
+                                let message = format!("The module has no variable '${}'{hint}", s.name);
+                                self.error(s.span, message);
+                            }
                         }
                         continue;
                     }
@@ -290,8 +311,7 @@ impl Generator<'_> {
                             self.imported.insert(s.local.clone(), (s.span, false));
                         }
                         None => {
-                            let near = suggest(&s.name, exports.symbols.keys().map(|k| &**k));
-                            let hint = near.map_or(String::new(), |n| format!("; did you mean '{n}'?"));
+                            let hint = hint(&s.name, "", exports.symbols.keys().map(|k| &**k));
                             self.error(
                                 s.span,
                                 format!("The module has no function or class '{}'{hint}", s.name),
@@ -343,12 +363,14 @@ impl Generator<'_> {
         let mut symbols: HashMap<Name, Symbol> = HashMap::new();
         for decl in &scan.functions {
             let index = self.reserve_function(decl, false, class);
+            self.warn_shadowed(&decl.name, decl.span);
             if symbols.insert(decl.name.clone(), Symbol::Function(index)).is_some() {
                 self.error(decl.span, format!("'{}' is already declared in this scope", decl.name));
             }
         }
         for decl in &scan.classes {
             let index = self.declare_class(decl);
+            self.warn_shadowed(&decl.name, decl.span);
             if symbols.insert(decl.name.clone(), Symbol::Class(index)).is_some() {
                 self.error(decl.span, format!("'{}' is already declared in this scope", decl.name));
             }
@@ -360,6 +382,7 @@ impl Generator<'_> {
         let index = self.program.classes.len() as u32;
         let mut class = ClassDef {
             name: Arc::from(&*decl.name),
+            index,
             fields: Array::new(),
             guarded: HashMap::default(),
             constructor: None,
@@ -441,6 +464,7 @@ impl Generator<'_> {
             symbols: HashMap::new(),
             this,
             main: false,
+            loop_variables: Vec::new(),
             number_consts: HashMap::new(),
             string_consts: HashMap::new(),
             cell_index: HashMap::new(),
@@ -462,6 +486,7 @@ impl Generator<'_> {
             function.proto.names.push(Arc::from("this"));
         }
         self.functions.push(function);
+        self.probe(PointKind::Enter, decl.span);
         let symbols = self.declare(&scan, class);
         self.function_mut().symbols = symbols;
         for (name, var) in outer {
@@ -516,18 +541,27 @@ impl Generator<'_> {
             self.function_mut().cell_index.insert(Rc::from("this"), cell);
         }
         self.place_variables(&scan);
-        self.warn_unwritten(&scan);
+        // Callbacks get what their caller gives, methods what their interface says.
+        let own = if decl.name.is_empty() || method || class.is_some() { &[][..] } else { &decl.params };
+        self.warn_variables(&scan, own);
         self.body(&decl.body);
         self.declared_bodies(&scan);
         self.finish_function();
     }
 
     fn finish_function(&mut self) {
+        self.probe(PointKind::Leave, Span::default());
         self.emit(Op::ReturnNone, Span::default());
         if let Some(mut f) = self.functions.pop() {
             thread_jumps(&mut f.proto.code);
             f.proto.registers = f.proto.registers.max(f.proto.names.len() as u16) + 1;
             f.proto.plain = !f.proto.variadic && !f.proto.generator && f.proto.cell_names.is_empty();
+            f.proto.simple = !f.proto.variadic
+                && !f.proto.generator
+                && f.proto.cell_names.len() == usize::from(f.proto.captures);
+            if f.proto.code.iter().any(|op| matches!(op, Op::CallMethod { .. })) {
+                f.proto.found = f.proto.consts.iter().map(|_| AtomicU64::new(0)).collect();
+            }
             self.program.protos[f.index as usize] = f.proto;
         }
     }
@@ -563,17 +597,61 @@ impl Generator<'_> {
         f.proto.registers = f.proto.registers.max(f.next);
     }
 
-    fn warn_unwritten(&mut self, scan: &Scan) {
+    /// Warnings about the variables of the function whose body is about to be compiled.
+    fn warn_variables(&mut self, scan: &Scan, params: &[Param]) {
+        let main = self.function().main;
+        if main && self.compiler.fragment {
+            return;
+        }
+        let mut found = Vec::new();
         for (name, span) in &scan.names {
-            let known = scan.written.contains(name)
-                || self.function().touched.contains(name)
-                || (self.function().main && self.globals.contains_key(name));
-            if !known {
-                let near = suggest(name, scan.written.iter().map(|n| &**n));
-                let hint = near.map_or(String::new(), |n| format!("; did you mean '${n}'?"));
-                self.warn(*span, format!("Variable '${name}' is never assigned{hint}"));
+            let given = self.function().touched.contains(name) || (main && self.globals.contains_key(name));
+            if !given && !scan.written.contains(name) {
+                if found.len() >= NOTES_MAX {
+                    break;
+                }
+                let hint = hint(name, "$", scan.written.iter().map(|n| &**n));
+                found.push((*span, format!("Variable '${name}' is never assigned{hint}")));
+            }
+            // What functions import, modules export and hosts read is used elsewhere.
+            let elsewhere = given || (main && !self.entry) || scan.inner_globals.contains(name);
+            if let Some(span) = scan.assigned.get(name)
+                && !elsewhere
+                && !scan.used.contains(name)
+                && !name.starts_with('_')
+            {
+                found.push((*span, format!("Variable '${name}' is assigned but never used")));
             }
         }
+        for param in params {
+            let used = scan.used.contains(&param.name) || scan.assigned.contains_key(&param.name);
+            if !used && !param.name.starts_with('_') {
+                let message =
+                    format!("Parameter '${0}' is never used; name it '$_{0}' if that is meant", param.name);
+                found.push((param.span, message));
+            }
+        }
+        for (span, message) in found {
+            self.warn(span, message);
+        }
+    }
+
+    /// Warns about a function or class that hides one of the same name from an outer scope or the library.
+    fn warn_shadowed(&mut self, name: &Name, span: Span) {
+        let outer = self.functions.iter().rev().skip(1).find_map(|f| f.symbols.get(name));
+        let outer = outer.or_else(|| self.functions.last().and_then(|_| self.module_symbols.get(name)));
+        let place = match outer {
+            Some(Symbol::Function(_) | Symbol::Class(_)) => "an outer scope",
+            Some(_) => return,
+            None => {
+                let registry = &self.compiler.registry;
+                if registry.function(name).is_none() && registry.class(name).is_none() {
+                    return;
+                }
+                "the library"
+            }
+        };
+        self.warn(span, format!("'{name}' shadows the one of {place}"));
     }
 
     pub(crate) fn new_cell(&mut self, name: &Name) -> u16 {
@@ -629,12 +707,25 @@ impl Generator<'_> {
 
     pub(crate) fn unknown_function<T>(&mut self, name: &Name, span: Span) -> Gen<T> {
         let registry = Arc::clone(&self.compiler.registry);
-        let near = {
-            let own = self.functions.iter().flat_map(|f| f.symbols.keys()).chain(self.module_symbols.keys());
-            suggest(name, own.map(|n| &**n).chain(registry.names())).map(str::to_owned)
+        let own = self.functions.iter().flat_map(|f| f.symbols.keys()).chain(self.module_symbols.keys());
+        let hint = match self.crowded() {
+            true => String::new(),
+            false => hint(name, "", own.map(|n| &**n).chain(registry.names())),
         };
-        let hint = near.map_or(String::new(), |n| format!("; did you mean '{n}'?"));
         self.stop(span, format!("Unknown function '{name}'{hint}"))
+    }
+
+    pub(crate) fn unknown_class<T>(&mut self, name: &Name, span: Span) -> Gen<T> {
+        let registry = Arc::clone(&self.compiler.registry);
+        let own = self.functions.iter().flat_map(|f| &f.symbols).chain(&self.module_symbols);
+        let classes = own.filter(|(_, s)| matches!(s, Symbol::Class(_))).map(|(n, _)| &**n);
+        let native = registry.names().into_iter().filter(|n| registry.class(n).is_some());
+        let namespaces = self.namespaces.keys().map(|n| &**n);
+        let hint = match self.crowded() {
+            true => String::new(),
+            false => hint(name, "", classes.chain(native).chain(namespaces)),
+        };
+        self.stop(span, format!("Unknown class '{name}'{hint}"))
     }
 
     /// Exports of a module imported as namespace.
@@ -682,6 +773,16 @@ impl Generator<'_> {
         f.proto.code.push(op);
         f.proto.spans.push(span);
         f.proto.code.len() - 1
+    }
+
+    /// Emits a probe if the program is to have them.
+    pub(crate) fn probe(&mut self, kind: PointKind, span: Span) {
+        if !self.compiler.probes {
+            return;
+        }
+        let point = self.program.points.len() as u32;
+        self.program.points.push(Point { kind, span, function: self.function().index });
+        self.emit(Op::Probe { point }, span);
     }
 
     pub(crate) fn here(&self) -> u32 {
@@ -776,7 +877,8 @@ impl Generator<'_> {
         }
     }
 
-    pub(crate) fn body(&mut self, body: &[Stmt]) {
+    /// Compiles statements one after the other; true when the code behind them cannot be reached.
+    pub(crate) fn body(&mut self, body: &[Stmt]) -> bool {
         let mut dead = false;
         for stmt in body {
             if dead {
@@ -797,6 +899,7 @@ impl Generator<'_> {
             }
             self.release_to(mark);
         }
+        dead
     }
 
     /// Compiles an anonymous function and the instruction that makes its value.

@@ -9,7 +9,7 @@ mod scan;
 mod stmt;
 
 use crate::array::Array;
-use crate::ast::{Import, ImportWhat, Name, Stmt, StmtKind};
+use crate::ast::{Element, Expr, ExprKind, Import, ImportWhat, Name, Stmt, StmtKind};
 use crate::diag::{Diagnostic, Severity, SourceFile, SourceMap, Span};
 use crate::loader::{LoadError, Loader, NoFiles, resolve};
 use crate::parser::{Entered, Includes, parse};
@@ -37,6 +37,8 @@ pub struct Compiler {
     pub(crate) registry: Arc<Registry>,
     loader: Arc<dyn Loader>,
     pub(crate) context: Vec<(String, bool)>,
+    pub(crate) probes: bool,
+    pub(crate) fragment: bool,
 }
 
 /// A compiled program and what the compiler has to say about it.
@@ -51,7 +53,7 @@ pub struct Compiled {
 impl Compiler {
     /// A compiler without files and context variables.
     pub fn new(registry: Arc<Registry>) -> Compiler {
-        Compiler { registry, loader: Arc::new(NoFiles), context: Vec::new() }
+        Compiler { registry, loader: Arc::new(NoFiles), context: Vec::new(), probes: false, fragment: false }
     }
 
     /// Sets where included and imported files come from.
@@ -66,6 +68,20 @@ impl Compiler {
     #[must_use]
     pub fn context_variable(mut self, name: &str, readonly: bool) -> Compiler {
         self.context.push((name.to_owned(), readonly));
+        self
+    }
+
+    /// Adds probes for an [`Observer`](crate::Observer), which makes programs slower.
+    #[must_use]
+    pub fn probes(mut self, yes: bool) -> Compiler {
+        self.probes = yes;
+        self
+    }
+
+    /// The source is a file that others include or import: its top-level variables draw no warnings.
+    #[must_use]
+    pub fn fragment(mut self, yes: bool) -> Compiler {
+        self.fragment = yes;
         self
     }
 
@@ -125,6 +141,8 @@ pub(crate) struct Note {
 /// A parsed module: the entry script or an imported file.
 pub(crate) struct Module {
     pub(crate) path: String,
+    /// Index of its source file.
+    pub(crate) file: u32,
     pub(crate) body: Vec<Stmt>,
     pub(crate) imports: Vec<(Import, Source)>,
 }
@@ -169,7 +187,7 @@ impl Unit<'_> {
             ));
         }
         let file = self.sources.files.len() as u32;
-        self.sources.files.push(SourceFile { path: Arc::from(path), text: Arc::clone(text), parent });
+        self.sources.files.push(SourceFile::new(path, Arc::clone(text), parent));
         Ok(file)
     }
 
@@ -192,11 +210,7 @@ impl Unit<'_> {
             Err(message) => {
                 // For the entry script there is no file to point into yet.
                 if self.sources.files.is_empty() {
-                    self.sources.files.push(SourceFile {
-                        path: Arc::from(path),
-                        text: Arc::from(&b""[..]),
-                        parent,
-                    });
+                    self.sources.files.push(SourceFile::new(path, Arc::from(&b""[..]), parent));
                 }
                 self.error(parent.unwrap_or_default(), message);
                 return None;
@@ -222,7 +236,7 @@ impl Unit<'_> {
             }
         }
         self.loading.pop();
-        self.modules.push(Module { path: path.to_owned(), body, imports });
+        self.modules.push(Module { path: path.to_owned(), file, body, imports });
         Some(self.modules.len() - 1)
     }
 
@@ -273,6 +287,7 @@ impl Unit<'_> {
                 }
             },
         };
+        let option_span = |name: &str| import.options.as_ref().map_or(span, |e| key_span(e, name));
         let name = path.rsplit('/').next().unwrap_or(path);
         let extension = name.rsplit_once('.').map_or("", |(_, e)| e);
         let kind = match options.get_str("type") {
@@ -280,7 +295,7 @@ impl Unit<'_> {
                 s.to_text().into_owned()
             }
             Some(_) => {
-                self.error(span, "Import option 'type' must be json, yaml, csv or txt");
+                self.error(option_span("type"), "Import option 'type' must be json, yaml, csv or txt");
                 return None;
             }
             None => match extension {
@@ -298,7 +313,9 @@ impl Unit<'_> {
         for key in options.keys() {
             let key = key.to_value().to_string_lossy();
             if !known.contains(&&*key) {
-                self.error(span, format!("Unknown import option '{key}' for {kind} data"));
+                let hint = crate::diag::hint(&key, "", known.iter().copied());
+                let message = format!("Unknown import option '{key}' for {kind} data{hint}");
+                self.error(option_span(&key), message);
                 return None;
             }
         }
@@ -344,6 +361,17 @@ impl Includes for Unit<'_> {
     fn leave(&mut self) {
         self.including.pop();
     }
+}
+
+/// The place of a key in an array literal.
+fn key_span(array: &Expr, name: &str) -> Span {
+    let ExprKind::Array(elements) = &*array.kind else { return array.span };
+    let keys = elements.iter().filter_map(|element| match element {
+        Element::Pair(key, _) => Some(key),
+        _ => None,
+    });
+    let is = |key: &&Expr| fold::constant(key).is_some_and(|v| v.as_str_bytes() == Some(name.as_bytes()));
+    keys.into_iter().find(is).map_or(array.span, |key| key.span)
 }
 
 /// Takes the import statements off the top level, with the file each stands in.

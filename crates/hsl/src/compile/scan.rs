@@ -2,7 +2,7 @@
 
 use crate::ast::{ClassDecl, Element, Expr, ExprKind, FunctionDecl, Name, Stmt, StmtKind};
 use crate::diag::Span;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// What a function body declares and uses, nested functions excluded.
@@ -13,6 +13,10 @@ pub(crate) struct Scan {
     seen: HashSet<Name>,
     /// Variables that something in the body creates.
     pub(crate) written: HashSet<Name>,
+    /// Variables that an assignment creates, with the first place; not those of loops, patterns and the like.
+    pub(crate) assigned: HashMap<Name, Span>,
+    /// Variables whose value is used, as far as the body shows.
+    pub(crate) used: HashSet<Name>,
     /// Variables captured by closures made in the body.
     pub(crate) captured: HashSet<Name>,
     /// Variables named by `global` statements.
@@ -43,6 +47,12 @@ impl Scan {
         self.written.insert(name.clone());
     }
 
+    /// A write that needs no use behind it.
+    fn write_used(&mut self, name: &Name, span: Span) {
+        self.write(name, span);
+        self.used.insert(name.clone());
+    }
+
     fn inner(&mut self, decl: &FunctionDecl) {
         if self.deep {
             let scan = Scan::new(&decl.body, true);
@@ -71,11 +81,13 @@ impl Scan {
                     self.inner(f);
                 }
             }
-            StmtKind::Echo(e) | StmtKind::Throw(e) | StmtKind::Expr(e) => self.expr(e),
+            StmtKind::Echo(e) | StmtKind::Throw(e) => self.expr(e),
+            StmtKind::Expr(e) => self.effect(e),
+            StmtKind::Debug { body, .. } => self.stmt(body),
             StmtKind::Return(e) | StmtKind::Yield(e) => e.iter().for_each(|e| self.expr(e)),
             StmtKind::Global(names) => {
                 for (name, span) in names {
-                    self.write(name, *span);
+                    self.write_used(name, *span);
                     self.globals.insert(name.clone());
                 }
             }
@@ -91,9 +103,8 @@ impl Scan {
                 self.stmt(body);
             }
             StmtKind::For { init, cond, step, body } => {
-                for e in [init, cond, step].into_iter().flatten() {
-                    self.expr(e);
-                }
+                init.iter().chain(step).for_each(|e| self.effect(e));
+                cond.iter().for_each(|e| self.expr(e));
                 self.stmt(body);
             }
             StmtKind::Forever(body) => self.stmt(body),
@@ -112,22 +123,50 @@ impl Scan {
             }
             StmtKind::Try { body, name, name_span, handler } => {
                 self.stmts(body);
-                self.write(name, *name_span);
+                self.write_used(name, *name_span);
                 self.stmts(handler);
             }
             StmtKind::Barrier { name, var, body } => {
                 self.expr(name);
                 if let Some(var) = var {
-                    self.write(var, stmt.span);
+                    self.write_used(var, stmt.span);
                 }
                 self.stmts(body);
             }
         }
     }
 
+    /// An expression whose value is dropped.
+    fn effect(&mut self, e: &Expr) {
+        match &*e.kind {
+            ExprKind::Assign { target, value } | ExprKind::Augment { target, value, .. }
+                if matches!(&*target.kind, ExprKind::Var(_)) =>
+            {
+                self.assign(e, target);
+                self.expr(value);
+            }
+            ExprKind::IncDec { target, .. } if matches!(&*target.kind, ExprKind::Var(_)) => {
+                if let ExprKind::Var(name) = &*target.kind {
+                    self.name(name, target.span);
+                }
+            }
+            _ => self.expr(e),
+        }
+    }
+
+    /// The target of an assignment that is a variable.
+    fn assign(&mut self, assignment: &Expr, target: &Expr) {
+        if let ExprKind::Var(name) = &*target.kind {
+            self.write(name, target.span);
+            if matches!(&*assignment.kind, ExprKind::Assign { .. }) {
+                self.assigned.entry(name.clone()).or_insert(target.span);
+            }
+        }
+    }
+
     fn target(&mut self, e: &Expr) {
         match &*e.kind {
-            ExprKind::Var(name) => self.write(name, e.span),
+            ExprKind::Var(name) => self.write_used(name, e.span),
             ExprKind::Index { base, key } => {
                 self.target(base);
                 self.expr(key);
@@ -150,7 +189,10 @@ impl Scan {
 
     fn expr(&mut self, e: &Expr) {
         match &*e.kind {
-            ExprKind::Var(name) => self.name(name, e.span),
+            ExprKind::Var(name) => {
+                self.name(name, e.span);
+                self.used.insert(name.clone());
+            }
             ExprKind::Assign { target, value } | ExprKind::Augment { target, value, .. } => {
                 self.target(target);
                 self.expr(value);
@@ -163,6 +205,7 @@ impl Scan {
                     self.name(name, *span);
                     // A closure may create what it captures.
                     self.written.insert(name.clone());
+                    self.used.insert(name.clone());
                     self.captured.insert(name.clone());
                 }
                 self.inner(decl);

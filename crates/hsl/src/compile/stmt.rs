@@ -1,11 +1,13 @@
 //! Statements.
 
 use super::generate::{Block, Gen, Generator, Label, Var};
-use crate::ast::{Expr, ExprKind, Name, Stmt, StmtKind};
+use crate::ast::{Expr, ExprKind, Name, Stmt, StmtKind, UnaryOp};
 use crate::diag::Span;
+use crate::probe::PointKind;
 use crate::program::{Op, Reg, SwitchTable};
 use crate::value::Value;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Switches with at least this many constant cases become a lookup table.
 const TABLE_MIN: usize = 4;
@@ -14,31 +16,23 @@ impl Generator<'_> {
     /// Compiles a statement; true when the code behind it cannot be reached.
     pub(crate) fn statement(&mut self, stmt: &Stmt) -> Gen<bool> {
         let span = stmt.span;
+        if probed(&stmt.kind) {
+            self.probe(PointKind::Statement, span);
+        }
         match &stmt.kind {
             StmtKind::Empty | StmtKind::Function(_) | StmtKind::Class(_) => {}
             StmtKind::Import(_) => {
                 return self.stop(span, "'import' is only allowed at the top level of a file");
             }
-            StmtKind::Block(body) | StmtKind::Included(body) => {
-                let mut ends = false;
-                for (i, s) in body.iter().enumerate() {
-                    if ends {
-                        // Let the common routine report what is unreachable.
-                        if !matches!(s.kind, StmtKind::Empty | StmtKind::Function(_) | StmtKind::Class(_)) {
-                            if !matches!(s.kind, StmtKind::Break) {
-                                self.warn(body[i].span, "Unreachable code");
-                            }
-                            break;
-                        }
-                        continue;
-                    }
-                    let mark = self.mark();
-                    if let Ok(e) = self.statement(s) {
-                        ends = e;
-                    }
-                    self.release_to(mark);
-                }
-                return Ok(ends);
+            StmtKind::Block(body) | StmtKind::Included(body) => return Ok(self.body(body)),
+            StmtKind::Debug { stage, point, log, body } => {
+                let kind = PointKind::Debug {
+                    stage: Arc::from(&*stage.to_text()),
+                    point: Arc::from(&*point.to_text()),
+                    log: *log,
+                };
+                self.probe(kind, span);
+                return self.statement(body);
             }
             StmtKind::Echo(e) => {
                 let src = self.operand(e)?;
@@ -65,7 +59,9 @@ impl Generator<'_> {
                         dst
                     }
                 };
+                self.probe(PointKind::Pause, span);
                 self.emit(Op::Yield { src }, span);
+                self.probe(PointKind::Resume, span);
             }
             StmtKind::Break => {
                 self.leave(span, true)?;
@@ -82,7 +78,10 @@ impl Generator<'_> {
                 self.warn_condition(cond);
                 match self.folded(cond) {
                     Some(v) if !v.truthy() => self.warn(body.span, "Unreachable code"),
-                    Some(_) => return self.endless(body),
+                    Some(_) => {
+                        self.probe(PointKind::Statement, span);
+                        return self.endless(body);
+                    }
                     None => self.loop_statement(Some(cond), None, body)?,
                 }
             }
@@ -90,18 +89,21 @@ impl Generator<'_> {
                 if let Some(init) = init {
                     self.effect(init)?;
                 }
-                match cond.as_ref().map(|c| self.folded(c)) {
-                    Some(Some(v)) if !v.truthy() => self.warn(body.span, "Unreachable code"),
-                    Some(None) => self.loop_statement(cond.as_ref(), step.as_ref(), body)?,
-                    _ if step.is_none() => return self.endless(body),
-                    _ => {
-                        self.loop_statement(None, step.as_ref(), body)?;
-                    }
+                if let Some(cond) = cond {
+                    self.warn_condition(cond);
                 }
+                let counter = init.as_ref().and_then(|init| match &*init.kind {
+                    ExprKind::Assign { target, .. } => variable_of(target),
+                    _ => None,
+                });
+                return self.with_loop_variables(counter.as_slice(), |g| {
+                    g.for_loop(cond.as_ref(), step.as_ref(), body)
+                });
             }
             StmtKind::Forever(body) => return self.endless(body),
             StmtKind::Foreach { subject, key, value, body } => {
-                self.foreach(subject, key.as_ref(), value, body, span)?;
+                let names: Vec<_> = key.iter().chain([value]).filter_map(variable_of).collect();
+                self.with_loop_variables(&names, |g| g.foreach(subject, key.as_ref(), value, body, span))?;
             }
             StmtKind::Switch { subject, cases } => self.switch(subject, cases)?,
             StmtKind::Try { body, name, handler, .. } => {
@@ -110,14 +112,15 @@ impl Generator<'_> {
                 let mut end = Label::default();
                 self.jump_to(Op::PushTry { dst: exception, to: 0 }, &mut catch, span);
                 self.function_mut().blocks.push(Block::Try);
-                self.body(body);
+                let ends = self.body(body);
                 self.function_mut().blocks.pop();
                 self.emit(Op::PopTry, span);
                 self.jump_to(Op::Jump { to: 0 }, &mut end, span);
                 self.bind(&mut catch);
                 self.store_variable(name, exception, span)?;
-                self.body(handler);
+                let handled = self.body(handler);
                 self.bind(&mut end);
+                return Ok(ends && handled);
             }
             StmtKind::Barrier { name, var, body } => self.barrier(name, var.as_ref(), body, span)?,
         }
@@ -143,6 +146,7 @@ impl Generator<'_> {
                 self.leave_block(i, span)?;
             }
         }
+        self.probe(PointKind::Leave, span);
         match src {
             Some(src) => self.emit(Op::Return { src }, span),
             None => self.emit(Op::ReturnNone, span),
@@ -220,6 +224,9 @@ impl Generator<'_> {
                     return Ok(ends && e);
                 }
                 continue;
+            }
+            if i > 0 {
+                self.probe(PointKind::Statement, cond.span);
             }
             let mut next = Label::default();
             let mark = self.mark();
@@ -299,6 +306,7 @@ impl Generator<'_> {
                     let here = self.here();
                     self.patch(entry, here);
                 }
+                self.probe(PointKind::Statement, cond.span);
                 let mut top = Label::bound(start);
                 let mark = self.mark();
                 self.branch(cond, true, &mut top)?;
@@ -310,6 +318,16 @@ impl Generator<'_> {
         }
         self.close_block();
         Ok(())
+    }
+
+    fn for_loop(&mut self, cond: Option<&Expr>, step: Option<&Expr>, body: &Stmt) -> Gen<bool> {
+        match cond.map(|c| self.folded(c)) {
+            Some(Some(v)) if !v.truthy() => self.warn(body.span, "Unreachable code"),
+            Some(None) => self.loop_statement(cond, step, body)?,
+            _ if step.is_none() => return self.endless(body),
+            _ => self.loop_statement(None, step, body)?,
+        }
+        Ok(false)
     }
 
     fn foreach(
@@ -328,6 +346,7 @@ impl Generator<'_> {
         self.open_loop();
         self.bind_next();
         let start = self.here();
+        self.probe(PointKind::Statement, value.span);
         let mut end = Label::default();
         let direct = match (key, &*value.kind) {
             (None, ExprKind::Var(name)) => match self.variable(name) {
@@ -526,9 +545,61 @@ impl Generator<'_> {
         Ok(())
     }
 
+    /// An assignment that decides is often meant to be a comparison; parentheses around it say that it is not.
     fn warn_condition(&mut self, cond: &Expr) {
-        if matches!(&*cond.kind, ExprKind::Assign { value, .. } if self.folded(value).is_some()) {
-            self.warn(cond.span, "Assignment of a constant in a condition; did you mean '=='?");
+        match &*cond.kind {
+            ExprKind::Assign { .. } => {
+                let message =
+                    "Assignment in a condition; write '==' to compare, or put parentheses around it";
+                self.warn(cond.span, message);
+            }
+            ExprKind::And(a, b) | ExprKind::Or(a, b) => {
+                self.warn_condition(a);
+                self.warn_condition(b);
+            }
+            ExprKind::Unary { op: UnaryOp::Not, operand } => self.warn_condition(operand),
+            _ => {}
         }
+    }
+
+    /// Compiles a loop whose variables are `names`.
+    fn with_loop_variables<T>(
+        &mut self,
+        names: &[(Name, Span)],
+        compile: impl FnOnce(&mut Self) -> Gen<T>,
+    ) -> Gen<T> {
+        let before = self.function().loop_variables.len();
+        for (name, span) in names {
+            if self.function().loop_variables.contains(name) {
+                self.warn(*span, format!("Loop variable '${name}' shadows that of the loop around it"));
+            }
+            self.function_mut().loop_variables.push(name.clone());
+        }
+        let result = compile(self);
+        self.function_mut().loop_variables.truncate(before);
+        result
+    }
+}
+
+/// Statements that begin with a probe. The others have none of their own, or one where they test their condition.
+fn probed(kind: &StmtKind) -> bool {
+    !matches!(
+        kind,
+        StmtKind::Empty
+            | StmtKind::Function(_)
+            | StmtKind::Class(_)
+            | StmtKind::Import(_)
+            | StmtKind::Block(_)
+            | StmtKind::Included(_)
+            | StmtKind::Debug { .. }
+            | StmtKind::Global(_)
+            | StmtKind::While { .. }
+    )
+}
+
+fn variable_of(e: &Expr) -> Option<(Name, Span)> {
+    match &*e.kind {
+        ExprKind::Var(name) => Some((name.clone(), e.span)),
+        _ => None,
     }
 }

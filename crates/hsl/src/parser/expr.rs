@@ -119,11 +119,13 @@ impl Parser<'_> {
                 // Concatenation is associative: one node, so that it allocates once and chains have no height.
                 Some(BinaryOp::Concat) => match *left.kind {
                     ExprKind::Concat(mut list) => {
-                        list.push(right);
-                        if list.iter().any(|e| e.depth >= HEIGHT_MAX) {
+                        // Only the new part can be too high; to look at all of them would be quadratic.
+                        let depth = left.depth.max(right.depth.saturating_add(1));
+                        if depth > HEIGHT_MAX {
                             return self.fail_at(span, "Expression is too complex");
                         }
-                        left = Expr { kind: Box::new(ExprKind::Concat(list)), ..left };
+                        list.push(right);
+                        left = Expr { kind: Box::new(ExprKind::Concat(list)), depth, ..left };
                         continue;
                     }
                     kind => ExprKind::Concat(vec![Expr { kind: Box::new(kind), ..left }, right]),
@@ -291,6 +293,10 @@ impl Parser<'_> {
         while !self.eat(")") {
             if !args.is_empty() {
                 self.expect(",")?;
+                // Published scripts end long lists with a comma.
+                if self.eat(")") {
+                    break;
+                }
             }
             let spread = self.eat("...");
             let value = self.expression()?;

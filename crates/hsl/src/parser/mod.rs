@@ -45,10 +45,10 @@ pub(crate) fn parse(file: u32, text: &[u8], includes: &mut dyn Includes) -> (Vec
     parse_inner(file, text, includes, false)
 }
 
-fn parse_inner(
+fn parse_inner<'a>(
     file: u32,
-    text: &[u8],
-    includes: &mut dyn Includes,
+    text: &'a [u8],
+    includes: &'a mut dyn Includes,
     in_function: bool,
 ) -> (Vec<Stmt>, Vec<SyntaxError>) {
     let (tokens, lex_errors) = lex(text);
@@ -58,6 +58,7 @@ fn parse_inner(
         .collect();
     let mut parser = Parser {
         file,
+        text,
         tokens,
         at: 0,
         errors,
@@ -86,6 +87,7 @@ fn parse_inner(
 struct Parser<'a> {
     includes: &'a mut dyn Includes,
     file: u32,
+    text: &'a [u8],
     tokens: Vec<Token>,
     at: usize,
     errors: Vec<SyntaxError>,
@@ -142,6 +144,11 @@ impl<'a> Parser<'a> {
             self.advance();
         }
         found
+    }
+
+    fn line_of(&self, span: Span) -> usize {
+        let before = &self.text[..(span.offset as usize).min(self.text.len())];
+        memchr::memchr_iter(b'\n', before).count() + 1
     }
 
     fn describe(&self) -> String {

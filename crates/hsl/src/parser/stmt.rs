@@ -8,6 +8,7 @@ use crate::ast::{
 use crate::diag::Span;
 use crate::lexer::Tok;
 use crate::string::Str;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 impl Parser<'_> {
@@ -64,6 +65,10 @@ impl Parser<'_> {
                 let step = part(self, ")")?;
                 StmtKind::For { init, cond, step, body: Box::new(self.statement()?) }
             }
+            "__debug" if matches!(self.tok_ahead(1), Tok::Punct("[")) => {
+                self.advance();
+                self.debug_point()?
+            }
             "forever" => {
                 self.advance();
                 StmtKind::Forever(Box::new(self.statement()?))
@@ -90,6 +95,31 @@ impl Parser<'_> {
         Ok(Stmt { kind, span })
     }
 
+    /// The prefix of a break point and the statement behind it.
+    fn debug_point(&mut self) -> Parsed<StmtKind> {
+        let span = self.span();
+        self.advance();
+        let mut ids = Vec::new();
+        let mut log = false;
+        while !self.eat("]") {
+            if !ids.is_empty() {
+                self.expect(",")?;
+            }
+            match self.tok().clone() {
+                Tok::Str(id) if ids.len() < 2 => ids.push(id),
+                Tok::Word(word) if ids.len() == 2 && matches!(&*word, "true" | "false") => {
+                    log = *word == *"true";
+                }
+                _ => return self.expected("'[\"stage\", \"point\"]'"),
+            }
+            self.advance();
+        }
+        let Ok([stage, point]) = <[Str; 2]>::try_from(ids) else {
+            return self.fail_at(span, "A break point needs the identities of its stage and of itself");
+        };
+        Ok(StmtKind::Debug { stage, point, log, body: Box::new(self.statement()?) })
+    }
+
     /// `{ statements }`, going on after errors inside.
     pub(super) fn block(&mut self) -> Parsed<Vec<Stmt>> {
         let open = self.expect("{")?;
@@ -99,10 +129,10 @@ impl Parser<'_> {
                 return Ok(body);
             }
             if self.at_end() {
-                return self.fail_at(
-                    self.span(),
-                    format!("Block is never closed: expected '}}' (opened at offset {})", open.offset),
-                );
+                let line = self.line_of(open);
+                let message =
+                    format!("Expected '}}', found the end of the file; the block begins on line {line}");
+                return self.fail_at(self.span(), message);
             }
             let before = self.at;
             match self.statement() {
@@ -314,6 +344,7 @@ impl Parser<'_> {
     pub(super) fn function(&mut self, name: Name, span: Span, anonymous: bool) -> Parsed<Rc<FunctionDecl>> {
         self.expect("(")?;
         let mut params: Vec<Param> = Vec::new();
+        let mut names: HashSet<Name> = HashSet::new();
         while !self.eat(")") {
             if !params.is_empty() {
                 self.expect(",")?;
@@ -330,7 +361,7 @@ impl Parser<'_> {
                     );
                 }
             }
-            if params.iter().any(|p| p.name == name) {
+            if !names.insert(name.clone()) {
                 self.report(span, format!("Duplicate parameter '${name}'"));
             }
             let default = if !variadic && self.eat("=") { Some(self.ternary_expression()?) } else { None };
@@ -344,7 +375,7 @@ impl Parser<'_> {
                     self.expect(",")?;
                 }
                 let (name, span) = self.variable()?;
-                if params.iter().any(|p| p.name == name) || captures.iter().any(|c| c.0 == name) {
+                if !names.insert(name.clone()) {
                     self.report(
                         span,
                         format!("Captured variable '${name}' is already a parameter or captured"),
@@ -385,27 +416,19 @@ impl Parser<'_> {
                 let decl = self.function(name, span, false)?;
                 class.methods.push(Method { modifiers, decl });
             } else if matches!(self.tok(), Tok::Variable(_)) {
-                let (name, span) = self.variable()?;
+                let (name, _) = self.variable()?;
                 let value = if self.eat("=") { Some(self.ternary_expression()?) } else { None };
                 self.terminator()?;
-                class.vars.push(ClassVar { name, span, modifiers, value });
+                class.vars.push(ClassVar { name, modifiers, value });
             } else {
                 return self.expected("a variable, 'function' or 'constructor'");
             }
         }
-        let names: Vec<(Name, Span)> = class
-            .vars
-            .iter()
-            .map(|v| (v.name.clone(), v.span))
-            .chain(class.methods.iter().map(|m| (m.decl.name.clone(), m.decl.span)))
-            .collect();
-        for (i, (name, _)) in names.iter().enumerate() {
-            if names[..i].iter().any(|(n, _)| n == name) {
-                self.report(
-                    class.span,
-                    format!("Class '{}' already has a member named '{name}'", class.name),
-                );
-            }
+        let mut names: HashSet<&Name> = HashSet::new();
+        let members = class.vars.iter().map(|v| &v.name).chain(class.methods.iter().map(|m| &m.decl.name));
+        let twice: Vec<Name> = members.filter(|name| !names.insert(name)).cloned().collect();
+        for name in twice.into_iter().take(super::ERRORS_MAX) {
+            self.report(class.span, format!("Class '{}' already has a member named '{name}'", class.name));
         }
         Ok(Rc::new(class))
     }
@@ -432,7 +455,6 @@ impl Parser<'_> {
     }
 
     fn import(&mut self) -> Parsed<Import> {
-        let span = self.span();
         let what = if self.eat("{") {
             let mut symbols = Vec::new();
             while !self.eat("}") {
@@ -461,7 +483,7 @@ impl Parser<'_> {
         if self.eat_word("with") {
             let e = self.ternary_expression()?;
             if !matches!(what, ImportWhat::Data { .. }) {
-                self.report(span, "Options are only for imported data");
+                self.report(e.span, "Options are only for imported data");
             } else if !matches!(&*e.kind, ExprKind::Array(_)) {
                 self.report(e.span, "Options must be an array");
             }

@@ -43,6 +43,68 @@ fn check_write(class: &Arc<ClassDef>, name: &[u8], inside: Inside<'_>) -> Result
     }
 }
 
+/// The value of `object->name` if it is a number that may be read.
+#[inline]
+pub(crate) fn number_member(object: &Arc<Object>, name: &Value, inside: Inside<'_>) -> Option<f64> {
+    if let ObjectKind::Script { class, props, .. } = &object.0
+        && let Value::Str(text) = name
+        && (class.guarded.is_empty() || same_class(inside, class))
+        && let Some(Value::Number(n)) = props.lock().get_ident(text)
+    {
+        return Some(*n);
+    }
+    None
+}
+
+/// `object->name = n` if the property exists and may be written; false when it has to be done the long way.
+#[inline]
+pub(crate) fn set_number_member(object: &Arc<Object>, name: &Value, n: f64, inside: Inside<'_>) -> bool {
+    if let ObjectKind::Script { class, props, .. } = &object.0
+        && let Value::Str(text) = name
+        && (class.guarded.is_empty() || same_class(inside, class))
+        && let Some(slot) = props.lock().get_ident_mut(text)
+    {
+        slot.put(Value::Number(n));
+        return true;
+    }
+    false
+}
+
+/// `object->name`: the quick way for the properties of a class without restrictions.
+#[inline]
+pub(crate) fn member(object: &Arc<Object>, name: &Value, inside: Inside<'_>) -> Result<Value, Error> {
+    if let ObjectKind::Script { class, props, .. } = &object.0
+        && let Value::Str(text) = name
+        && (class.guarded.is_empty() || same_class(inside, class))
+        && let Some(value) = props.lock().get_ident(text)
+    {
+        return Ok(value.clone());
+    }
+    property(object, name, inside)
+}
+
+/// `object->name = value`, as [`member`].
+#[inline]
+pub(crate) fn set_member(
+    object: &Arc<Object>,
+    name: &Value,
+    value: Value,
+    inside: Inside<'_>,
+) -> Result<(), Error> {
+    if let ObjectKind::Script { class, props, .. } = &object.0
+        && let Value::Str(text) = name
+        && (class.guarded.is_empty() || same_class(inside, class))
+    {
+        let mut props = props.lock();
+        if let Some(slot) = props.get_ident_mut(text) {
+            // No destructor of a value takes a lock.
+            slot.put(value);
+            return Ok(());
+        }
+    }
+    set_property(object, name, value, inside)
+}
+
 /// `object->name` or `object["name"]`: a property, else a method bound to the object, else none.
 pub(crate) fn property(object: &Arc<Object>, key: &Value, inside: Inside<'_>) -> Result<Value, Error> {
     match &object.0 {
@@ -116,7 +178,7 @@ pub(crate) fn set_property(
         check_write(class, name.as_bytes(), inside)?;
     }
     if let Value::Str(name) = key
-        && let Some(slot) = props.lock().get_name_mut(name)
+        && let Some(slot) = props.lock().get_ident_mut(name)
     {
         // No destructor of a value takes a lock.
         slot.put(value);

@@ -1,10 +1,12 @@
 //! The `cache` expression (language section 13).
 
 use super::Machine;
-use super::frames::{Flow, Frame, NativeFrame, call_value, continue_native};
+use super::frame_stack::NativeFrame;
+use super::frames::{Flow, call_value, continue_native};
 use crate::array::Array;
 use crate::error::Error;
 use crate::object::{Function, FunctionKind};
+use crate::ops;
 use crate::program::{CacheCallee, Program};
 use crate::registry::{CallArgs, Continuation, Next};
 use crate::shared::{Lookup, Ticket};
@@ -22,6 +24,7 @@ struct Options {
     size: usize,
     namespace: Str,
     lru: bool,
+    per_message: bool,
 }
 
 impl Options {
@@ -39,6 +42,7 @@ impl Options {
             size: 32,
             namespace: Str::new(),
             lru: true,
+            per_message: false,
         };
         for (key, v) in array.iter() {
             let name = key.to_value().to_string_lossy();
@@ -65,8 +69,7 @@ impl Options {
                 ("namespace", v @ (Value::Number(_) | Value::Bool(_))) => o.namespace = v.to_str(),
                 ("namespace", v) => return Err(wrong("namespace", "string", v)),
                 ("lru", v) => o.lru = v.truthy(),
-                // The host has no message here; the option then has no effect.
-                ("per_message", _) => {}
+                ("per_message", v) => o.per_message = v.truthy(),
                 (other, _) => return Err(Error::exception(format!("Unknown cache option '{other}'"))),
             }
         }
@@ -75,18 +78,25 @@ impl Options {
 }
 
 /// Identifies the arguments; `None` when they hold something without a stable identity.
-fn key(args: &[Value], filter: Option<&Array>) -> Option<Str> {
+fn key(args: &[Value], filter: Option<&Array>) -> Result<Option<Str>, Error> {
     let mut out = Vec::new();
     for (i, arg) in args.iter().enumerate() {
         let chosen = filter.is_none_or(|f| f.values().any(|v| v.to_number() == (i + 1) as f64));
         if chosen {
-            if !crate::shared::shareable(arg) || matches!(arg, Value::Object(_) | Value::Resource(_)) {
-                return None;
+            if !crate::shared::plain(arg) {
+                return Ok(None);
             }
-            crate::shared::write_argument(&mut out, arg);
+            out.extend_from_slice(arg.type_name().as_bytes());
+            out.push(b':');
+            // Arrays that share parts can be much longer as text than in memory.
+            let text = ops::to_str(arg)?;
+            ops::check_length(out.len() + text.len())?;
+            out.extend_from_slice(text.len().to_string().as_bytes());
+            out.push(b':');
+            out.extend_from_slice(text.as_bytes());
         }
     }
-    Some(Str::from_vec(out))
+    Ok(Some(Str::from_vec(out)))
 }
 
 /// Looks up or calls. The options are at `start`, the arguments behind them.
@@ -101,7 +111,7 @@ pub(crate) fn run(
     dst: u8,
 ) -> Result<Flow, Error> {
     let site = &program.sites[site as usize];
-    let options = match &stack[start] {
+    let mut options = match &stack[start] {
         Value::Array(a) => Options::read(a)?,
         other => {
             return Err(Error::exception(format!(
@@ -110,6 +120,11 @@ pub(crate) fn run(
             )));
         }
     };
+    if options.per_message
+        && let Some(id) = m.host.message_id()
+    {
+        options.namespace = Str::from(id);
+    }
     let args: Vec<Value> = match (&stack[start + 1], site.spread) {
         (Value::Array(list), true) => list.values().cloned().collect(),
         _ => stack[start + 1..start + 1 + argc].to_vec(),
@@ -126,13 +141,13 @@ pub(crate) fn run(
     };
     let function = Value::Function(Arc::new(function));
     let bucket = (options.namespace.clone(), site.identity.clone());
-    let Some(key) = key(&args, options.filter.as_ref()) else {
+    let Some(key) = key(&args, options.filter.as_ref())? else {
         return call(m, stack, &function, args, start, dst);
     };
     let shared = Arc::clone(&m.shared);
     match shared.lookup(&bucket, &key, options.size, options.force, m.barriers == 0) {
         Lookup::Hit(value) => {
-            if let Some(Frame::Script(f)) = m.frames.last() {
+            if let Some(f) = m.frames.script() {
                 stack[f.base as usize + usize::from(dst)] = value;
             }
             Ok(Flow::Continue)
@@ -143,12 +158,12 @@ pub(crate) fn run(
         }
         Lookup::Miss { ticket, old } => {
             let then = Fill { options, bucket, key, ticket, old, stage: Stage::Called, value: Value::None };
-            m.frames.push(Frame::Native(NativeFrame {
+            m.frames.push_native(NativeFrame {
                 then: Some(Box::new(then)),
                 function: function.clone(),
                 dst,
                 base: start as u32,
-            }));
+            });
             call(m, stack, &function, args, start, 0)
         }
     }

@@ -1,21 +1,25 @@
 //! The dispatch loop.
 
 use super::access::{self, Inside};
+use super::frame_stack::{Handler, Mode};
 use super::frames::{
-    Flow, Frame, Handler, Mode, Resumed, WINDOW, call_native, call_native_method, call_value, construct,
-    continue_native, plain_frame, push_call, raise, resume_generator, return_value, yield_value,
+    Flow, Resumed, WINDOW, call_native, call_native_method, call_value, construct, continue_native,
+    push_call, raise, resume_generator, return_value, with_cx, yield_value,
 };
 use super::{Machine, Step, Waiting, cache};
 use crate::array::Array;
 use crate::ast::BinaryOp;
 use crate::error::Error;
-use crate::number::write_number;
+use crate::number::{INTEGER_DIGITS_MAX, exact_integer, integer_digits, write_number};
 use crate::object::{Function, FunctionKind, Object, ObjectKind};
 use crate::ops;
-use crate::program::{Op, Path, Program, Proto, Reg, Root};
+use crate::probe::Reached;
+use crate::program::{ClassDef, Op, Path, Program, Proto, Reg, Root};
+use crate::registry::{Args, BoxFuture, NativeFn};
 use crate::string::Str;
 use crate::value::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 type Regs = [Value; WINDOW];
 
@@ -37,7 +41,7 @@ pub(crate) fn run(m: &mut Machine, stack: &mut Vec<Value>, fuel: u32) -> Step {
             Flow::Wait(future) => return Step::Pending(future),
             Flow::Fail(error) => return Step::Failed(error),
         }
-        if matches!(m.frames.last(), Some(Frame::Native(_))) {
+        if m.frames.is_native() {
             let result = match m.resumed.take() {
                 Some(Ok(value)) => continue_native(m, stack, value),
                 Some(Err(e)) => Err(e),
@@ -70,14 +74,14 @@ fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
         None => Value::None,
     };
     match waiting {
-        Waiting::No => {}
+        Waiting::No | Waiting::Drop => {}
         Waiting::Retry => {
-            if let Some(Frame::Script(f)) = m.frames.last_mut() {
+            if let Some(f) = m.frames.script_mut() {
                 f.pc -= 1;
             }
         }
         Waiting::Deliver(dst) => {
-            if let Some(Frame::Script(f)) = m.frames.last() {
+            if let Some(f) = m.frames.script() {
                 stack[f.base as usize + usize::from(dst)] = value;
             }
         }
@@ -97,7 +101,10 @@ fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
 #[cold]
 fn undefined(proto: &Proto, reg: Reg) -> Error {
     match proto.names.get(usize::from(reg)) {
-        Some(name) => Error::exception(format!("Undefined variable ${name}")),
+        Some(name) => {
+            let hint = proto.near(name);
+            Error::exception(format!("Undefined variable ${name}{hint}"))
+        }
         None => Error::exception("Value is missing"),
     }
 }
@@ -126,6 +133,11 @@ fn defined<'r>(regs: &'r Regs, reg: Reg, proto: &Proto) -> Result<&'r Value, Err
 #[inline(always)]
 fn set_number(regs: &mut Regs, dst: Reg, n: f64) {
     regs[usize::from(dst)].put(Value::Number(n));
+}
+
+#[inline(never)]
+fn copy_register(regs: &mut Regs, dst: Reg, src: Reg) {
+    regs[usize::from(dst)] = regs[usize::from(src)].clone();
 }
 
 /// A binary operation off the fast path; in place when the target is the left operand.
@@ -165,16 +177,58 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
         let (a, b) = if i == 0 { ("none", other) } else { (other, "none") };
         return Err(Error::exception(format!("Unsupported operand types for .: {a} and {b}")));
     }
-    if total <= 14 {
-        let mut out = Str::new();
+    if total <= SHORT {
+        let mut out = Short { buf: [0; 2 * SHORT], len: 0 };
         for p in parts.iter_mut() {
-            match std::mem::replace(p, Value::Undef) {
-                Value::Str(s) => out.push_bytes(s.as_bytes()),
-                other => out.push_bytes(ops::to_str(&other)?.as_bytes()),
+            match p {
+                Value::Str(s) => out.push(s.as_bytes()),
+                Value::Number(n) if let Some(whole) = exact_integer(*n) => {
+                    let mut digits = [0; INTEGER_DIGITS_MAX];
+                    let at = integer_digits(&mut digits, whole);
+                    out.push(&digits[at..]);
+                }
+                other => {
+                    let text = ops::to_str(other)?;
+                    if !out.fits(text.len()) {
+                        return concat_long(parts, total);
+                    }
+                    out.push(text.as_bytes());
+                }
             }
         }
-        return Ok(Value::Str(out));
+        for p in parts.iter_mut() {
+            p.put(Value::Undef);
+        }
+        return Ok(Value::Str(Str::from_bytes(&out.buf[..out.len])));
     }
+    concat_long(parts, total)
+}
+
+/// Longest result that is put together on the native stack, bytes, with 16 counted for what is no string.
+const SHORT: usize = 128;
+
+/// Room for a short result on the native stack.
+struct Short {
+    buf: [u8; 2 * SHORT],
+    len: usize,
+}
+
+impl Short {
+    fn fits(&self, more: usize) -> bool {
+        // The parts that `total` counted at their full length may still follow.
+        self.len + more + SHORT <= self.buf.len()
+    }
+
+    #[inline(always)]
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(room) = self.buf.get_mut(self.len..self.len + bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+}
+
+fn concat_long(parts: &mut [Value], total: usize) -> Result<Value, Error> {
     let mut out = Vec::with_capacity(total);
     for p in parts.iter_mut() {
         match std::mem::replace(p, Value::Undef) {
@@ -247,8 +301,8 @@ fn run_path(
         }
         Root::Static(s) => access::path(&mut m.programs[slot].statics[s as usize], path, regs, src, inside),
         Root::Cell(c) => {
-            let Some(Frame::Script(f)) = m.frames.last() else { return Err(Error::fatal("Cell is missing")) };
-            let cell = Arc::clone(f.cell(c));
+            let Some(f) = m.frames.script() else { return Err(Error::fatal("Cell is missing")) };
+            let cell = Arc::clone(f.cell(c)?);
             let mut root = std::mem::replace(&mut *cell.0.lock(), Value::Undef);
             let result = check_augmented(&root, path, || {
                 m.programs[slot].program.protos[f.proto as usize].cell_names[usize::from(c)].to_string()
@@ -278,7 +332,7 @@ fn frames(m: &mut Machine, stack: &mut Vec<Value>, fuel_out: &mut u32) -> Result
     let programs: Vec<Arc<Program>> = m.programs.iter().map(|s| Arc::clone(&s.program)).collect();
     let mut fuel = *fuel_out;
     let result = 'reload: loop {
-        let Some(Frame::Script(f)) = m.frames.last() else { break Ok(Flow::Continue) };
+        let Some(f) = m.frames.script() else { break Ok(Flow::Continue) };
         let slot = f.program as usize;
         // A program that joined meanwhile is seen by the next round.
         let Some(program) = programs.get(slot) else { break Ok(Flow::Continue) };
@@ -316,7 +370,7 @@ fn segment<'p>(
     }
     macro_rules! save {
         () => {
-            if let Some(Frame::Script(f)) = m.frames.last_mut() {
+            if let Some(f) = m.frames.script_mut() {
                 f.pc = pc as u32;
             }
         };
@@ -363,8 +417,8 @@ fn segment<'p>(
             let flow: Result<Flow, Error> = $result;
             fuel = fuel.saturating_sub(1);
             match flow {
-                Ok(Flow::Continue) if fuel > 0 => match m.frames.last() {
-                    Some(Frame::Script(f)) if f.program as usize == slot => {
+                Ok(Flow::Continue) if fuel > 0 => match m.frames.script() {
+                    Some(f) if f.program as usize == slot => {
                         proto = &program.protos[f.proto as usize];
                         code = &proto.code[..];
                         base = f.base as usize;
@@ -377,6 +431,62 @@ fn segment<'p>(
             }
         }};
     }
+    /// Ends the running function.
+    macro_rules! give_back {
+        ($src:expr) => {{
+            let src: Reg = $src;
+            if let Some((parent, f)) = m.frames.last_two()
+                && f.mode == Mode::Value
+                && f.extra.is_none()
+            {
+                if !parent.is_script() {
+                    let value = std::mem::replace(&mut r!(src), Value::Undef);
+                    for v in &mut regs[..usize::from(proto.registers).min(WINDOW)] {
+                        v.put(Value::Undef);
+                    }
+                    m.frames.leave();
+                    resume!(continue_native(m, stack, value));
+                    continue;
+                }
+                if parent.program as usize == slot {
+                    let dst = f.dst;
+                    let from = base + usize::from(src);
+                    for (i, v) in regs[..usize::from(proto.registers).min(WINDOW)].iter_mut().enumerate() {
+                        if i != usize::from(src) {
+                            v.put(Value::Undef);
+                        }
+                    }
+                    proto = &program.protos[parent.proto as usize];
+                    code = &proto.code[..];
+                    base = parent.base as usize;
+                    pc = parent.pc as usize;
+                    m.frames.leave();
+                    // A swap moves the value whole, where moving it by way of a variable would take it apart.
+                    let to = base + usize::from(dst);
+                    stack.swap(from, to);
+                    if from != to {
+                        stack[from].put(Value::Undef);
+                    }
+                    regs = check!(window(stack, base));
+                    continue;
+                }
+            }
+            let value = std::mem::replace(&mut r!(src), Value::Undef);
+            resume!(return_value(m, stack, value));
+        }};
+    }
+    /// Enters a function of the same program whose frame is already on top.
+    macro_rules! enter {
+        ($callee:expr, $at:expr) => {{
+            proto = $callee;
+            code = &proto.code[..];
+            base = $at;
+            pc = 0;
+            regs = check!(window(stack, base));
+            burn!();
+            continue;
+        }};
+    }
     macro_rules! inside {
         () => {
             proto.class.map(|c| &program.classes[c as usize])
@@ -386,45 +496,54 @@ fn segment<'p>(
         let Some(op) = code.get(pc) else { fail!(Error::fatal("Code ends without a return")) };
         pc += 1;
         match *op {
-            Op::Const { dst, k } => r!(dst) = proto.consts[k as usize].clone(),
+            Op::Const { dst, k } => r!(dst).copy_from(&proto.consts[k as usize]),
             Op::Int { dst, n } => set_number(regs, dst, f64::from(n)),
             Op::Bool { dst, b } => r!(dst) = Value::Bool(b),
             Op::None { dst } => r!(dst) = Value::None,
             Op::Move { dst, src } => {
                 if let Value::Number(n) = r!(src) {
                     set_number(regs, dst, n);
+                } else if usize::from(src) >= proto.names.len() {
+                    // A temporary gives its value away.
+                    regs.swap(usize::from(dst), usize::from(src));
+                    r!(src).put(Value::Undef);
                 } else {
-                    let v = check!(fetch(regs, src, proto));
-                    r!(dst).put(v);
+                    if matches!(r!(src), Value::Undef) {
+                        fail!(undefined(proto, src));
+                    }
+                    copy_register(regs, dst, src);
                 }
             }
             Op::MoveQuiet { dst, src } => r!(dst) = r!(src).clone(),
             Op::LoadCell { dst, quiet, cell } => {
-                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let value = f.cell(cell).0.lock().clone();
-                if !quiet && matches!(value, Value::Undef) {
+                let Some(f) = m.frames.script() else { fail!(Error::fatal("Frame is missing")) };
+                let held = check!(f.cell(cell)).0.lock();
+                if quiet || !matches!(*held, Value::Undef) {
+                    r!(dst).copy_from(&held);
+                } else {
+                    drop(held);
                     fail!(Error::exception(format!(
                         "Undefined variable ${}",
                         proto.cell_names[usize::from(cell)]
                     )));
                 }
-                r!(dst).put(value);
             }
             Op::StoreCell { src, cell } => {
                 let value = check!(fetch(regs, src, proto));
-                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let old = std::mem::replace(&mut *f.cell(cell).0.lock(), value);
+                let Some(f) = m.frames.script() else { fail!(Error::fatal("Frame is missing")) };
+                let old = std::mem::replace(&mut *check!(f.cell(cell)).0.lock(), value);
                 drop(old);
             }
             Op::LoadGlobal { dst, quiet, slot: g } => {
-                let value = m.programs[slot].globals[g as usize].clone();
-                if !quiet && matches!(value, Value::Undef) {
+                let held = &m.programs[slot].globals[g as usize];
+                if quiet || !matches!(held, Value::Undef) {
+                    r!(dst).copy_from(held);
+                } else {
                     fail!(Error::exception(format!(
                         "Undefined variable ${}",
                         program.global_names[g as usize]
                     )));
                 }
-                r!(dst).put(value);
             }
             Op::StoreGlobal { src, slot: g } => {
                 let value = check!(fetch(regs, src, proto));
@@ -440,8 +559,8 @@ fn segment<'p>(
                 r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::ClearCell { dst, cell } => {
-                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let old = std::mem::replace(&mut *f.cell(cell).0.lock(), Value::Undef);
+                let Some(f) = m.frames.script() else { fail!(Error::fatal("Frame is missing")) };
+                let old = std::mem::replace(&mut *check!(f.cell(cell)).0.lock(), Value::Undef);
                 r!(dst).put(Value::Bool(!matches!(old, Value::Undef)));
             }
             Op::ClearGlobal { dst, slot: g } => {
@@ -450,8 +569,8 @@ fn segment<'p>(
             }
             Op::IssetReg { dst, reg } => r!(dst) = Value::Bool(!matches!(r!(reg), Value::Undef)),
             Op::IssetCell { dst, cell } => {
-                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let set = !matches!(&*f.cell(cell).0.lock(), Value::Undef);
+                let Some(f) = m.frames.script() else { fail!(Error::fatal("Frame is missing")) };
+                let set = !matches!(&*check!(f.cell(cell)).0.lock(), Value::Undef);
                 r!(dst).put(Value::Bool(set));
             }
             Op::IssetGlobal { dst, slot: g } => {
@@ -519,6 +638,14 @@ fn segment<'p>(
                 _ => check!(binary_slow(regs, op, dst, a, b, proto)),
             },
             Op::Append { a, b } => check!(append(regs, a, b, proto)),
+            Op::AppendConst { a, k } => {
+                let tail = &proto.consts[k as usize];
+                match (&mut r!(a), tail) {
+                    (Value::Str(s), Value::Str(t)) if s.len() < 1 << 16 => s.push_bytes(t.as_bytes()),
+                    (Value::Undef, _) => fail!(undefined(proto, a)),
+                    (left, tail) => check!(ops::append_assign(left, tail)),
+                }
+            }
             Op::Negate { dst, a } => {
                 let v = check!(defined(regs, a, proto).and_then(ops::negate));
                 r!(dst).put(v);
@@ -601,6 +728,7 @@ fn segment<'p>(
             Op::JumpEq { a, b, when, to } => {
                 let equal = match (&r!(a), &r!(b)) {
                     (Value::Number(x), Value::Number(y)) => x == y,
+                    (Value::Str(x), Value::Str(y)) => x == y,
                     _ => check!(compare(regs, a, b, proto, Value::loose_eq)),
                 };
                 if equal == when {
@@ -610,6 +738,7 @@ fn segment<'p>(
             Op::JumpNe { a, b, when, to } => {
                 let equal = match (&r!(a), &r!(b)) {
                     (Value::Number(x), Value::Number(y)) => x == y,
+                    (Value::Str(x), Value::Str(y)) => x == y,
                     _ => check!(compare(regs, a, b, proto, Value::loose_eq)),
                 };
                 if equal != when {
@@ -710,22 +839,43 @@ fn segment<'p>(
                 }
             }
             Op::Index { dst, base: b, key } => {
-                let v = match (&r!(b), &r!(key)) {
-                    (Value::Array(array), Value::Number(n)) => match array.as_list() {
-                        Some(list) => {
-                            let i = *n as usize;
-                            match list.get(i) {
-                                Some(v) if i as f64 == *n => v.clone(),
-                                _ => check!(ops::index(&r!(b), &r!(key))),
+                let at = match &r!(key) {
+                    Value::Number(n) if *n as usize as f64 == *n => *n as usize,
+                    _ => usize::MAX,
+                };
+                match &r!(b) {
+                    Value::Array(array)
+                        if let Some(list) = array.as_list()
+                            && let Some(v) = list.get(at) =>
+                    {
+                        match v {
+                            Value::Number(n) => {
+                                let n = *n;
+                                set_number(regs, dst, n);
+                            }
+                            Value::Bool(v) => {
+                                let v = *v;
+                                r!(dst).put(Value::Bool(v));
+                            }
+                            other => {
+                                let v = other.clone();
+                                r!(dst).put(v);
                             }
                         }
-                        None => check!(ops::index(&r!(b), &r!(key))),
-                    },
-                    (Value::Undef, _) => fail!(undefined(proto, b)),
-                    (_, Value::Undef) => fail!(undefined(proto, key)),
-                    (object, key) => check!(access::index(object, key, inside!())),
-                };
-                r!(dst).put(v);
+                    }
+                    Value::Str(text) if let Some(c) = text.as_bytes().get(at) => {
+                        let c = *c;
+                        r!(dst).put(Value::Str(Str::from_byte(c)));
+                    }
+                    Value::Undef => fail!(undefined(proto, b)),
+                    object => {
+                        if matches!(r!(key), Value::Undef) {
+                            fail!(undefined(proto, key));
+                        }
+                        let v = check!(access::index(object, &r!(key), inside!()));
+                        r!(dst).put(v);
+                    }
+                }
             }
             Op::IndexConst { dst, base: b, k } => {
                 let key = &proto.consts[k as usize];
@@ -750,11 +900,30 @@ fn segment<'p>(
                 r!(dst).put(v);
             }
             Op::SetIndex { base: b, key, src } => {
-                let value = check!(fetch(regs, src, proto));
                 let at = match &r!(key) {
                     Value::Number(n) if *n as usize as f64 == *n => *n as usize,
                     _ => usize::MAX,
                 };
+                match r!(src) {
+                    Value::Number(n) => {
+                        if let Value::Array(array) = &mut r!(b)
+                            && let Some(slot) = array.slot_mut(at)
+                        {
+                            slot.put(Value::Number(n));
+                            continue;
+                        }
+                    }
+                    Value::Bool(v) => {
+                        if let Value::Array(array) = &mut r!(b)
+                            && let Some(slot) = array.slot_mut(at)
+                        {
+                            slot.put(Value::Bool(v));
+                            continue;
+                        }
+                    }
+                    _ => {}
+                }
+                let value = check!(fetch(regs, src, proto));
                 if let Value::Array(array) = &mut r!(b)
                     && let Some(slot) = array.slot_mut(at)
                 {
@@ -764,6 +933,23 @@ fn segment<'p>(
                 }
             }
             Op::PushVar { base: b, src } => {
+                match r!(src) {
+                    Value::Number(n) => {
+                        if let Value::Array(array) = &mut r!(b)
+                            && array.push_fits(Value::Number(n))
+                        {
+                            continue;
+                        }
+                    }
+                    Value::Bool(v) => {
+                        if let Value::Array(array) = &mut r!(b)
+                            && array.push_fits(Value::Bool(v))
+                        {
+                            continue;
+                        }
+                    }
+                    _ => {}
+                }
                 let value = check!(fetch(regs, src, proto));
                 match &mut r!(b) {
                     Value::Array(array) => {
@@ -784,8 +970,14 @@ fn segment<'p>(
             }
             Op::GetProp { dst, base: b, quiet, k } => {
                 let name = &proto.consts[k as usize];
+                if let Value::Object(object) = &r!(b)
+                    && let Some(n) = access::number_member(object, name, inside!())
+                {
+                    set_number(regs, dst, n);
+                    continue;
+                }
                 let v = match &r!(b) {
-                    Value::Object(object) => match access::property(object, name, inside!()) {
+                    Value::Object(object) => match access::member(object, name, inside!()) {
                         Err(_) if quiet => Value::None,
                         result => check!(result),
                     },
@@ -803,10 +995,16 @@ fn segment<'p>(
                 r!(dst).put(Value::Bool(set));
             }
             Op::SetProp { base: b, src, k } => {
+                if let Value::Number(n) = r!(src)
+                    && let Value::Object(object) = &r!(b)
+                    && access::set_number_member(object, &proto.consts[k as usize], n, inside!())
+                {
+                    continue;
+                }
                 let value = check!(fetch(regs, src, proto));
                 match &r!(b) {
                     Value::Object(object) => {
-                        check!(access::set_property(object, &proto.consts[k as usize], value, inside!()));
+                        check!(access::set_member(object, &proto.consts[k as usize], value, inside!()));
                     }
                     Value::Undef => fail!(undefined(proto, b)),
                     other => fail!(no_member(other)),
@@ -856,14 +1054,8 @@ fn segment<'p>(
                     && m.frames.len() < m.limits.depth
                     && stack.len() >= at + WINDOW
                 {
-                    m.frames.push(Frame::Script(plain_frame(slot as u16, index, at as u32, dst)));
-                    proto = callee;
-                    code = &callee.code[..];
-                    base = at;
-                    pc = 0;
-                    regs = check!(window(stack, base));
-                    burn!();
-                    continue;
+                    m.frames.enter(slot as u16, index, at as u32, dst, Mode::Value);
+                    enter!(callee, at);
                 }
                 let pushed = push_call(
                     m,
@@ -882,6 +1074,20 @@ fn segment<'p>(
             Op::CallNative { dst, start, argc, native } => {
                 save!();
                 let def = &program.natives[native as usize];
+                if let NativeFn::Pure(f) = &def.code {
+                    let first = usize::from(start);
+                    let Some(args) = regs.get_mut(first..first + usize::from(argc)) else {
+                        fail!(Error::fatal("Arguments are outside the window"))
+                    };
+                    let result = match def.check_types(args) {
+                        Ok(()) => with_cx(m, |cx| f(cx, Args(args))),
+                        Err(e) => Err(e),
+                    };
+                    let value = check!(result);
+                    r!(dst).put(value);
+                    burn!();
+                    continue;
+                }
                 resume!(call_native(m, stack, def, base + usize::from(start), usize::from(argc), dst));
             }
             Op::CallValue { dst, start, argc } => {
@@ -902,6 +1108,28 @@ fn segment<'p>(
             }
             Op::CallMethod { dst, start, argc, k } => {
                 save!();
+                if let Value::Object(object) = &r!(start)
+                    && let ObjectKind::Script { program: owner, class, .. } = &object.0
+                    && Arc::ptr_eq(owner, program)
+                    && let Some(found) = proto.found.get(k as usize)
+                {
+                    let mut hit = found.load(Relaxed);
+                    if (hit >> 32) as u32 != class.index + 1 {
+                        hit = remember_method(found, class, &proto.consts[k as usize]);
+                    }
+                    let index = hit as u32;
+                    if hit != 0
+                        && let Some(callee) = program.protos.get(index as usize)
+                        && callee.plain
+                        && argc == callee.params
+                        && m.frames.len() < m.limits.depth
+                        && stack.len() >= base + usize::from(start) + WINDOW
+                    {
+                        let at = base + usize::from(start);
+                        m.frames.enter(slot as u16, index, at as u32, dst, Mode::Value);
+                        enter!(callee, at);
+                    }
+                }
                 resume!(call_method(
                     m,
                     stack,
@@ -949,8 +1177,8 @@ fn segment<'p>(
             }
             Op::MakeClosure { dst, closure } => {
                 let def = &proto.closures[closure as usize];
-                let Some(Frame::Script(f)) = m.frames.last() else { fail!(Error::fatal("Frame is missing")) };
-                let captures = def.captures.iter().map(|c| Arc::clone(f.cell(*c))).collect();
+                let Some(f) = m.frames.script() else { fail!(Error::fatal("Frame is missing")) };
+                let captures = check!(def.captures.iter().map(|c| f.cell(*c).map(Arc::clone)).collect());
                 r!(dst) = function(FunctionKind::Script {
                     program: Arc::clone(program),
                     proto: def.proto,
@@ -974,29 +1202,14 @@ fn segment<'p>(
                 if matches!(r!(src), Value::Undef) {
                     fail!(undefined(proto, src));
                 }
-                let value = std::mem::replace(&mut r!(src), Value::Undef);
-                if let [.., Frame::Script(parent), Frame::Script(f)] = &m.frames[..]
-                    && f.mode == Mode::Value
-                    && f.generator.is_none()
-                    && parent.program as usize == slot
-                {
-                    for v in &mut regs[..usize::from(proto.registers).min(WINDOW)] {
-                        v.put(Value::Undef);
-                    }
-                    let dst = f.dst;
-                    proto = &program.protos[parent.proto as usize];
-                    code = &proto.code[..];
-                    base = parent.base as usize;
-                    pc = parent.pc as usize;
-                    m.frames.pop();
-                    regs = check!(window(stack, base));
-                    r!(dst).put(value);
-                    burn!();
-                    continue;
-                }
-                resume!(return_value(m, stack, value));
+                // To where the value of a plain call is fetched from; the old content is dropped with the window.
+                give_back!(src);
             }
-            Op::ReturnNone => resume!(return_value(m, stack, Value::None)),
+            Op::ReturnNone => {
+                let src = proto.registers.saturating_sub(1) as Reg;
+                r!(src).put(Value::None);
+                give_back!(src);
+            }
             Op::Yield { src } => {
                 let value = check!(fetch(regs, src, proto));
                 save!();
@@ -1004,13 +1217,13 @@ fn segment<'p>(
             }
 
             Op::PushTry { dst, to } => {
-                if let Some(Frame::Script(f)) = m.frames.last_mut() {
-                    f.handlers.push(Handler::Catch { pc: to, dst });
+                if let Some(f) = m.frames.script_mut() {
+                    f.extra().handlers.push(Handler::Catch { pc: to, dst });
                 }
             }
             Op::PopTry => {
-                if let Some(Frame::Script(f)) = m.frames.last_mut() {
-                    f.handlers.pop();
+                if let Some(f) = m.frames.script_mut() {
+                    f.pop_handler();
                 }
             }
             Op::Throw { src } => {
@@ -1058,6 +1271,17 @@ fn segment<'p>(
                     leave!(Ok(Flow::Continue));
                 }
                 let at = r!(iter + 1).to_number() as usize;
+                if let Value::Array(array) = &r!(iter)
+                    && let Some(Value::Number(n)) = array.as_list().and_then(|list| list.get(at))
+                {
+                    let n = *n;
+                    set_number(regs, iter + 1, (at + 1) as f64);
+                    if pair {
+                        set_number(regs, dst + 1, at as f64);
+                    }
+                    set_number(regs, dst, n);
+                    continue;
+                }
                 let step = match &r!(iter) {
                     Value::Array(array) => array.at_position(at).map(|(key, v, next)| {
                         (if pair { key.to_value() } else { Value::None }, v.clone(), next)
@@ -1115,8 +1339,8 @@ fn segment<'p>(
                     Ok(guard) => {
                         r!(dst).put(guard.value().unwrap_or(Value::Undef));
                         m.barriers += 1;
-                        if let Some(Frame::Script(f)) = m.frames.last_mut() {
-                            f.handlers.push(Handler::Barrier(guard));
+                        if let Some(f) = m.frames.script_mut() {
+                            f.extra().handlers.push(Handler::Barrier(guard));
                         }
                     }
                     Err(Err(e)) => fail!(e),
@@ -1128,10 +1352,8 @@ fn segment<'p>(
                 }
             }
             Op::BarrierExit { src, write } => {
-                let Some(Frame::Script(f)) = m.frames.last_mut() else {
-                    fail!(Error::fatal("Frame is missing"))
-                };
-                if let Some(Handler::Barrier(guard)) = f.handlers.pop() {
+                let Some(f) = m.frames.script_mut() else { fail!(Error::fatal("Frame is missing")) };
+                if let Some(Handler::Barrier(guard)) = f.pop_handler() {
                     m.barriers = m.barriers.saturating_sub(1);
                     if write {
                         let value = match &r!(src) {
@@ -1172,8 +1394,27 @@ fn segment<'p>(
                     resume!(pushed.map(|()| Flow::Continue));
                 }
             }
+            Op::Probe { point } => {
+                save!();
+                if let Some(future) = probe(m, stack, slot, point) {
+                    m.waiting = Waiting::Drop;
+                    leave!(Ok(Flow::Wait(future)));
+                }
+                regs = check!(window(stack, base));
+            }
         }
     }
+}
+
+/// Tells the observer, if there is one; the future that it wants to wait for.
+#[cold]
+#[inline(never)]
+fn probe(m: &mut Machine, stack: &[Value], slot: usize, index: u32) -> Option<BoxFuture> {
+    let mut observer = m.observer.take()?;
+    let at = Reached { slot, index, frames: &m.frames, programs: &m.programs, stack };
+    let future = observer.reached(&at);
+    m.observer = Some(observer);
+    future
 }
 
 fn function(kind: FunctionKind) -> Value {
@@ -1310,10 +1551,26 @@ fn call_method(
     }
 }
 
+/// Looks a public method up and notes where it is; 0 when there is none.
+#[cold]
+fn remember_method(found: &AtomicU64, class: &ClassDef, name: &Value) -> u64 {
+    let method = name.as_str_bytes().and_then(|n| class.methods.get(n)).filter(|m| !m.private);
+    let hit = method.map_or(0, |m| (u64::from(class.index) + 1) << 32 | u64::from(m.proto));
+    found.store(hit, Relaxed);
+    hit
+}
+
 fn no_method(object: &Object, name: &[u8]) -> Error {
-    Error::exception(format!(
-        "Class '{}' has no function '{}'",
-        object.class_name(),
-        String::from_utf8_lossy(name)
-    ))
+    let text = String::from_utf8_lossy(name);
+    let hint = match &object.0 {
+        ObjectKind::Script { class, .. } => {
+            let names: Vec<String> = class.methods.keys().map(|k| k.to_text().into_owned()).collect();
+            crate::diag::hint(&text, "", names.iter().map(|n| &**n))
+        }
+        ObjectKind::Native { class, .. } => {
+            crate::diag::hint(&text, "", class.methods.iter().map(|m| &*m.name))
+        }
+        ObjectKind::Generator(_) => crate::diag::hint(&text, "", ["next"].into_iter()),
+    };
+    Error::exception(format!("Class '{}' has no function '{text}'{hint}", object.class_name()))
 }

@@ -1,5 +1,6 @@
 //! Frames: calls, returns, exceptions.
 
+use super::frame_stack::{Frame, Frames, Handler, Mode, NativeFrame};
 use super::generator::{Generator, State};
 use super::{Machine, NativeCx, ProgramState, Waiting};
 use crate::array::{Array, Key};
@@ -8,8 +9,7 @@ use crate::error::Error;
 use crate::mem;
 use crate::object::{Cell, Exception, Function, FunctionKind, Object, ObjectKind};
 use crate::program::{Program, Proto, Reg};
-use crate::registry::{Args, BoxFuture, Continuation, FunctionDef, NativeFn, Next, Outcome, arity_message};
-use crate::shared::BarrierGuard;
+use crate::registry::{Args, BoxFuture, FunctionDef, NativeFn, Next, Outcome, arity_message};
 use crate::string::Str;
 use crate::value::Value;
 use parking_lot::Mutex;
@@ -18,68 +18,6 @@ use std::sync::Arc;
 
 /// Registers that a window spans.
 pub(crate) const WINDOW: usize = 256;
-
-pub(crate) enum Frame {
-    Script(ScriptFrame),
-    Native(NativeFrame),
-}
-
-/// An active call of a script function.
-pub(crate) struct ScriptFrame {
-    /// Index into [`Machine::programs`].
-    pub(crate) program: u16,
-    pub(crate) proto: u32,
-    pub(crate) pc: u32,
-    /// First register of the window.
-    pub(crate) base: u32,
-    /// Register of the caller that gets the result.
-    pub(crate) dst: Reg,
-    pub(crate) mode: Mode,
-    /// The closure being called, for the variables it captured.
-    pub(crate) closure: Option<Arc<Function>>,
-    /// Own variables that closures capture.
-    pub(crate) cells: Vec<Arc<Cell>>,
-    pub(crate) handlers: Vec<Handler>,
-    pub(crate) generator: Option<Arc<Object>>,
-}
-
-/// What happens with the result of a call.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Mode {
-    Value,
-    /// A constructor: the instance in register 0 is the result.
-    Construct,
-    /// A module body: the result is dropped.
-    Discard,
-    /// A generator resumed by `foreach`: value to `dst`, key behind it when `pair`, end at `to`.
-    Foreach {
-        iter: Reg,
-        pair: bool,
-        to: u32,
-    },
-    /// A generator resumed by `next()`.
-    Next,
-    /// A generator spread into an array.
-    Spread {
-        array: Reg,
-        values_only: bool,
-    },
-}
-
-pub(crate) enum Handler {
-    Catch { pc: u32, dst: Reg },
-    Barrier(BarrierGuard),
-}
-
-/// A native function waiting for a callback or a future.
-pub(crate) struct NativeFrame {
-    /// Taken out while it runs.
-    pub(crate) then: Option<Box<dyn Continuation>>,
-    pub(crate) function: Value,
-    pub(crate) dst: Reg,
-    /// Registers from here on are free for the callback.
-    pub(crate) base: u32,
-}
 
 /// What the dispatch loop does next.
 pub(crate) enum Flow {
@@ -94,8 +32,11 @@ pub(crate) enum Flow {
 pub(crate) fn push_entry(m: &mut Machine, stack: &mut Vec<Value>, proto: u32) {
     reserve(stack, 0);
     let program = Arc::clone(&m.programs[0].program);
-    let frame = new_frame(m, &program.protos[proto as usize], 0, proto, 0, 0, Mode::Value);
-    m.frames.push(Frame::Script(frame));
+    let cells = own_cells(m, &program.protos[proto as usize]);
+    let frame = m.frames.enter(0, proto, 0, 0, Mode::Value);
+    if !cells.is_empty() {
+        frame.extra().cells = cells;
+    }
 }
 
 /// Makes room for a window at `base`.
@@ -106,71 +47,33 @@ pub(crate) fn reserve(stack: &mut Vec<Value>, base: usize) {
     }
 }
 
-impl ScriptFrame {
-    /// The variable in a cell: captured ones first, then own ones.
-    #[inline]
-    pub(crate) fn cell(&self, index: u16) -> &Arc<Cell> {
-        let index = usize::from(index);
-        match &self.closure {
-            Some(function) => match &function.0 {
-                FunctionKind::Script { captures, .. } => match captures.get(index) {
-                    Some(cell) => cell,
-                    None => &self.cells[index - captures.len()],
-                },
-                _ => &self.cells[index],
-            },
-            None => &self.cells[index],
-        }
+/// Gives the unused part of the registers and frames back while the execution waits: many wait at once.
+pub(crate) fn fold(m: &mut Machine, stack: &mut Vec<Value>) {
+    let used = stack.iter().rposition(|v| !matches!(v, Value::Undef)).map_or(0, |i| i + 1);
+    stack.truncate(used);
+    stack.shrink_to_fit();
+    m.frames.trim();
+}
+
+/// Makes room again for the registers of the innermost frame, which spans those of the frames around it.
+pub(crate) fn unfold(m: &Machine, stack: &mut Vec<Value>) {
+    if let Some(base) = m.frames.last_base() {
+        reserve(stack, base as usize);
     }
 }
 
-/// The frame of a call that needs nothing special.
-#[inline(always)]
-pub(crate) fn plain_frame(program: u16, proto: u32, base: u32, dst: Reg) -> ScriptFrame {
-    ScriptFrame {
-        program,
-        proto,
-        pc: 0,
-        base,
-        dst,
-        mode: Mode::Value,
-        closure: None,
-        cells: Vec::new(),
-        handlers: Vec::new(),
-        generator: None,
-    }
-}
-
-#[inline]
-fn new_frame(
-    m: &mut Machine,
-    proto: &Proto,
-    program: u16,
-    index: u32,
-    base: usize,
-    dst: Reg,
-    mode: Mode,
-) -> ScriptFrame {
+/// Fresh cells for the variables of a function that closures capture.
+fn own_cells(m: &mut Machine, proto: &Proto) -> Vec<Arc<Cell>> {
     let mut cells = Vec::new();
     for _ in usize::from(proto.captures)..proto.cell_names.len() {
         let cell = Cell::new(Value::Undef);
         m.heap.cell(&cell);
         cells.push(cell);
     }
-    ScriptFrame {
-        program,
-        proto: index,
-        pc: 0,
-        base: base as u32,
-        dst,
-        mode,
-        closure: None,
-        cells,
-        handlers: Vec::new(),
-        generator: None,
-    }
+    cells
 }
 
+#[cold]
 fn arity_error(proto: &Proto, argc: usize) -> Error {
     let max = if proto.variadic { None } else { Some(usize::from(proto.params)) };
     match arity_message(&proto.name, usize::from(proto.required), max, argc) {
@@ -201,10 +104,9 @@ pub(crate) fn push_call(
         return Err(Error::exception("Recursion limit reached"));
     }
     reserve(stack, base);
-    if proto.plain {
-        let mut frame = plain_frame(program, index, base as u32, dst);
-        frame.mode = mode;
-        m.frames.push(Frame::Script(frame));
+    if proto.simple && argc == params {
+        let frame = m.frames.enter(program, index, base as u32, dst, mode);
+        frame.closure = closure.cloned();
         return Ok(());
     }
     let first = base + usize::from(proto.method);
@@ -219,13 +121,18 @@ pub(crate) fn push_call(
         }
         stack[first + params] = Value::Array(Array::from_list(rest));
     }
-    let mut frame = new_frame(m, proto, program, index, base, dst, mode);
+    let cells = own_cells(m, proto);
+    let frame = m.frames.enter(program, index, base as u32, dst, mode);
     frame.closure = closure.cloned();
+    if !cells.is_empty() {
+        frame.extra().cells = cells;
+    }
     if proto.generator {
         let registers: Vec<Value> = stack[base..base + usize::from(proto.registers)]
             .iter_mut()
             .map(|v| std::mem::replace(v, Value::Undef))
             .collect();
+        let frame = m.frames.pop().unwrap_or_default();
         let generator = Generator { state: State::Suspended(Box::new(frame), registers) };
         let object = Arc::new(Object(ObjectKind::Generator(Mutex::new(generator))));
         m.heap.object(&object);
@@ -233,15 +140,14 @@ pub(crate) fn push_call(
         deliver_direct(m, stack, dst, Value::Object(object));
         return Ok(());
     }
-    m.frames.push(Frame::Script(frame));
     Ok(())
 }
 
 /// Stores a result in the topmost script frame; continuations get theirs through [`deliver`].
 fn deliver_direct(m: &mut Machine, stack: &mut [Value], dst: Reg, value: Value) {
-    match m.frames.last() {
-        Some(Frame::Script(f)) => stack[f.base as usize + usize::from(dst)] = value,
-        _ => m.resumed = Some(Ok(value)),
+    match m.frames.script() {
+        Some(f) => stack[f.base as usize + usize::from(dst)] = value,
+        None => m.resumed = Some(Ok(value)),
     }
 }
 
@@ -352,21 +258,19 @@ pub(crate) fn construct(
 }
 
 /// The program and span of the instruction that the topmost script frame executes.
-pub(crate) fn current_span(frames: &[Frame], programs: &[ProgramState]) -> Option<(usize, Span)> {
-    frames.iter().rev().find_map(|f| match f {
-        Frame::Script(f) => Some((f.program as usize, frame_span(&programs[f.program as usize].program, f))),
-        Frame::Native(_) => None,
-    })
+pub(crate) fn current_span(frames: &Frames, programs: &[ProgramState]) -> Option<(usize, Span)> {
+    let f = frames.iter().rev().find(|f| f.is_script())?;
+    Some((f.program as usize, frame_span(&programs[f.program as usize].program, f)))
 }
 
-fn frame_span(program: &Program, f: &ScriptFrame) -> Span {
+fn frame_span(program: &Program, f: &Frame) -> Span {
     let spans = &program.protos[f.proto as usize].spans;
     spans.get((f.pc as usize).saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Runs `f` with the context that native code sees.
 #[inline]
-fn with_cx<R>(m: &mut Machine, f: impl FnOnce(&mut NativeCx<'_>) -> R) -> R {
+pub(crate) fn with_cx<R>(m: &mut Machine, f: impl FnOnce(&mut NativeCx<'_>) -> R) -> R {
     let mut cx = NativeCx {
         host: &mut *m.host,
         shared: &m.shared,
@@ -410,10 +314,8 @@ fn outcome_flow(
             Ok(Flow::Continue)
         }
         Outcome::Pending(future) => {
-            m.waiting = match m.frames.last() {
-                Some(Frame::Script(_)) => Waiting::Deliver(dst),
-                _ => Waiting::Continuation,
-            };
+            m.waiting =
+                if m.frames.script().is_some() { Waiting::Deliver(dst) } else { Waiting::Continuation };
             Ok(Flow::Wait(future))
         }
         Outcome::Wait(future, then) => {
@@ -421,7 +323,7 @@ fn outcome_flow(
                 return Err(Error::exception("Recursion limit reached"));
             }
             let frame = NativeFrame { then: Some(then), function: Value::None, dst, base: at as u32 };
-            m.frames.push(Frame::Native(frame));
+            m.frames.push_native(frame);
             m.waiting = Waiting::Continuation;
             Ok(Flow::Wait(future))
         }
@@ -431,12 +333,12 @@ fn outcome_flow(
                 return Err(Error::exception("Recursion limit reached"));
             }
             let call = *call;
-            m.frames.push(Frame::Native(NativeFrame {
+            m.frames.push_native(NativeFrame {
                 then: Some(call.then),
                 function: call.function,
                 dst,
                 base: at as u32,
-            }));
+            });
             start_callback(m, stack, call.args)
         }
     }
@@ -448,16 +350,41 @@ fn start_callback(
     stack: &mut Vec<Value>,
     args: crate::registry::CallArgs,
 ) -> Result<Flow, Error> {
-    let top = m.frames.len() - 1;
-    let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
+    let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
     let start = frame.base as usize;
-    // Taken out for the call and put back: no counting for every callback.
-    let function = std::mem::take(&mut frame.function);
     let argc = args.len();
     reserve(stack, start + 1 + argc);
     args.place(&mut stack[start + 1..]);
+    start_placed(m, stack, argc)
+}
+
+/// [`start_callback`] with the arguments in place.
+fn start_placed(m: &mut Machine, stack: &mut Vec<Value>, argc: usize) -> Result<Flow, Error> {
+    let depth = m.frames.len();
+    let top = depth.saturating_sub(1);
+    let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
+    let start = frame.base as usize;
+    if let Value::Function(function) = &frame.function
+        && let FunctionKind::Script { program, proto, captures, this: None, .. } = &function.0
+        && let Some(target) = program.protos.get(*proto as usize)
+        && target.simple
+        && argc == usize::from(target.params)
+        && m.programs.first().is_some_and(|s| Arc::ptr_eq(&s.program, program))
+        && depth < m.limits.depth
+    {
+        let closure = (!captures.is_empty()).then(|| Arc::clone(function));
+        let proto = *proto;
+        reserve(stack, start + 1);
+        let entered = m.frames.enter(0, proto, start as u32 + 1, 0, Mode::Value);
+        if closure.is_some() {
+            entered.closure = closure;
+        }
+        return Ok(Flow::Continue);
+    }
+    // Taken out for the call and put back: no counting for every callback.
+    let function = std::mem::take(&mut frame.function);
     let flow = call_value(m, stack, &function, start, argc, 0);
-    if let Some(Frame::Native(frame)) = m.frames.get_mut(top) {
+    if let Some(frame) = m.frames.native_at(top) {
         frame.function = function;
     }
     flow
@@ -471,23 +398,28 @@ pub(crate) fn continue_native(
 ) -> Result<Flow, Error> {
     loop {
         let depth = m.frames.len();
-        let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
+        let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
         let Some(mut then) = frame.then.take() else {
             return Err(Error::fatal("A native function continued inside itself"));
         };
-        let next = with_cx(m, |cx| then.resume(cx, value))?;
-        let Some(Frame::Native(frame)) = m.frames.last_mut() else { return Ok(Flow::Continue) };
+        let start = frame.base as usize;
+        reserve(stack, start + 1);
+        let Some(slots) = stack.get_mut(start + 1..).and_then(|s| s.first_chunk_mut()) else {
+            return Err(Error::fatal("Register window is missing"));
+        };
+        let next = with_cx(m, |cx| then.step(cx, value, slots))?;
+        let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
         frame.then = Some(then);
         let flow = match next {
             Next::Value(result) => {
                 let dst = frame.dst;
-                m.frames.pop();
+                m.frames.leave();
                 match m.frames.last() {
-                    Some(Frame::Script(f)) => {
+                    Some(f) if f.is_script() => {
                         stack[f.base as usize + usize::from(dst)] = result;
                         return Ok(Flow::Continue);
                     }
-                    Some(Frame::Native(_)) => {
+                    Some(_) => {
                         value = result;
                         continue;
                     }
@@ -498,6 +430,7 @@ pub(crate) fn continue_native(
                 m.waiting = Waiting::Continuation;
                 return Ok(Flow::Wait(future));
             }
+            Next::Placed(argc) => start_placed(m, stack, usize::from(argc))?,
             Next::Again(args) => start_callback(m, stack, args)?,
             Next::Call(function, args) => {
                 frame.function = function;
@@ -590,8 +523,8 @@ pub(crate) fn resume_generator(
             frame.base = base as u32;
             frame.dst = dst;
             frame.mode = mode;
-            frame.generator = Some(Arc::clone(object));
-            m.frames.push(Frame::Script(*frame));
+            frame.extra().generator = Some(Arc::clone(object));
+            m.frames.push(*frame);
             Ok(Resumed::Running)
         }
     }
@@ -599,14 +532,14 @@ pub(crate) fn resume_generator(
 
 /// Suspends the generator on top and hands its value to the consumer.
 pub(crate) fn yield_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value) -> Result<Flow, Error> {
-    let Some(Frame::Script(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
+    let Some(mut frame) = m.frames.pop().filter(Frame::is_script) else { return Ok(Flow::Continue) };
     let base = frame.base as usize;
     let count =
         usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
     let registers: Vec<Value> =
         stack[base..base + count].iter_mut().map(|v| std::mem::replace(v, Value::Undef)).collect();
     let (dst, mode) = (frame.dst, frame.mode);
-    if let Some(object) = frame.generator.take()
+    if let Some(object) = frame.take_generator()
         && let ObjectKind::Generator(lock) = &object.0
     {
         lock.lock().state = State::Suspended(Box::new(frame), registers);
@@ -616,7 +549,7 @@ pub(crate) fn yield_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value)
         _ => value,
     };
     match m.frames.last_mut() {
-        Some(Frame::Script(f)) => {
+        Some(f) if f.is_script() => {
             let base = f.base as usize;
             match mode {
                 Mode::Foreach { iter, pair, .. } => {
@@ -639,14 +572,14 @@ pub(crate) fn yield_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value)
             }
             Ok(Flow::Continue)
         }
-        Some(Frame::Native(_)) => continue_native(m, stack, value),
+        Some(_) => continue_native(m, stack, value),
         None => Ok(Flow::Done(value)),
     }
 }
 
 /// Ends the topmost script frame and hands its result on.
 pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value) -> Result<Flow, Error> {
-    let Some(Frame::Script(mut frame)) = m.frames.pop() else { return Ok(Flow::Continue) };
+    let Some(mut frame) = m.frames.pop().filter(Frame::is_script) else { return Ok(Flow::Continue) };
     let base = frame.base as usize;
     let value = match frame.mode {
         Mode::Construct => std::mem::take(&mut stack[base]),
@@ -654,8 +587,10 @@ pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value
     };
     clear_window(m, stack, &frame);
     // A barrier that was left by a return has been closed by its instruction; nothing else is left but tries.
-    frame.handlers.clear();
-    if let Some(object) = frame.generator.take()
+    if let Some(extra) = &mut frame.extra {
+        extra.handlers.clear();
+    }
+    if let Some(object) = frame.take_generator()
         && let ObjectKind::Generator(lock) = &object.0
     {
         lock.lock().state = State::Done(value.clone());
@@ -665,7 +600,7 @@ pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value
         _ => value,
     };
     match m.frames.last_mut() {
-        Some(Frame::Script(f)) => {
+        Some(f) if f.is_script() => {
             match frame.mode {
                 Mode::Discard => {}
                 Mode::Foreach { to, .. } => f.pc = to,
@@ -674,12 +609,12 @@ pub(crate) fn return_value(m: &mut Machine, stack: &mut Vec<Value>, value: Value
             }
             Ok(Flow::Continue)
         }
-        Some(Frame::Native(_)) => continue_native(m, stack, value),
+        Some(_) => continue_native(m, stack, value),
         None => Ok(Flow::Done(value)),
     }
 }
 
-fn clear_window(m: &Machine, stack: &mut [Value], frame: &ScriptFrame) {
+fn clear_window(m: &Machine, stack: &mut [Value], frame: &Frame) {
     let base = frame.base as usize;
     let count =
         usize::from(m.programs[frame.program as usize].program.protos[frame.proto as usize].registers);
@@ -690,10 +625,8 @@ fn clear_window(m: &Machine, stack: &mut [Value], frame: &ScriptFrame) {
 
 /// Drops all frames and registers.
 pub(crate) fn unwind_all(m: &mut Machine, stack: &mut Vec<Value>) {
-    while let Some(frame) = m.frames.pop() {
-        if let Frame::Script(f) = frame {
-            mem::drop_bounded(f.generator.map(Value::Object));
-        }
+    while let Some(mut frame) = m.frames.pop() {
+        mem::drop_bounded(frame.take_generator().map(Value::Object));
     }
     mem::drop_bounded(std::mem::take(stack));
     m.barriers = 0;
@@ -716,7 +649,7 @@ pub(crate) fn script_error(m: &Machine, error: &Error) -> ScriptError {
         diagnostic.place = place.clone();
         diagnostic.path = Vec::new();
     }
-    ScriptError { diagnostic, value, stack: call_stack(m) }
+    ScriptError { diagnostic, value, stack: call_stack(&m.frames, &m.programs) }
 }
 
 fn thrown_message(value: &Value) -> String {
@@ -729,17 +662,47 @@ fn thrown_message(value: &Value) -> String {
     }
 }
 
-fn call_stack(m: &Machine) -> Vec<(String, crate::diag::Place)> {
-    let mut stack = Vec::new();
-    for frame in m.frames.iter().rev().take(64) {
-        if let Frame::Script(f) = frame {
-            let program = &m.programs[f.program as usize].program;
-            let name = &program.protos[f.proto as usize].name;
-            let name = if name.is_empty() { "(main)".to_owned() } else { name.to_string() };
-            stack.push((name, program.sources.place(frame_span(program, f))));
+/// The active script functions, innermost first, with the places they have reached.
+pub(crate) fn call_stack(frames: &Frames, programs: &[ProgramState]) -> Vec<(String, crate::diag::Place)> {
+    let scripts = frames.iter().rev().filter(|f| f.is_script());
+    scripts
+        .take(64)
+        .map(|f| {
+            let program = &programs[f.program as usize].program;
+            (program.function_name(f.proto), program.sources.place(frame_span(program, f)))
+        })
+        .collect()
+}
+
+/// The variables in scope of the topmost script function, then the global ones of its program.
+pub(crate) fn variables(
+    frames: &Frames,
+    programs: &[ProgramState],
+    stack: &[Value],
+) -> Vec<(Arc<str>, Value)> {
+    let Some(f) = frames.iter().rev().find(|f| f.is_script()) else { return Vec::new() };
+    let state = &programs[f.program as usize];
+    let proto = &state.program.protos[f.proto as usize];
+    let mut found: Vec<(Arc<str>, Value)> = Vec::new();
+    let mut add = |name: &Arc<str>, value: &Value| {
+        if !matches!(value, Value::Undef) && !found.iter().any(|(known, _)| known == name) {
+            found.push((Arc::clone(name), value.clone()));
+        }
+    };
+    let registers = stack.get(f.base as usize..).unwrap_or_default();
+    for (name, value) in proto.names.iter().zip(registers) {
+        add(name, value);
+    }
+    for (name, index) in proto.cell_names.iter().zip(0..) {
+        if let Ok(cell) = f.cell(index) {
+            let value = cell.0.lock().clone();
+            add(name, &value);
         }
     }
-    stack
+    for (name, value) in state.program.global_names.iter().zip(&state.globals) {
+        add(name, value);
+    }
+    found
 }
 
 /// Unwinds to the nearest handler, or fails the execution.
@@ -760,10 +723,8 @@ pub(crate) fn raise(m: &mut Machine, stack: &mut Vec<Value>, error: Error) -> Fl
     loop {
         match m.frames.last_mut() {
             None => return Flow::Fail(Box::new(failure)),
-            Some(Frame::Native(_)) => {
-                m.frames.pop();
-            }
-            Some(Frame::Script(f)) => match f.handlers.pop() {
+            Some(f) if !f.is_script() => m.frames.leave(),
+            Some(f) => match f.pop_handler() {
                 Some(Handler::Catch { pc, dst }) => {
                     f.pc = pc;
                     let at = f.base as usize + usize::from(dst);
@@ -775,9 +736,9 @@ pub(crate) fn raise(m: &mut Machine, stack: &mut Vec<Value>, error: Error) -> Fl
                     drop(guard);
                 }
                 None => {
-                    if let Some(Frame::Script(mut frame)) = m.frames.pop() {
+                    if let Some(mut frame) = m.frames.pop() {
                         clear_window(m, stack, &frame);
-                        if let Some(object) = frame.generator.take()
+                        if let Some(object) = frame.take_generator()
                             && let ObjectKind::Generator(lock) = &object.0
                         {
                             let old = lock.lock().abandon();

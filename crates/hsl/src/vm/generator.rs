@@ -1,6 +1,6 @@
 //! Suspended generator functions (language section 9.6).
 
-use super::frames::ScriptFrame;
+use super::frame_stack::Frame;
 use crate::mem;
 use crate::value::Value;
 
@@ -11,7 +11,7 @@ pub(crate) struct Generator {
 
 pub(crate) enum State {
     /// Suspended: its frame and registers.
-    Suspended(Box<ScriptFrame>, Vec<Value>),
+    Suspended(Box<Frame>, Vec<Value>),
     Running,
     /// Ended, with its return value.
     Done(Value),

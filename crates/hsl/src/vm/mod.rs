@@ -7,6 +7,7 @@ mod access;
 pub(crate) mod builtin;
 mod cache;
 mod dispatch;
+mod frame_stack;
 mod frames;
 pub(crate) mod generator;
 
@@ -15,11 +16,13 @@ use crate::error::Error;
 use crate::mem;
 use crate::object::{Cell, Object, ObjectKind};
 use crate::ops;
+use crate::probe::Observer;
 use crate::program::Program;
 use crate::registry::BoxFuture;
 use crate::shared::Shared;
 use crate::value::Value;
-use frames::Frame;
+pub(crate) use frame_stack::Frames;
+pub(crate) use frames::{call_stack, variables};
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
@@ -49,6 +52,12 @@ impl Default for Limits {
 pub trait Host: Any + Send {
     /// Output of `echo`.
     fn echo(&mut self, text: &[u8], place: &Place);
+
+    /// Identity of the message that the execution is about: the namespace of `cache` with `per_message`. Without one
+    /// that option has no effect.
+    fn message_id(&self) -> Option<&str> {
+        None
+    }
 
     /// What the library needs to know of the program around it; see [`NativeCx::environment`].
     fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
@@ -89,7 +98,7 @@ pub struct NativeCx<'a> {
     limits: &'a Limits,
     execution: u64,
     started_s: f64,
-    at: Option<(&'a [Frame], &'a [ProgramState])>,
+    at: Option<(&'a Frames, &'a [ProgramState])>,
 }
 
 impl<'a> NativeCx<'a> {
@@ -177,12 +186,14 @@ pub(crate) enum Waiting {
     Deliver(u8),
     /// Gives it to the continuation on top.
     Continuation,
+    /// Drops it.
+    Drop,
 }
 
 /// Everything of a machine but its registers.
 pub(crate) struct Machine {
     pub(crate) programs: Vec<ProgramState>,
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) frames: Frames,
     pub(crate) host: Box<dyn Host>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: Limits,
@@ -191,6 +202,7 @@ pub(crate) struct Machine {
     pub(crate) waiting: Waiting,
     pub(crate) resumed: Option<Result<Value, Error>>,
     pub(crate) barriers: u32,
+    pub(crate) observer: Option<Box<dyn Observer>>,
     /// Objects and cells that may form cycles; emptied at the end of the execution.
     pub(crate) heap: Heap,
 }
@@ -263,7 +275,7 @@ impl Vm {
             stack: Vec::new(),
             m: Machine {
                 programs: vec![ProgramState::new(Arc::clone(&program))],
-                frames: Vec::new(),
+                frames: Frames::default(),
                 host,
                 shared,
                 limits,
@@ -272,6 +284,7 @@ impl Vm {
                 waiting: Waiting::No,
                 resumed: None,
                 barriers: 0,
+                observer: None,
                 heap: Heap::default(),
             },
             balance: 0,
@@ -309,6 +322,11 @@ impl Vm {
         (&mut *self.m.host as &mut dyn Any).downcast_mut()
     }
 
+    /// Tells `observer` what passes the probes of the program, see [`Compiler::probes`](crate::Compiler::probes).
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.m.observer = Some(observer);
+    }
+
     /// Number of the execution, unique in its [`Shared`].
     pub fn execution(&self) -> u64 {
         self.m.execution
@@ -332,11 +350,15 @@ impl Vm {
         if self.m.waiting != Waiting::No && self.m.resumed.is_none() {
             return self.failed_outside("The execution waits for a result that was not given");
         }
+        frames::unfold(&self.m, &mut self.stack);
         let outer = mem::swap(self.balance);
         let outer_limit = ops::set_memory_limit(self.m.limits.memory_bytes);
         let step = self.run_slices(fuel);
         if !matches!(step, Step::Pending(_) | Step::OutOfFuel) {
             self.finished = true;
+        }
+        if matches!(step, Step::Pending(_)) {
+            frames::fold(&mut self.m, &mut self.stack);
         }
         ops::set_memory_limit(outer_limit);
         self.balance = mem::swap(outer);

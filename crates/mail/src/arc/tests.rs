@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::*;
 use crate::{MailMessage, MemoryContent, WriteOptions, words::WordEncoding};
 
-const TEXT: &str = "From: a@x.example\r\nTo: b@y.example\r\nSubject: s\r\nDate: d\r\nMessage-ID: <m>\r\n\r\nbody\r\n";
+const TEXT: &str =
+    "From: a@x.example\r\nTo: b@y.example\r\nSubject: s\r\nDate: d\r\nMessage-ID: <m>\r\n\r\nbody\r\n";
 
 fn key_pair() -> (SigningKey, Vec<u8>) {
     use base64::Engine as _;
@@ -26,7 +27,8 @@ fn status(text: &[u8], keys: &Keys) -> ChainStatus {
 fn sealed(text: &[u8], key: &SigningKey, status: &ChainStatus) -> Result<Vec<u8>, MailError> {
     let mut options = SignOptions::new("s", "x.example");
     options.timestamp_s = Some(1000);
-    let fields = seal(&content(text), key, &options, "mx.example; spf=pass\r\n smtp.mailfrom=a@x.example", status)?;
+    let fields =
+        seal(&content(text), key, &options, "mx.example; spf=pass\r\n smtp.mailfrom=a@x.example", status)?;
     let mut m = MailMessage::new(Arc::new(content(text)));
     for (name, value) in fields.iter().rev() {
         let options = WriteOptions { encode: false, encoding: WordEncoding::Shorter };
@@ -51,7 +53,9 @@ fn chains_grow_and_hold() {
     }
     let shown = String::from_utf8(text.clone()).unwrap();
     // A changed body, a changed or missing set.
-    for (from, to) in [("body", "BODY"), ("spf=pass", "spf=fail"), ("i=2; mx", "i=4; mx"), ("cv=none", "cv=pass")] {
+    for (from, to) in
+        [("body", "BODY"), ("spf=pass", "spf=fail"), ("i=2; mx", "i=4; mx"), ("cv=none", "cv=pass")]
+    {
         let changed = shown.replacen(from, to, 1);
         assert_ne!(changed, shown);
         assert!(matches!(status(changed.as_bytes(), &keys), ChainStatus::Fail(_)), "{from}");

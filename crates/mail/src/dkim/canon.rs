@@ -97,7 +97,11 @@ impl BodyHasher {
     ///
     /// # Errors
     /// OpenSSL refuses the digest.
-    pub fn new(digest: MessageDigest, mode: Canonicalization, limit: Option<u64>) -> Result<Self, ErrorStack> {
+    pub fn new(
+        digest: MessageDigest,
+        mode: Canonicalization,
+        limit: Option<u64>,
+    ) -> Result<Self, ErrorStack> {
         Ok(Self {
             hasher: Hasher::new(digest)?,
             mode,

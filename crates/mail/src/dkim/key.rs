@@ -27,7 +27,8 @@ impl SigningKey {
     /// From PEM (PKCS#8 or PKCS#1); `None` if it is no such key.
     pub fn from_pem(text: &[u8]) -> Option<Self> {
         // The callback keeps OpenSSL from asking for a password at the terminal.
-        let key = PKey::private_key_from_pem_callback(text, |_| Err(openssl::error::ErrorStack::get())).ok()?;
+        let key =
+            PKey::private_key_from_pem_callback(text, |_| Err(openssl::error::ErrorStack::get())).ok()?;
         Self::new(key)
     }
 
@@ -128,7 +129,8 @@ impl PublicKey {
         let digest = if algorithm == Algorithm::RsaSha1 { "sha1" } else { "sha256" };
         self.ed25519 == (algorithm == Algorithm::Ed25519Sha256)
             && (self.digests.is_empty() || self.digests.iter().any(|known| known == digest))
-            && (self.services.is_empty() || self.services.iter().any(|known| known == "*" || known == "email"))
+            && (self.services.is_empty()
+                || self.services.iter().any(|known| known == "*" || known == "email"))
     }
 
     /// Whether the signature over the canonical header is good.

@@ -12,11 +12,11 @@ mod verify;
 
 pub use canon::{BodyHasher, Canonicalization};
 pub use key::{KeyError, PublicKey, SigningKey};
+pub(crate) use sign::fold_base64;
 pub use sign::{ArcInstance, DEFAULT_HEADERS, SignOptions, sign};
 pub use tags::{Tag, TagList};
-pub(crate) use sign::fold_base64;
-pub(crate) use verify::{SignatureKind, hash_header, without_value};
 pub use verify::{Failure, Signature, Verdict};
+pub(crate) use verify::{SignatureKind, hash_header, without_value};
 
 /// The algorithms of `a=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

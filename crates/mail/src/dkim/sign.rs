@@ -111,7 +111,10 @@ impl SignOptions {
             }
             let times = header.named(&name).count();
             let over = self.oversign_headers.iter().any(|known| known.trim().eq_ignore_ascii_case(&name));
-            let listed = self.headers.as_ref().is_some_and(|names| names.iter().any(|n| n.trim().eq_ignore_ascii_case(&name)));
+            let listed = self
+                .headers
+                .as_ref()
+                .is_some_and(|names| names.iter().any(|n| n.trim().eq_ignore_ascii_case(&name)));
             let total = (times + usize::from(over)).max(usize::from(listed));
             list.extend(std::iter::repeat_n(name, total));
         }
@@ -129,7 +132,8 @@ pub fn sign(content: &dyn Content, key: &SigningKey, options: &SignOptions) -> R
     let header = HeaderIndex::read(content)?;
     let failed = |error: openssl::error::ErrorStack| MailError::Crypto(format!("hashing: {error}"));
     let body = Tree::root_only(content)?.body();
-    let mut hasher = BodyHasher::new(algorithm.digest(), options.body, options.body_length).map_err(failed)?;
+    let mut hasher =
+        BodyHasher::new(algorithm.digest(), options.body, options.body_length).map_err(failed)?;
     for_each_chunk(content, body, |piece| hasher.update(piece).map_err(failed))?;
     let (digest, octets) = hasher.finish().map_err(failed)?;
     if options.body_length.is_some_and(|limit| limit > octets) {
@@ -138,7 +142,10 @@ pub fn sign(content: &dyn Content, key: &SigningKey, options: &SignOptions) -> R
     let names = options.names(&header);
     let mut value = first_tags(options, algorithm);
     value.push_str(&folded_list("h", &names));
-    value.push_str(&format!(";\r\n\tbh={};\r\n\tb=", base64::engine::general_purpose::STANDARD.encode(digest)));
+    value.push_str(&format!(
+        ";\r\n\tbh={};\r\n\tb=",
+        base64::engine::general_purpose::STANDARD.encode(digest)
+    ));
     let mut data = super::hash_header(&header, &names, options.header);
     let field = format!("{}: {value}", options.field_name());
     options.header.field(field.as_bytes(), &mut data);
@@ -212,7 +219,10 @@ fn check_words(options: &SignOptions) -> Result<(), MailError> {
     for word in words.into_iter().flatten() {
         let legal = !word.is_empty() && word.bytes().all(|b| b > b' ' && b != b';' && b != 0x7f);
         if !legal {
-            return Err(MailError::Crypto(format!("'{}' cannot be part of a signature", word.escape_debug())));
+            return Err(MailError::Crypto(format!(
+                "'{}' cannot be part of a signature",
+                word.escape_debug()
+            )));
         }
     }
     Ok(())

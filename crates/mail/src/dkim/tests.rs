@@ -45,7 +45,10 @@ fn ed25519() -> (SigningKey, Vec<u8>) {
 fn keys() -> Vec<(SigningKey, Vec<u8>)> {
     let rsa = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
     vec![
-        (SigningKey::new(rsa.clone()).unwrap(), format!("k=rsa; p={}", text(&rsa.public_key_to_der().unwrap())).into()),
+        (
+            SigningKey::new(rsa.clone()).unwrap(),
+            format!("k=rsa; p={}", text(&rsa.public_key_to_der().unwrap())).into(),
+        ),
         ed25519(),
     ]
 }
@@ -75,7 +78,9 @@ fn options_show_in_the_signature() {
         assert_eq!(tags.word("c").unwrap(), "simple/relaxed");
         assert_eq!(tags.word("l").unwrap(), "6");
         assert_eq!(check(text, &value, &record, 1500), Verdict::Pass);
-        assert!(matches!(check(text, &value, &record, 2000), Verdict::PermError(text) if text.contains("expired")));
+        assert!(
+            matches!(check(text, &value, &record, 2000), Verdict::PermError(text) if text.contains("expired"))
+        );
         // What comes behind the signed octets does not count; what is oversigned cannot be added.
         assert_eq!(check(&text.replace("more", "less"), &value, &record, 0), Verdict::Pass);
         assert_ne!(check(&format!("Cc: z\r\n{text}"), &value, &record, 0), Verdict::Pass);
@@ -83,7 +88,11 @@ fn options_show_in_the_signature() {
         let strict = [&record[..], b"; t=s"].concat();
         assert_ne!(check(text, &value, &strict, 0), Verdict::Pass);
         for bad in ["; h=sha1", "; s=other"] {
-            assert_ne!(check(text, &value, &[&record[..], bad.as_bytes()].concat(), 0), Verdict::Pass, "{bad}");
+            assert_ne!(
+                check(text, &value, &[&record[..], bad.as_bytes()].concat(), 0),
+                Verdict::Pass,
+                "{bad}"
+            );
         }
         options.body_length = Some(1000);
         assert!(sign(&content(text), &key, &options).is_err());

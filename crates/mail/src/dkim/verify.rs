@@ -84,7 +84,8 @@ impl Signature {
             return Err(fail("unknown version"));
         }
         let name = need("a")?;
-        let algorithm = Algorithm::from_name(&name).ok_or_else(|| Failure(format!("unknown algorithm {name}")))?;
+        let algorithm =
+            Algorithm::from_name(&name).ok_or_else(|| Failure(format!("unknown algorithm {name}")))?;
         let modes = tags.word("c").unwrap_or_else(|| "simple/simple".to_owned());
         let (header, body) = modes.split_once('/').unwrap_or((&modes, "simple"));
         let mode = |name| Canonicalization::from_name(name).ok_or_else(|| fail("unknown canonicalization"));
@@ -155,7 +156,6 @@ impl Signature {
         &self.selector
     }
 
-
     /// The name whose TXT record holds the key.
     pub fn key_name(&self) -> String {
         let domain = idna::domain_to_ascii(&self.domain).unwrap_or_else(|_| self.domain.clone());
@@ -177,7 +177,12 @@ impl Signature {
         })
     }
 
-    fn check(&self, content: &dyn Content, key: &PublicKey, now_s: u64) -> Result<Result<(), Failure>, MailError> {
+    fn check(
+        &self,
+        content: &dyn Content,
+        key: &PublicKey,
+        now_s: u64,
+    ) -> Result<Result<(), Failure>, MailError> {
         let fail = |text: &str| Ok(Err(Failure(text.to_owned())));
         if self.expires_s.is_some_and(|expires| expires <= now_s) {
             return fail("signature has expired");
@@ -235,7 +240,8 @@ pub(crate) fn without_value(raw: &[u8], value_start: usize, tags: &TagList) -> V
 
 /// The canonical fields of `names`: of each name from the bottom up, missing ones left out (RFC 6376 5.4.2).
 pub(crate) fn hash_header(header: &HeaderIndex, names: &[String], mode: Canonicalization) -> Vec<u8> {
-    let mut by_name: std::collections::HashMap<Vec<u8>, Vec<&crate::header::Field>> = std::collections::HashMap::new();
+    let mut by_name: std::collections::HashMap<Vec<u8>, Vec<&crate::header::Field>> =
+        std::collections::HashMap::new();
     for field in header.fields() {
         by_name.entry(header.name(field).to_ascii_lowercase()).or_default().push(field);
     }

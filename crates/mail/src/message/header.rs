@@ -3,16 +3,19 @@
 use bytes::Bytes;
 
 use super::{MailMessage, ROOT, check_name, written_field};
-use crate::{
-    FieldOptions, HeaderIndex, MailError, WriteOptions, changes::name_of, header::Field, words,
-};
+use crate::{FieldOptions, HeaderIndex, MailError, WriteOptions, changes::name_of, header::Field, words};
 
 impl MailMessage {
     /// Puts a field on top of the header.
     ///
     /// # Errors
     /// [`MailError::HeaderName`], or reading the header failed.
-    pub fn prepend_header(&mut self, name: &str, value: &[u8], options: WriteOptions) -> Result<(), MailError> {
+    pub fn prepend_header(
+        &mut self,
+        name: &str,
+        value: &[u8],
+        options: WriteOptions,
+    ) -> Result<(), MailError> {
         self.prepend_part_header(ROOT, name, value, options)
     }
 
@@ -20,7 +23,12 @@ impl MailMessage {
     ///
     /// # Errors
     /// As [`MailMessage::prepend_header`].
-    pub fn append_header(&mut self, name: &str, value: &[u8], options: WriteOptions) -> Result<(), MailError> {
+    pub fn append_header(
+        &mut self,
+        name: &str,
+        value: &[u8],
+        options: WriteOptions,
+    ) -> Result<(), MailError> {
         let field = written_field(name, value, options)?;
         if self.header()?.end() == 0 {
             self.change_part(ROOT).top.push_front(field.into());
@@ -65,7 +73,12 @@ impl MailMessage {
     ///
     /// # Errors
     /// Reading the header failed.
-    pub fn get_header(&self, name: &str, index: usize, options: FieldOptions) -> Result<Option<Vec<u8>>, MailError> {
+    pub fn get_header(
+        &self,
+        name: &str,
+        index: usize,
+        options: FieldOptions,
+    ) -> Result<Option<Vec<u8>>, MailError> {
         self.part_field(ROOT, name, index, options)
     }
 
@@ -124,7 +137,8 @@ impl MailMessage {
         index: Option<usize>,
         field: Bytes,
     ) -> Result<usize, MailError> {
-        let number = numbered(&*self.part_header(part)?, name).nth(index.unwrap_or(0)).map(|(number, _)| number);
+        let number =
+            numbered(&*self.part_header(part)?, name).nth(index.unwrap_or(0)).map(|(number, _)| number);
         if let Some(number) = number {
             self.change_part(part).fields.insert(number, field);
             return Ok(1);
@@ -148,7 +162,12 @@ impl MailMessage {
     ///
     /// # Errors
     /// As there.
-    pub fn del_part_header(&mut self, part: usize, name: &str, index: Option<usize>) -> Result<usize, MailError> {
+    pub fn del_part_header(
+        &mut self,
+        part: usize,
+        name: &str,
+        index: Option<usize>,
+    ) -> Result<usize, MailError> {
         let numbers: Vec<usize> = {
             let header = self.part_header(part)?;
             let all = numbered(&header, name).map(|(number, _)| number);
@@ -177,7 +196,12 @@ impl MailMessage {
     ///
     /// # Errors
     /// As there.
-    pub fn rename_part_header(&mut self, part: usize, name: &str, new_name: &str) -> Result<usize, MailError> {
+    pub fn rename_part_header(
+        &mut self,
+        part: usize,
+        name: &str,
+        new_name: &str,
+    ) -> Result<usize, MailError> {
         check_name(new_name)?;
         let renamed: Vec<(usize, Bytes)> = {
             let header = self.part_header(part)?;
@@ -218,7 +242,12 @@ impl MailMessage {
     ///
     /// # Errors
     /// As there.
-    pub fn part_fields(&self, part: usize, name: &str, options: FieldOptions) -> Result<Vec<Vec<u8>>, MailError> {
+    pub fn part_fields(
+        &self,
+        part: usize,
+        name: &str,
+        options: FieldOptions,
+    ) -> Result<Vec<Vec<u8>>, MailError> {
         let header = self.part_header(part)?;
         Ok(header.named(name).map(|field| value(&header, field, options)).collect())
     }
@@ -246,9 +275,10 @@ fn value(header: &HeaderIndex, field: &Field, options: FieldOptions) -> Vec<u8> 
     if !options.decode || options.field || body.is_ascii() || std::str::from_utf8(body).is_ok() {
         return header.value(field, options);
     }
-    let charset = header.named("Content-Type").next().and_then(|field| {
-        crate::mime::Parameters::parse(&words::unfold(header.body(field))).get("charset")
-    });
+    let charset = header
+        .named("Content-Type")
+        .next()
+        .and_then(|field| crate::mime::Parameters::parse(&words::unfold(header.body(field))).get("charset"));
     match charset {
         Some(charset) => words::decode(words::charset_text(body, &charset).as_bytes()).into_bytes(),
         None => header.value(field, options),

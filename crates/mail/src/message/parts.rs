@@ -68,7 +68,9 @@ impl MailMessage {
     /// # Errors
     /// Reading the message failed, or there is no such part.
     pub fn body_range(&self, part: usize) -> Result<Option<Range<u64>>, MailError> {
-        if part == ROOT && !self.content_type(ROOT)?.is_some_and(|kind| kind.value().starts_with("multipart/")) {
+        if part == ROOT
+            && !self.content_type(ROOT)?.is_some_and(|kind| kind.value().starts_with("multipart/"))
+        {
             return Ok(Some(self.geometry(ROOT)?.body()));
         }
         let part = self.tree()?.get(part).ok_or(MailError::NoPart(part))?;
@@ -245,7 +247,8 @@ impl MailMessage {
         let mime_version = self.header()?.named("MIME-Version").next().is_some();
         for field in index.fields() {
             let name = index.name(field);
-            let content = is_content_field(name) || (!mime_version && name.eq_ignore_ascii_case(b"MIME-Version"));
+            let content =
+                is_content_field(name) || (!mime_version && name.eq_ignore_ascii_case(b"MIME-Version"));
             if content {
                 self.change_part(ROOT).bottom.push(Bytes::copy_from_slice(index.raw(field)));
             }

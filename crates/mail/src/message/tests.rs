@@ -186,7 +186,14 @@ fn parts_are_changed() {
                 m.append_part(0, part("a/y", "B"), "multipart/mixed").unwrap();
                 m.append_part(1, part("a/z", "C"), "multipart/mixed").unwrap();
             },
-            &["1.1.1 text/plain one", "1.1.2 text/html two", "1.1.3 a/z C", "1.2 application/pdf three", "1.3 a/x A", "1.4 a/y B"],
+            &[
+                "1.1.1 text/plain one",
+                "1.1.2 text/html two",
+                "1.1.3 a/z C",
+                "1.2 application/pdf three",
+                "1.3 a/x A",
+                "1.4 a/y B",
+            ],
         ),
         (
             "prepend",
@@ -195,11 +202,26 @@ fn parts_are_changed() {
                 m.prepend_part(0, part("a/y", "B"), "multipart/mixed").unwrap();
                 m.prepend_part(1, part("a/z", "C"), "multipart/mixed").unwrap();
             },
-            &["1.1 a/y B", "1.2 a/x A", "1.3.1 a/z C", "1.3.2 text/plain one", "1.3.3 text/html two", "1.4 application/pdf three"],
+            &[
+                "1.1 a/y B",
+                "1.2 a/x A",
+                "1.3.1 a/z C",
+                "1.3.2 text/plain one",
+                "1.3.3 text/html two",
+                "1.4 application/pdf three",
+            ],
         ),
-        ("replace", |m| m.replace_part(1, part("a/x", "A")).unwrap(), &["1.1 a/x A", "1.2 application/pdf three"]),
+        (
+            "replace",
+            |m| m.replace_part(1, part("a/x", "A")).unwrap(),
+            &["1.1 a/x A", "1.2 application/pdf three"],
+        ),
         ("replace root", |m| m.replace_part(0, part("a/x", "A")).unwrap(), &["1 a/x A"]),
-        ("body", |m| m.set_body(3, "zw\u{f6}lf".as_bytes(), None).unwrap(), &["1.1.1 text/plain one", "1.1.2 text/html zw\u{f6}lf", "1.2 application/pdf three"]),
+        (
+            "body",
+            |m| m.set_body(3, "zw\u{f6}lf".as_bytes(), None).unwrap(),
+            &["1.1.1 text/plain one", "1.1.2 text/html zw\u{f6}lf", "1.2 application/pdf three"],
+        ),
         ("body of all", |m| m.set_body(0, b"text", None).unwrap(), &["1 text/plain text"]),
         (
             "wrap a leaf",
@@ -209,7 +231,14 @@ fn parts_are_changed() {
                 m.append_part(2, part("a/z", "C"), "multipart/related").unwrap();
                 m.set_body(2, b"eins", None).unwrap();
             },
-            &["1.1.1.1 a/y B", "1.1.1.2 text/plain eins", "1.1.1.3 a/x A", "1.1.1.4 a/z C", "1.1.2 text/html two", "1.2 application/pdf three"],
+            &[
+                "1.1.1.1 a/y B",
+                "1.1.1.2 text/plain eins",
+                "1.1.1.3 a/x A",
+                "1.1.1.4 a/z C",
+                "1.1.2 text/html two",
+                "1.2 application/pdf three",
+            ],
         ),
     ];
     for (name, change, expected) in cases {
@@ -217,7 +246,10 @@ fn parts_are_changed() {
         change(&mut m);
         assert_eq!(leaves(&m), *expected, "{name}:\n{}", shown(&m));
         assert!(message(&shown(&m)).part_errors(0).unwrap().names().next().is_none(), "{name}");
-        assert_eq!(message(&shown(&m)).get_header("subject", 0, FieldOptions::default()).unwrap().unwrap(), b"s");
+        assert_eq!(
+            message(&shown(&m)).get_header("subject", 0, FieldOptions::default()).unwrap().unwrap(),
+            b"s"
+        );
         m.reset();
         assert_eq!(shown(&m), PARTS);
     }
@@ -241,7 +273,11 @@ fn preamble_and_epilogue() {
 
 #[test]
 fn a_message_becomes_a_multipart() {
-    for text in ["A: b\r\nContent-Type: text/x\r\n\r\nbody\r\n", "A: b\r\nContent-Type: text/x", "A: b\r\nContent-Type: text/x\r\n\r\n"] {
+    for text in [
+        "A: b\r\nContent-Type: text/x\r\n\r\nbody\r\n",
+        "A: b\r\nContent-Type: text/x",
+        "A: b\r\nContent-Type: text/x\r\n\r\n",
+    ] {
         let mut m = message(text);
         m.append_part(0, part("a/x", "A"), "multipart/mixed").unwrap();
         m.prepend_header("Content-Language", b"sv", AS_IS).unwrap();
@@ -275,7 +311,9 @@ fn a_part_is_taken_out() {
 
 #[test]
 fn empty_parts_take_text() {
-    for text in ["--o\r\n--o--", "--o\r\nX: y\r\n--o--", "--o\r\n\r\n--o--\r\n", "--o\r\n\r\n\r\n--o\r\n--o--"] {
+    for text in
+        ["--o\r\n--o--", "--o\r\nX: y\r\n--o--", "--o\r\n\r\n--o--\r\n", "--o\r\n\r\n\r\n--o\r\n--o--"]
+    {
         let mut m = message(&format!("Content-Type: multipart/x; boundary=o\r\n\r\n{text}"));
         m.set_body(1, b"new", None).unwrap();
         m.append_part(0, part("a/x", "A"), "multipart/mixed").unwrap();
@@ -290,8 +328,17 @@ fn empty_parts_take_text() {
 
 fn any_message() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        Just("--o\r\n"), Just("--o--\r\n"), Just("--i\n"), Just("--i--\n"), Just("\r\n"), Just("\n"), Just("text\r\n"),
-        Just("Content-Type: multipart/x; boundary=i\r\n"), Just("A: b\r\n"), Just("-"), Just("text"),
+        Just("--o\r\n"),
+        Just("--o--\r\n"),
+        Just("--i\n"),
+        Just("--i--\n"),
+        Just("\r\n"),
+        Just("\n"),
+        Just("text\r\n"),
+        Just("Content-Type: multipart/x; boundary=i\r\n"),
+        Just("A: b\r\n"),
+        Just("-"),
+        Just("text"),
     ];
     prop::collection::vec(piece, 0..25)
         .prop_map(|pieces| format!("Content-Type: multipart/x; boundary=o\r\n\r\n{}", pieces.concat()))

@@ -179,7 +179,9 @@ impl Builder {
     }
 
     fn write_disposition(&self, out: &mut Vec<u8>) {
-        if self.header("Content-Disposition").is_some() || (self.file_name.is_none() && self.disposition.is_none()) {
+        if self.header("Content-Disposition").is_some()
+            || (self.file_name.is_none() && self.disposition.is_none())
+        {
             return;
         }
         let mut value = self.disposition.clone().unwrap_or_else(|| "attachment".to_owned());

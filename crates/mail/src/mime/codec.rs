@@ -56,7 +56,8 @@ impl TransferEncoding {
         let mut plain = !body.contains(&0);
         let mut quoted = 0_usize;
         for line in body.split_inclusive(|b| *b == b'\n') {
-            let content = line.strip_suffix(b"\n").map_or(line, |rest| rest.strip_suffix(b"\r").unwrap_or(rest));
+            let content =
+                line.strip_suffix(b"\n").map_or(line, |rest| rest.strip_suffix(b"\r").unwrap_or(rest));
             plain &= content.len() <= LINE_BYTES_MAX && content.is_ascii() && !content.contains(&b'\r');
             plain &= text || content.len() == line.len() || line.ends_with(b"\r\n");
             quoted += line.len() + 2 * content.iter().filter(|b| !qp_plain(**b)).count();

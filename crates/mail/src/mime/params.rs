@@ -60,7 +60,9 @@ impl Parameters {
     fn extended(&self, name: &str) -> Option<String> {
         let mut pieces: BTreeMap<usize, (bool, &[u8])> = BTreeMap::new();
         for (known, value) in &self.parameters {
-            let Some(tail) = known.strip_prefix(name).and_then(|tail| tail.strip_prefix('*')) else { continue };
+            let Some(tail) = known.strip_prefix(name).and_then(|tail| tail.strip_prefix('*')) else {
+                continue;
+            };
             let (number, coded) = match tail.strip_suffix('*') {
                 _ if tail.is_empty() => (0, true),
                 Some(number) => (number.parse().ok()?, true),
@@ -106,7 +108,8 @@ pub fn write_parameter(name: &str, value: &str) -> String {
         }
         return out;
     }
-    let token = !clean.is_empty() && clean.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b));
+    let token = !clean.is_empty()
+        && clean.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&b));
     if token {
         return format!("{name}={clean}");
     }
@@ -200,7 +203,9 @@ mod tests {
 
     #[test]
     fn values_and_parameters() {
-        let p = Parameters::parse(b"Text / Plain (a;b) ; Charset=\"utf-8\" x; name=a\\b;name=second; =q; bare; e=\"\\\"\"");
+        let p = Parameters::parse(
+            b"Text / Plain (a;b) ; Charset=\"utf-8\" x; name=a\\b;name=second; =q; bare; e=\"\\\"\"",
+        );
         assert_eq!(p.value(), "text/plain");
         assert_eq!(p.get("CHARSET").as_deref(), Some("utf-8"));
         assert_eq!(p.get("name").as_deref(), Some("a\\b"));
@@ -222,7 +227,12 @@ mod tests {
             (b"a", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(Parameters::parse(text).get("filename").as_deref(), *expected, "{}", text.escape_ascii());
+            assert_eq!(
+                Parameters::parse(text).get("filename").as_deref(),
+                *expected,
+                "{}",
+                text.escape_ascii()
+            );
         }
     }
 

@@ -11,10 +11,7 @@ use std::{collections::HashMap, io, ops::Range};
 use memchr::{memchr, memmem};
 
 use crate::{
-    Content, HeaderIndex,
-    content::CHUNK_BYTES,
-    header::HEADER_BYTES_MAX,
-    mime::params::Parameters,
+    Content, HeaderIndex, content::CHUNK_BYTES, header::HEADER_BYTES_MAX, mime::params::Parameters,
     words::unfold,
 };
 
@@ -290,7 +287,9 @@ impl<'a> Scanner<'a> {
         }
         // A multipart without any delimiter is one text.
         for part in &mut self.parts {
-            if part.children.is_empty() && part.multipart.as_ref().is_some_and(|inside| inside.close.is_none()) {
+            if part.children.is_empty()
+                && part.multipart.as_ref().is_some_and(|inside| inside.close.is_none())
+            {
                 part.multipart = None;
                 part.errors.unclosed_boundary = true;
             }
@@ -313,7 +312,8 @@ impl<'a> Scanner<'a> {
         if let Some(boundary) = boundary
             && depth < PART_DEPTH_MAX
         {
-            let first = Delimiter { start: body_start, line: body_start, text_end: body_start, end: body_start };
+            let first =
+                Delimiter { start: body_start, line: body_start, text_end: body_start, end: body_start };
             self.parts[index].multipart = Some(Multipart { boundary: boundary.clone(), first, close: None });
             let outer = self.boundaries.insert(boundary.clone(), self.open.len());
             self.open.push(Open { part: index, boundary, outer });

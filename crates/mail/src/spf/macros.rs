@@ -67,8 +67,11 @@ impl MacroString {
                 Some('_') => plain.push(' '),
                 Some('-') => plain.push_str("%20"),
                 Some('{') => {
-                    let Some((inside, _)) = chars.as_str().split_once('}') else { return wrong("unclosed macro") };
-                    let piece = macro_piece(inside, letters).ok_or_else(|| format!("bad macro in '{text}'"))?;
+                    let Some((inside, _)) = chars.as_str().split_once('}') else {
+                        return wrong("unclosed macro");
+                    };
+                    let piece =
+                        macro_piece(inside, letters).ok_or_else(|| format!("bad macro in '{text}'"))?;
                     chars = chars.as_str()[inside.len() + 1..].chars();
                     if !plain.is_empty() {
                         pieces.push(Piece::Text(std::mem::take(&mut plain)));
@@ -118,7 +121,8 @@ fn macro_piece(inside: &str, letters: &str) -> Option<Piece> {
     }
     let rest = chars.as_str();
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let keep = if digits == 0 { usize::MAX } else { rest[..digits].parse::<u32>().unwrap_or(u32::MAX) as usize };
+    let keep =
+        if digits == 0 { usize::MAX } else { rest[..digits].parse::<u32>().unwrap_or(u32::MAX) as usize };
     if keep == 0 {
         return None;
     }
@@ -143,7 +147,8 @@ fn value(letter: char, context: &Context<'_>) -> String {
         'i' => match context.ip {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => {
-                let nibbles = ip.octets().into_iter().flat_map(|o| [o >> 4, o & 15]).map(|n| format!("{n:X}"));
+                let nibbles =
+                    ip.octets().into_iter().flat_map(|o| [o >> 4, o & 15]).map(|n| format!("{n:X}"));
                 nibbles.collect::<Vec<_>>().join(".")
             }
         },

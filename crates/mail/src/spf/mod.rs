@@ -152,7 +152,9 @@ impl Check<'_> {
                         Qualifier::Neutral => SpfResult::Neutral,
                     };
                     let explanation = match &record.explanation {
-                        Some(target) if explain && result == SpfResult::Fail => self.explain(target, &domain).await,
+                        Some(target) if explain && result == SpfResult::Fail => {
+                            self.explain(target, &domain).await
+                        }
                         _ => None,
                     };
                     return Ok(Found { result, explanation });
@@ -212,7 +214,8 @@ impl Check<'_> {
             Mechanism::Mx(target, prefixes) => {
                 self.count()?;
                 let target = self.target(target.as_ref(), domain).await?;
-                let hosts = if is_name(&target) { self.dns.mx(&target).await } else { Err(DnsError::NoDomain) };
+                let hosts =
+                    if is_name(&target) { self.dns.mx(&target).await } else { Err(DnsError::NoDomain) };
                 let hosts = self.answered(hosts, "MX", &target)?;
                 if hosts.len() > NAMES_MAX {
                     return Err(Stop::Perm(format!("{target} has more than {NAMES_MAX} MX records")));
@@ -248,7 +251,8 @@ impl Check<'_> {
 
     /// A domain-spec as a domain; too long ones lose labels on the left (RFC 7208 7.3).
     async fn expand(&mut self, text: &MacroString, domain: &str) -> Result<String, Stop> {
-        let validated = if text.needs_validated_name() { self.validated_name(domain).await? } else { String::new() };
+        let validated =
+            if text.needs_validated_name() { self.validated_name(domain).await? } else { String::new() };
         let mut out = text.expand(&self.context(domain, &validated));
         while out.len() > DOMAIN_BYTES_MAX {
             match out.split_once('.') {
@@ -279,7 +283,8 @@ impl Check<'_> {
         let [record] = &records[..] else { return None };
         let text = std::str::from_utf8(record).ok().filter(|text| text.is_ascii())?;
         let text = MacroString::parse_explanation(text).ok()?;
-        let validated = if text.needs_validated_name() { self.validated_name(domain).await.ok()? } else { String::new() };
+        let validated =
+            if text.needs_validated_name() { self.validated_name(domain).await.ok()? } else { String::new() };
         Some(text.expand(&self.context(domain, &validated)))
     }
 
@@ -291,7 +296,12 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn answered<T>(&mut self, answer: Result<Vec<T>, DnsError>, kind: &str, name: &str) -> Result<Vec<T>, Stop> {
+    fn answered<T>(
+        &mut self,
+        answer: Result<Vec<T>, DnsError>,
+        kind: &str,
+        name: &str,
+    ) -> Result<Vec<T>, Stop> {
         match answer {
             Ok(records) => Ok(records),
             Err(DnsError::Temporary(text)) => Err(Stop::Temp(format!("{kind} {name}: {text}"))),
@@ -345,7 +355,8 @@ impl Check<'_> {
     async fn validated_name(&mut self, domain: &str) -> Result<String, Stop> {
         let names = self.validated_names().await?;
         let same = names.iter().find(|name| name.eq_ignore_ascii_case(domain));
-        let best = same.or_else(|| names.iter().find(|name| is_within(name, domain))).or_else(|| names.first());
+        let best =
+            same.or_else(|| names.iter().find(|name| is_within(name, domain))).or_else(|| names.first());
         Ok(best.cloned().unwrap_or_else(|| "unknown".to_owned()))
     }
 }
@@ -358,7 +369,9 @@ fn is_domain(name: &str) -> bool {
 /// Whether the DNS can be asked for it.
 fn is_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
-    !name.is_empty() && name.len() <= DOMAIN_BYTES_MAX && name.split('.').all(|label| (1..=63).contains(&label.len()))
+    !name.is_empty()
+        && name.len() <= DOMAIN_BYTES_MAX
+        && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
 fn is_within(name: &str, domain: &str) -> bool {
@@ -394,7 +407,8 @@ fn reversed_v4(ip: Ipv4Addr) -> String {
 }
 
 fn reversed_v6(ip: Ipv6Addr) -> String {
-    let nibbles: Vec<String> = ip.octets().iter().rev().flat_map(|o| [o & 15, o >> 4]).map(|n| format!("{n:x}")).collect();
+    let nibbles: Vec<String> =
+        ip.octets().iter().rev().flat_map(|o| [o & 15, o >> 4]).map(|n| format!("{n:x}")).collect();
     nibbles.join(".")
 }
 

@@ -82,7 +82,8 @@ impl Record {
 fn modifier(term: &str) -> Option<(&str, &str)> {
     let (name, value) = term.split_once('=')?;
     let mut letters = name.chars();
-    let legal = letters.next()?.is_ascii_alphabetic() && letters.all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let legal = letters.next()?.is_ascii_alphabetic()
+        && letters.all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if !legal {
         return None;
     }

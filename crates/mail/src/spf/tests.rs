@@ -62,7 +62,10 @@ fn senders() {
     assert_eq!(result(&zone, "192.0.2.1", "user@a.example").0, SpfResult::Pass);
     assert_eq!(result(&zone, "::ffff:10.1.1.1", "other@a.example").0, SpfResult::Pass);
     let (fail, text) = result(&zone, "192.0.2.2", "a.example");
-    assert_eq!((fail, text.as_deref()), (SpfResult::Fail, Some("postmaster@a.example from 192.0.2.2 at 7 on here")));
+    assert_eq!(
+        (fail, text.as_deref()),
+        (SpfResult::Fail, Some("postmaster@a.example from 192.0.2.2 at 7 on here"))
+    );
     assert_eq!(result(&zone, "192.0.2.1", "").0, SpfResult::TempError);
     assert_eq!(result(&zone, "192.0.2.1", "x@loop.example").0, SpfResult::PermError);
     assert_eq!(result(&zone, "192.0.2.1", "x@none.example").0, SpfResult::None);

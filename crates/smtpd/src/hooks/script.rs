@@ -202,6 +202,9 @@ impl Script {
         let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
         host.metadata = metadata;
         host.environment = Some(self.environment.clone());
+        // The other hooks run for a connection, which may carry several messages.
+        let about_message = matches!(self.hook, Hook::Eod | Hook::PreDelivery | Hook::PostDelivery);
+        host.message = about_message.then(|| id.clone());
         let mut vm = Vm::new(self.program.clone(), self.shared.clone(), self.limits.clone(), Box::new(host));
         for (name, value) in variables {
             vm.set_variable(name, value);

@@ -131,13 +131,17 @@ fn hostile_messages_are_bounded() {
     // 10^5 levels: each names a boundary and opens it.
     let mut text = String::from("Content-Type: multipart/mixed; boundary=b0\r\n\r\n");
     for level in 0..100_000 {
-        text.push_str(&format!("--b{level}\r\nContent-Type: multipart/mixed; boundary=b{}\r\n\r\n", level + 1));
+        text.push_str(&format!(
+            "--b{level}\r\nContent-Type: multipart/mixed; boundary=b{}\r\n\r\n",
+            level + 1
+        ));
     }
     let began = std::time::Instant::now();
     let tree = scan(text.as_bytes());
     assert!(tree.parts().len() <= PART_DEPTH_MAX + 1, "{}", tree.parts().len());
     // 10^6 parts.
-    let text = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\n".repeat(1_000_000));
+    let text =
+        format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\n".repeat(1_000_000));
     assert_eq!(scan(text.as_bytes()).parts().len(), PARTS_MAX);
     // 10^6 fields, a field of 8 MiB, a line of dashes of 8 MiB.
     let text = "A: b\r\n".repeat(1_000_000);
