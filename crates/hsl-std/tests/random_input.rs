@@ -55,7 +55,7 @@ fn json_value() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(4, 40, 6, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(|v| Value::from(v)),
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
             prop::collection::vec(("[a-z]{1,6}", inner), 1..6).prop_map(|pairs| {
                 let mut array = Array::new();
                 pairs.into_iter().for_each(|(k, v)| array.insert_str(&k, v));

@@ -164,7 +164,7 @@ fn http(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Outcome, Error> {
 fn modern(mut options: Array) -> Array {
     let old: Vec<(String, Value)> = options
         .iter()
-        .filter_map(|(key, value)| Some((key.to_value().to_string_lossy(), value.clone())))
+        .map(|(key, value)| (key.to_value().to_string_lossy(), value.clone()))
         .filter(|(key, _)| key.starts_with(OLD_PREFIX))
         .collect();
     for (key, value) in old {
