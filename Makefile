@@ -28,6 +28,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 test: test-packages lint
+	scripts/python-tests.sh
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 
@@ -48,3 +49,9 @@ fuzz-smoke:
 		tests/conformance/hsl/errors -- -runs=$(FUZZ_RUNS) -max_len=400 -timeout=10 -rss_limit_mb=1000
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none run fuzz/corpus/run fuzz/seeds/run \
 		-- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
+	mkdir -p fuzz/corpus/std_decode
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_decode fuzz/corpus/std_decode -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
+	mkdir -p fuzz/corpus/std_pack
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_pack fuzz/corpus/std_pack -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
+	mkdir -p fuzz/corpus/std_regex
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_regex fuzz/corpus/std_regex -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000

@@ -1,6 +1,8 @@
 //! JSON and CSV, and the decoders of imported data files (library section 6, language section 12.4).
 
+use crate::crypto::keys::{PrivateKey, certificate_value};
 use hsl::{Array, DataError, Key, Str, Value, decode_text, parse_number, write_number};
+use openssl::x509::X509;
 
 /// Nesting of JSON and YAML.
 const DEPTH_MAX: usize = 512;
@@ -18,8 +20,47 @@ pub fn decode(kind: &str, data: &[u8], options: &Array) -> Result<Value, DataErr
         }),
         "csv" => decode_csv(data, options),
         "yaml" => crate::yaml::decode(data).map_err(|e| DataError { line: e.line, message: e.message }),
+        "key" => PrivateKey::from_pem(data).map(PrivateKey::into_value).ok_or_else(|| DataError {
+            line: 1,
+            message: "Expected a PEM private key without password (RSA, Ed25519, EC)".into(),
+        }),
+        "crt" => decode_certificates(data, options.get_str("resource").is_some_and(Value::truthy)),
         _ => Err(DataError { line: 1, message: format!("No decoder for '{kind}' data") }),
     }
+}
+
+/// The certificates of a PEM file, as objects of class `X509` or as resources.
+fn decode_certificates(data: &[u8], resources: bool) -> Result<Value, DataError> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    let starts: Vec<usize> = memchr::memmem::find_iter(data, BEGIN).collect();
+    let ends = starts.iter().copied().skip(1).chain([data.len()]);
+    let mut list = Vec::new();
+    for (start, end) in starts.iter().copied().zip(ends) {
+        let block = &data[start..end];
+        if !block[BEGIN.len()..].starts_with(b"CERTIFICATE-----") {
+            continue;
+        }
+        let certificate = X509::from_pem(block).map_err(|_| DataError {
+            line: 1 + memchr::memchr_iter(b'\n', &data[..start]).count() as u32,
+            message: "Certificate cannot be read".into(),
+        })?;
+        list.push(if resources {
+            certificate_value(certificate)
+        } else {
+            crate::crypto::x509::object(certificate)
+        });
+    }
+    if list.is_empty() {
+        return Err(DataError { line: 1, message: "Expected PEM certificates".into() });
+    }
+    Ok(list.into())
+}
+
+/// The JSON text of a value; `None` when it has none.
+pub fn to_json(value: &Value) -> Option<String> {
+    let mut out = Vec::new();
+    encode_json(value, &JsonStyle { ensure_ascii: false, pretty: false }, 0, &mut out)?;
+    String::from_utf8(out).ok()
 }
 
 // ---- JSON ----

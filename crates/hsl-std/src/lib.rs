@@ -16,7 +16,7 @@ pub mod file;
 mod files;
 pub mod hooks;
 mod iconv;
-pub mod mailmessage;
+pub mod mail;
 mod math;
 mod memory;
 pub mod metrics;
@@ -32,10 +32,11 @@ mod yaml;
 mod zlib;
 
 pub use crypto::keys::{KeyKind, PrivateKey};
-pub use data::decode;
+pub use data::{decode, to_json};
 pub use encoding::base64_decode;
 pub use environment::{Credential, Environment};
-pub use files::ScriptFiles;
+pub use files::{Opened, ScriptFiles};
+pub use misc::network_includes;
 
 use hsl::{FunctionDef, NativeClass, Registry};
 use std::sync::Arc;
@@ -74,6 +75,7 @@ fn groups() -> Vec<(&'static str, Vec<FunctionDef>)> {
         ("Date and time", datetime::functions()),
         ("DNS", domain::functions()),
         ("Encodings and data formats", encodings),
+        ("Mail", mail::functions()),
         ("Mathematics", math::functions()),
         ("Shared memory", memory::functions()),
         ("HTTP", network::functions()),
@@ -90,6 +92,7 @@ fn classes() -> Vec<Arc<NativeClass>> {
     list.extend(crypto::classes());
     list.push(file::class());
     list.push(iconv::class());
+    list.extend(mail::classes());
     list.extend(network::classes());
     list.extend(ffi::classes());
     list

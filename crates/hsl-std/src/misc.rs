@@ -162,6 +162,11 @@ fn bits(ip: IpAddr) -> (u128, u32) {
     }
 }
 
+/// Whether a network contains an address, as `inet_includes` has it; `None` when one of them is malformed.
+pub fn network_includes(ip: &str, network: &str) -> Option<bool> {
+    includes(ip.as_bytes(), network.as_bytes())
+}
+
 fn includes(ip: &[u8], network: &[u8]) -> Option<bool> {
     let (ip, width) = bits(address(ip)?);
     let network = std::str::from_utf8(network).ok()?;

@@ -644,3 +644,43 @@ fn limits() {
         assert!(found.contains("Memory limit reached"), "{source}: {found}");
     }
 }
+
+#[test]
+fn keys_and_certificates() {
+    use openssl::{
+        asn1::Asn1Time, hash::MessageDigest, pkey::PKey, x509::X509Builder, x509::X509NameBuilder,
+    };
+    let key = PKey::generate_ed25519().unwrap();
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "mail.example.com").unwrap();
+    let name = name.build();
+    let mut builder = X509Builder::new().unwrap();
+    builder.set_subject_name(&name).unwrap();
+    builder.set_issuer_name(&name).unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::days_from_now(10).unwrap()).unwrap();
+    builder.sign(&key, MessageDigest::null()).unwrap();
+    let certificate = builder.build().to_pem().unwrap();
+    let pem_key = key.private_key_to_pem_pkcs8().unwrap();
+    let broken =
+        [certificate.as_slice(), b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"].concat();
+    let lines = certificate.iter().filter(|c| **c == b'\n').count() as u32;
+    let none = Array::new();
+    let mut resource = Array::new();
+    resource.insert_str("resource", Value::from(true));
+    let chain = [certificate.as_slice(), &pem_key, &certificate].concat();
+    let decode = |kind: &str, data: &[u8], options: &Array| match hsl_std::decode(kind, data, options) {
+        Ok(value) => value.to_string_lossy(),
+        Err(error) => format!("line {}: {}", error.line, error.message),
+    };
+    assert_eq!(decode("key", &pem_key, &none), "resource");
+    assert_eq!(
+        decode("key", &certificate, &none),
+        "line 1: Expected a PEM private key without password (RSA, Ed25519, EC)"
+    );
+    assert_eq!(decode("crt", &chain, &none), "[0=>X509,1=>X509]");
+    assert_eq!(decode("crt", &chain, &resource), "[0=>resource,1=>resource]");
+    assert_eq!(decode("crt", &broken, &none), format!("line {}: Certificate cannot be read", lines + 1));
+    assert_eq!(decode("crt", &pem_key, &none), "line 1: Expected PEM certificates");
+}

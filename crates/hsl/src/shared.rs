@@ -35,6 +35,8 @@ struct Bucket {
     flights: HashMap<Str, Arc<Flight>>,
     hits: u64,
     misses: u64,
+    evicts: u64,
+    waits: u64,
     /// Last lookup.
     used_s: f64,
 }
@@ -137,6 +139,10 @@ pub struct BucketInfo {
     pub hits: u64,
     /// Lookups that had to call.
     pub misses: u64,
+    /// Entries that made room for others.
+    pub evicts: u64,
+    /// Lookups that waited for another one's call.
+    pub waits: u64,
 }
 
 pub(crate) enum Lookup {
@@ -232,6 +238,7 @@ impl Shared {
         }
         if let Some(flight) = b.flights.get(key) {
             if may_wait {
+                b.waits += 1;
                 return Lookup::Wait(Box::pin(Wait(Arc::clone(flight))));
             }
             b.misses += 1;
@@ -271,6 +278,7 @@ impl Shared {
             }
             while b.entries.len() >= b.size {
                 let Some((_, oldest)) = b.uses.pop_first() else { break };
+                b.evicts += 1;
                 dropped.extend(b.entries.remove(&oldest).map(|e| e.value));
             }
             b.uses.insert(clock, key.clone());
@@ -290,6 +298,8 @@ impl Shared {
                 size: b.size,
                 hits: b.hits,
                 misses: b.misses,
+                evicts: b.evicts,
+                waits: b.waits,
             })
             .collect()
     }
@@ -310,6 +320,55 @@ impl Shared {
             });
         }
         dropped.len()
+    }
+
+    /// Removes the entries of a namespace, of a function (by its name, or with its file in front), and of calls with
+    /// these arguments (by position, as far as the cache tells them apart); the number of buckets that lost some.
+    pub fn cache_remove(
+        &self,
+        namespace: Option<&str>,
+        function: Option<&str>,
+        arguments: &[(usize, Value)],
+    ) -> usize {
+        let mut dropped = Vec::new();
+        let mut buckets = 0;
+        {
+            let mut cache = self.cache.lock();
+            for ((space, name), b) in cache.iter_mut() {
+                let shown = name.to_text().replace('\0', ":");
+                let named = |wanted: &str| {
+                    shown == wanted || shown.strip_suffix(wanted).is_some_and(|head| head.ends_with(':'))
+                };
+                if namespace.is_some_and(|n| n.as_bytes() != space.as_bytes())
+                    || function.is_some_and(|wanted| !named(wanted))
+                {
+                    continue;
+                }
+                let gone: Vec<Str> = b
+                    .entries
+                    .keys()
+                    .filter(|key| arguments.iter().all(|(i, v)| has_argument(key.as_bytes(), *i, v)))
+                    .cloned()
+                    .collect();
+                buckets += usize::from(!gone.is_empty() || (arguments.is_empty() && b.entries.is_empty()));
+                for key in gone {
+                    if let Some(entry) = b.entries.remove(&key) {
+                        b.uses.remove(&entry.used);
+                        dropped.push(entry.value);
+                    }
+                }
+            }
+        }
+        // Values are dropped outside the lock.
+        drop(dropped);
+        buckets
+    }
+
+    /// The keys of the shared memory, in order.
+    pub fn memory_keys(&self) -> Vec<Str> {
+        let mut keys: Vec<Str> = self.memory.lock().values.keys().cloned().collect();
+        keys.sort_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+        keys
     }
 
     /// Runs `change` on the value of a shared-memory key while no other execution is inside a barrier of that name.
@@ -401,6 +460,30 @@ impl Drop for BarrierGuard {
         self.shared.memory.lock().locks.remove(&self.name);
         self.flight.land();
     }
+}
+
+/// The part of a cache key that is an argument, as the `cache` expression writes it: its type, a colon, its length, a
+/// colon, its text.
+fn write_argument(out: &mut Vec<u8>, value: &Value) {
+    let text = value.to_str();
+    out.extend_from_slice(format!("{}:{}:", value.type_name(), text.len()).as_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn has_argument(key: &[u8], index: usize, value: &Value) -> bool {
+    let mut wanted = Vec::new();
+    write_argument(&mut wanted, value);
+    let mut rest = key;
+    for _ in 0..index {
+        let mut parts = rest.splitn(3, |c| *c == b':');
+        let (Some(_), Some(length), Some(tail)) = (parts.next(), parts.next(), parts.next()) else {
+            return false;
+        };
+        let length = std::str::from_utf8(length).ok().and_then(|n| n.parse::<usize>().ok());
+        let Some(tail) = length.and_then(|n| tail.get(n..)) else { return false };
+        rest = tail;
+    }
+    rest.starts_with(&wanted)
 }
 
 /// Whether a value may be seen by other executions: plain data and objects that lock themselves.

@@ -3,12 +3,15 @@
 //! (invariant I6).
 
 use crate::grouping::Grouping;
+use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
-use crate::hooks::script::{Compiler, Script, ScriptCounters};
+use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::server::limits::Gate;
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
 use config::{Startup, validate};
+use hsl_std::Environment;
+use hsl_std::metrics::{Declaration, Kind, Metrics};
 use net::Resolver;
 use net::resolver;
 use parking_lot::{Mutex, RwLock};
@@ -135,6 +138,14 @@ pub struct Shared {
     hostname: String,
     rootpath: Option<PathBuf>,
     state: Arc<hsl::Shared>,
+    /// What scripts act on; set when the daemon is complete.
+    server: Arc<Bridge>,
+    metrics: Arc<Metrics>,
+    public_suffixes: Option<hsl_std::environment::List>,
+    keys: HashMap<String, hsl_std::Credential>,
+    ffi: bool,
+    uuid_version: u8,
+    httprd: Option<PathBuf>,
     pool: Arc<Semaphore>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
     counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
@@ -142,15 +153,58 @@ pub struct Shared {
 
 impl Shared {
     /// For the host and script root of a startup file.
-    pub fn new(startup: &Startup) -> Shared {
-        Shared {
+    ///
+    /// # Errors
+    /// A file that it names cannot be used.
+    pub fn new(startup: &Startup) -> Result<Shared, String> {
+        let list = startup.environment.publicsuffix.as_deref();
+        Ok(Shared {
+            server: Arc::default(),
+            metrics: Arc::default(),
+            public_suffixes: list.map(hsl_std::environment::read_public_suffixes).transpose()?,
+            keys: keys(startup)?,
+            ffi: startup.scripting.ffi,
+            uuid_version: startup.environment.uuid.version,
+            httprd: startup.environment.sockets.httprd.path.clone(),
             hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
             rootpath: startup.scripting.rootpath.clone(),
             state: Arc::default(),
             pool: Arc::new(Semaphore::new(script_threads(startup))),
             gates: Mutex::default(),
             counters: Mutex::default(),
+        })
+    }
+
+    /// Shared memory and caches of scripts.
+    pub fn state(&self) -> &Arc<hsl::Shared> {
+        &self.state
+    }
+
+    /// What scripts act on.
+    pub fn server(&self) -> &Arc<Bridge> {
+        &self.server
+    }
+
+    /// What the library of scripts gets to know.
+    fn environment(&self, app: &App, files: hsl_std::ScriptFiles, resolver: &Resolver) -> Environment {
+        let mut environment = Environment {
+            hostname: Some(self.hostname.clone()),
+            uuid_version: self.uuid_version,
+            public_suffixes: self.public_suffixes.clone(),
+            files: Arc::new(files),
+            ffi: self.ffi,
+            keys: self.keys.clone(),
+            addresses: app.addresses.iter().map(|a| (a.id.clone(), vec![a.address])).collect(),
+            resolver: resolver.clone(),
+            metrics: self.metrics.clone(),
+            server: Some(self.server.clone()),
+            mail_queue: Some(self.server.clone()),
+            ..Environment::default()
+        };
+        if let Some(path) = &self.httprd {
+            environment.httprd.clone_from(path);
         }
+        environment
     }
 
     fn gate(&self, server: &str) -> Arc<Gate> {
@@ -161,6 +215,18 @@ impl Shared {
     pub fn counters(&self, server: &str, hook: &'static str) -> Arc<ScriptCounters> {
         self.counters.lock().entry((server.to_owned(), hook)).or_default().clone()
     }
+}
+
+/// The keys of the startup file, read before the rights go.
+fn keys(startup: &Startup) -> Result<HashMap<String, hsl_std::Credential>, String> {
+    let mut keys = HashMap::new();
+    for key in &startup.pki.private {
+        let wrong = |text: String| format!("/pki/private/{}: {text}", key.id);
+        let (private, certificate, chain) = key.read().map_err(wrong)?;
+        let read = hsl_std::Credential::from_pem(&private, certificate.as_deref(), &chain).map_err(wrong)?;
+        keys.insert(key.id.clone(), read);
+    }
+    Ok(keys)
 }
 
 /// Scripts that may run past their first slice at once.
@@ -212,8 +278,16 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
     validate::app(&name, &app).map_err(strings)?;
     let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
-    let compiler = Compiler::new(&app, shared.rootpath.clone(), shared.state.clone(), shared.pool.clone())
-        .map_err(|error| vec![format!("{name}: {error}")])?;
+    let resolver_settings = resolver_settings(&app.resolver);
+    let resolver = match previous {
+        // The cache survives where nothing about the resolver changed.
+        Some(previous) if previous.resolver_settings == resolver_settings => previous.resolver.clone(),
+        _ => Resolver::new(resolver_settings.clone()),
+    };
+    let files =
+        script_files(&app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
+    let environment = Arc::new(shared.environment(&app, files, &resolver));
+    let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pool.clone());
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
     for server in &app.servers {
@@ -230,12 +304,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     if !errors.is_empty() {
         return Err(errors);
     }
-    let resolver_settings = resolver_settings(&app.resolver);
-    let resolver = match previous {
-        // The cache survives where nothing about the resolver changed.
-        Some(previous) if previous.resolver_settings == resolver_settings => previous.resolver.clone(),
-        _ => Resolver::new(resolver_settings.clone()),
-    };
+    shared.metrics.declare(app.metrics.iter().map(declaration).collect());
     Ok(Generation {
         hostname: shared.hostname.clone(),
         servers,
@@ -249,6 +318,20 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         predelivery,
         postdelivery,
     })
+}
+
+fn declaration(metric: &app::Metric) -> Declaration {
+    Declaration {
+        id: metric.id.clone(),
+        kind: match metric.kind {
+            app::MetricKind::Gauge => Kind::Gauge,
+            app::MetricKind::Counter => Kind::Counter,
+            app::MetricKind::Histogram => Kind::Histogram,
+        },
+        help: metric.help.clone(),
+        labels: metric.labels.clone(),
+        buckets: metric.buckets.clone(),
+    }
 }
 
 fn server_hooks(

@@ -156,7 +156,7 @@ fn statics(class: NativeClass) -> NativeClass {
                 if arguments.contains(&Kind::Variadic) || result == Kind::Variadic {
                     return Err(Error::exception("FFI::callback() has no '...'"));
                 }
-                let value = Callback::value(a.get(2).clone(), arguments, result);
+                let value = Callback::make(a.get(2).clone(), arguments, result);
                 value.map(wrap).map_err(|e| Error::exception(format!("FFI::callback(): {e}")))
             },
         ))

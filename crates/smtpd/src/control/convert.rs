@@ -155,7 +155,7 @@ fn text_or_regex(value: &pbc::CompareStringRegexValue, domain: bool) -> Result<I
     Ok(item(value.exclude, test))
 }
 
-fn string_match(value: &pb::StringMatch) -> Result<Item<TextTest>, Refusal> {
+pub(super) fn string_match(value: &pb::StringMatch) -> Result<Item<TextTest>, Refusal> {
     use pb::string_match::MatchType;
     let text = value.value.clone();
     let test = match (MatchType::try_from(value.r#type), value.caseless) {

@@ -1,6 +1,6 @@
 //! Dispatch of control commands.
 
-use crate::control::{policy_ops, queue_ops, stats};
+use crate::control::{hsl_ops, policy_ops, queue_ops, stats};
 use crate::daemon::Daemon;
 use bytes::Bytes;
 use control::frame::Request;
@@ -56,6 +56,12 @@ impl Commands {
                 let quota = daemon.engine.queue.lock().quota(&request.quota);
                 Ok(payload(&wire::QueueQuotaResponse { count: quota.count, bytes: quota.bytes }))
             }
+            b'y' => hsl_ops::memory_fetch(daemon, &request.body).await,
+            b'K' => hsl_ops::memory_list(daemon, &request.body),
+            b'z' => hsl_ops::memory_store(daemon, &request.body).await,
+            b'A' => hsl_ops::memory_delete(daemon, &request.body).await,
+            b'g' => Ok(payload(&hsl_ops::cache_list(daemon))),
+            b'h' => hsl_ops::cache_clear(daemon, &request.body),
             letter => Err(format!("Command '{}' is not available in this version", char::from(letter))),
         }
     }

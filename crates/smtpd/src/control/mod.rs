@@ -3,7 +3,8 @@
 pub mod admin;
 pub mod convert;
 mod handler;
-mod policy_ops;
+mod hsl_ops;
+pub(crate) mod policy_ops;
 mod queue_ops;
 mod stats;
 

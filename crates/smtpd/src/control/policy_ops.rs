@@ -9,7 +9,7 @@ use queue::{Limits, Pattern};
 use std::sync::Arc;
 
 /// Named lists of the policy files are not read by this version; a list is empty then.
-fn no_lists(_: &str) -> Option<Arc<Vec<Pattern>>> {
+pub(crate) fn no_lists(_: &str) -> Option<Arc<Vec<Pattern>>> {
     None
 }
 

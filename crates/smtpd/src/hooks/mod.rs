@@ -1,8 +1,10 @@
 //! The hooks of the daemon: compiling and running scripts, building their variables, reading what they decided.
 
+pub mod bridge;
 pub mod connection;
 pub mod decision;
 pub mod delivery;
+mod mail_queue;
 pub mod script;
 
 /// The `$context` of a connection or an attempt between two of its hooks.

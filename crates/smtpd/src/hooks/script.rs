@@ -6,8 +6,8 @@ use crate::hooks::decision::Phase;
 use crate::{debug, error, warning};
 use config::app::App;
 use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
-use hsl_std::ScriptFiles;
 use hsl_std::hooks::{Hook, HookHost};
+use hsl_std::{Environment, ScriptFiles};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub struct Script {
     hook: Hook,
     id: String,
     program: Arc<Program>,
+    environment: Arc<Environment>,
     shared: Arc<Shared>,
     limits: Limits,
     counters: Arc<ScriptCounters>,
@@ -67,6 +68,7 @@ pub struct Finished {
 pub struct Compiler {
     registries: HashMap<Hook, Arc<Registry>>,
     loader: Arc<dyn Loader>,
+    environment: Arc<Environment>,
     shared: Arc<Shared>,
     limits: Limits,
     pool: Arc<Semaphore>,
@@ -74,20 +76,21 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// For the files and limits of a running configuration.
+    /// For the limits of a running configuration, and what the library gets to know.
     pub fn new(
         app: &App,
-        rootpath: Option<PathBuf>,
+        environment: Arc<Environment>,
         shared: Arc<Shared>,
         pool: Arc<Semaphore>,
-    ) -> Result<Compiler, String> {
+    ) -> Compiler {
         let library = hsl_std::shared_registry();
         let registries =
             Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
         let limits = app.scripting.limits;
-        Ok(Compiler {
+        Compiler {
             registries,
-            loader: Arc::new(script_files(app, rootpath)?),
+            loader: environment.files.clone(),
+            environment,
             shared,
             limits: Limits {
                 timeout: limits.timeout.map(config::Duration::to_std),
@@ -95,8 +98,8 @@ impl Compiler {
                 depth: limits.depth as usize,
             },
             pool,
-            mail_class: hsl_std::mailmessage::eod_class(),
-        })
+            mail_class: hsl_std::mail::eod_class(),
+        }
     }
 
     /// Compiles a hook of a phase; errors are complete lines for the operator.
@@ -153,6 +156,7 @@ impl Compiler {
             hook,
             id: id.to_owned(),
             program: compiled.program,
+            environment: self.environment.clone(),
             shared: self.shared.clone(),
             limits: self.limits.clone(),
             counters,
@@ -163,7 +167,10 @@ impl Compiler {
 }
 
 /// The virtual files of the configuration and the files below the script root.
-fn script_files(app: &App, rootpath: Option<PathBuf>) -> Result<ScriptFiles, String> {
+///
+/// # Errors
+/// A virtual file that is no base64 although it says so.
+pub fn script_files(app: &App, rootpath: Option<PathBuf>) -> Result<ScriptFiles, String> {
     let mut files = ScriptFiles::new();
     for (index, file) in app.scripting.files.iter().enumerate() {
         let bytes: Vec<u8> = if file.binary {
@@ -194,6 +201,7 @@ impl Script {
         let tag = id.clone();
         let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
         host.metadata = metadata;
+        host.environment = Some(self.environment.clone());
         // The other hooks run for a connection, which may carry several messages.
         let about_message = matches!(self.hook, Hook::Eod | Hook::PreDelivery | Hook::PostDelivery);
         host.message = about_message.then(|| id.clone());

@@ -44,6 +44,19 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// Connections now from the clients that `wanted` accepts. A client is an IPv4 address, or the /64 of an IPv6
+    /// address.
+    pub fn count(&self, wanted: impl Fn(IpAddr) -> bool) -> u32 {
+        self.counts.lock().by_client.iter().filter(|(client, _)| wanted(**client)).map(|(_, n)| *n).sum()
+    }
+
+    /// What an address counts as.
+    pub fn client(address: IpAddr) -> IpAddr {
+        network(address)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.gate.counts.lock();

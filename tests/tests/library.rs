@@ -1,0 +1,110 @@
+//! Functions of the script library that act on the server, and the commands that look at what scripts keep.
+
+use blackbox::Server;
+use blackbox::client::send;
+use blackbox::sink::Sink;
+use serde_json::{Value, json};
+
+const APP: &str = r#"
+version: "6.9"
+servers: [{id: in, transport: out, phases: {connect: {remoteptr: false}, eod: {hook: main}}}]
+transportgroups:
+  - id: g
+    connection: {server: 127.0.0.1}
+    session: {tls: {mode: disabled}}
+    dsn: {transport: out}
+    transports: [{id: out, connection: {port: %SINK}}]
+metrics: [{id: seen, type: counter, labels: [what]}]
+scripting:
+  files: [{id: list.txt, data: "of the configuration"}]
+  hooks:
+    eod:
+      - id: main
+        data: |
+          function cached($x) { return "$x!"; }
+          $field = ["recipientdomain" => "slow.example"];
+          $r = [
+            "here" => server_concurrency("in"),
+            "loopback" => server_concurrency("in", "127.0.0.0/8"),
+            "elsewhere" => server_concurrency("in", "192.0.2.1"),
+            "unknown" => server_concurrency("nosuch"),
+            "suspend" => queue_suspend($field, 300, ["tag" => "mine"]),
+            "again" => queue_suspend($field, 600, ["tag" => "mine"]),
+            "second" => queue_suspend(["jobid" => "x"], 300, ["id" => "chosen", "properties" => ["k" => "v"]]),
+            "ended" => queue_suspend(["jobid" => "x"], 0),
+            "bad" => queue_suspend(["nosuch" => "x"], 300),
+            "long" => queue_suspend($field, 300, ["tag" => str_repeat("t", 25)]),
+            "policy" => queue_policy(["recipientdomain"], ["recipientdomain" => "a.example"], ["rate" => ["10", "60"], "tag" => "limit"], 300),
+            "policy_again" => queue_policy(["recipientdomain"], ["recipientdomain" => "a.example"], ["concurrency" => 2], 300),
+            "missing" => queue_policy(["jobid", "remoteip"], ["jobid" => "x"], ["concurrency" => 2], 300),
+            "quota" => queue_quota("nobody"),
+            "metric" => metrics_increment("seen", ["what" => "mail"]),
+            "value" => metrics_get("seen", ["what" => "mail"]),
+            "hostname" => gethostname(),
+            "file" => File("list.txt")->read(),
+            "cached" => [cache ["ttl" => 100] cached(1), cache ["ttl" => 100] cached(1), cache ["ttl" => 100] cached(2)],
+            "uuid" => uuid() =~ #/^[0-9a-f]{8}-[0-9a-f]{4}-1/,
+          ];
+          $r["deleted"] = queue_policy_delete($r["policy"]["id"]);
+          $r["not_deleted"] = queue_policy_delete($r["policy"]["id"]);
+          memory_store("result", $r);
+          Accept();
+"#;
+
+#[test]
+fn scripts_act_on_the_server_and_commands_on_their_memory() {
+    let sink = Sink::start();
+    let app = APP.replace("%SINK", &sink.port.to_string());
+    let mut server = Server::prepare(&app, &[]);
+    server.write(
+        "policy.yaml",
+        "version: \"6.9\"\npolicies: [{fields: [recipientdomain], default: {concurrency: 5}}]\n",
+    );
+    server.launch();
+    send(server.port, "a@b.example", "c@d.example", b"Subject: x\r\n\r\nx\r\n");
+    let ctl = |arguments: &[&str]| server.ctl(arguments);
+    let r: Value = serde_json::from_str(&ctl(&["hsl", "memory", "fetch", "result"])).unwrap();
+    assert_eq!(
+        (&r["here"], &r["loopback"], &r["elsewhere"], &r["unknown"]),
+        (&json!(1), &json!(1), &json!(0), &Value::Null)
+    );
+    assert_eq!(r["suspend"]["updated"], false);
+    assert_eq!(r["again"], json!({"id": r["suspend"]["id"], "updated": true}));
+    assert_eq!(r["second"], json!({"id": "chosen", "updated": false}));
+    assert_eq!(r["ended"], json!({"id": "chosen", "updated": true}));
+    assert_eq!((&r["bad"], &r["long"], &r["missing"]), (&Value::Null, &Value::Null, &Value::Null));
+    assert_eq!(r["policy_again"], json!({"id": r["policy"]["id"], "updated": true}));
+    assert_eq!((&r["deleted"], &r["not_deleted"]), (&json!(true), &json!(false)));
+    assert_eq!(r["quota"], json!({"count": 0, "bytes": 0}));
+    assert_eq!(r["metric"], true);
+    assert_eq!(r["value"], json!({"type": "counter", "value": 1}));
+    assert_eq!(r["file"], "of the configuration");
+    assert_eq!(r["cached"], json!(["1!", "1!", "2!"]));
+    assert_eq!(r["uuid"], true);
+    let suspensions = ctl(&["queue", "suspend", "list"]);
+    assert!(suspensions.contains("slow.example") && !suspensions.contains("chosen"), "{suspensions}");
+
+    assert_eq!(ctl(&["hsl", "memory", "store", "k1", "{\"a\": [1, null]}"]), "");
+    assert_eq!(ctl(&["hsl", "memory", "store", "k1", "2", "--return"]), "{\"a\":[1,null]}\n");
+    assert_eq!(ctl(&["hsl", "memory", "store", "other", "text", "--string"]), "");
+    assert_eq!(ctl(&["hsl", "memory", "list"]), "k1\nother\nresult\n");
+    assert_eq!(ctl(&["hsl", "memory", "list", "--match", "/^[kr]/"]), "k1\nresult\n");
+    assert_eq!(ctl(&["hsl", "memory", "list", "--match", "!K", "--caseless"]), "other\nresult\n");
+    assert_eq!(ctl(&["hsl", "memory", "list", "--offset", "1", "--limit", "1"]), "other\n");
+    assert_eq!(ctl(&["hsl", "memory", "fetch", "other"]), "\"text\"\n");
+    assert_eq!(ctl(&["hsl", "memory", "delete", "k1", "--return"]), "2\n");
+    assert!(!server.halonctl(&["hsl", "memory", "delete", "k1"]).status.success());
+    assert!(!server.halonctl(&["hsl", "memory", "fetch", "k1"]).status.success());
+
+    let list = ctl(&["hsl", "cache", "list", "--wide"]);
+    let cells: Vec<&str> = list.lines().last().unwrap().split('│').map(str::trim).collect();
+    let row: Vec<&str> = cells.into_iter().filter(|c| !c.is_empty()).collect();
+    assert_eq!(row, ["eod/main.hsl:cached", "32", "2", "1", "2", "0", "33.3333", "0"], "{list}");
+    assert_eq!(ctl(&["hsl", "cache", "clear", "--namespace", "nosuch"]), "0 buckets cleared\n");
+    assert_eq!(
+        ctl(&["hsl", "cache", "clear", "--function", "cached", "--argument", "0=1"]),
+        "1 buckets cleared\n"
+    );
+    assert!(ctl(&["hsl", "cache", "list"]).contains(" 1 "));
+    assert_eq!(ctl(&["hsl", "cache", "clear"]), "1 buckets cleared\n");
+}
