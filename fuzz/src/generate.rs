@@ -11,15 +11,42 @@ const LENGTH_MAX: usize = 6_000;
 const METHOD: &str = "function m($x, $y = 1)";
 const VARIABLES: &[&str] = &["$a", "$b", "$c", "$d", "$o", "$g", "$z"];
 const BINARY: &[&str] = &[
-    "+", "-", "*", "/", "%", "**", ".", "==", "!=", "===", "!==", "<", ">", "<=", ">=", "=~", "!~", "&", "|", "^",
-    "<<", ">>", ">>>", "and", "or", "??", "?:",
+    "+", "-", "*", "/", "%", "**", ".", "==", "!=", "===", "!==", "<", ">", "<=", ">=", "=~", "!~", "&", "|",
+    "^", "<<", ">>", ">>>", "and", "or", "??", "?:",
 ];
 const AUGMENTED: &[&str] = &["+=", "-=", "*=", "/=", "%=", "**=", ".=", "??="];
 const LEAVES: &[&str] = &[
-    "0", "1", "-1", "2", "2.5", "1000000", "0x7fffffff", "9007199254740993", "\"\"", "\"x\"", "\"7\"",
-    "\"a rather long string, kept on the heap\"", "\"t$a ${b}\"", "''raw''", "none", "true", "false", "[]", "[1, 2, 3]",
-    "[\"k\" => 1, 5 => [2]]", "#/a(.)?/i", "f", "length", "C", "C::make", "$ctx", "$this", "builtin length", "ns::bump",
-    "ns::$state", "C::$s",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "2.5",
+    "1000000",
+    "0x7fffffff",
+    "9007199254740993",
+    "\"\"",
+    "\"x\"",
+    "\"7\"",
+    "\"a rather long string, kept on the heap\"",
+    "\"t$a ${b}\"",
+    "''raw''",
+    "none",
+    "true",
+    "false",
+    "[]",
+    "[1, 2, 3]",
+    "[\"k\" => 1, 5 => [2]]",
+    "#/a(.)?/i",
+    "f",
+    "length",
+    "C",
+    "C::make",
+    "$ctx",
+    "$this",
+    "builtin length",
+    "ns::bump",
+    "ns::$state",
+    "C::$s",
 ];
 
 struct Maker<'a> {
@@ -80,7 +107,8 @@ impl Maker<'_> {
     }
 
     fn function_with(&mut self, head: &str) {
-        let (loops, function) = (std::mem::take(&mut self.loops), std::mem::replace(&mut self.function, true));
+        let (loops, function) =
+            (std::mem::take(&mut self.loops), std::mem::replace(&mut self.function, true));
         let method = std::mem::replace(&mut self.method, head == METHOD);
         let _ = write!(self.text, "{head} {{ ");
         if self.below(2) == 1 {
@@ -379,14 +407,16 @@ impl Maker<'_> {
             }
             17 => {
                 self.put("function ($x) closure ($a, $g) { return ");
-                let (function, method) = (std::mem::replace(&mut self.function, true), std::mem::take(&mut self.method));
+                let (function, method) =
+                    (std::mem::replace(&mut self.function, true), std::mem::take(&mut self.method));
                 self.expression(d);
                 (self.function, self.method) = (function, method);
                 self.put("; }");
             }
             18 => {
                 self.put("each(function ($x) { return ");
-                let (function, method) = (std::mem::replace(&mut self.function, true), std::mem::take(&mut self.method));
+                let (function, method) =
+                    (std::mem::replace(&mut self.function, true), std::mem::take(&mut self.method));
                 self.expression(d);
                 (self.function, self.method) = (function, method);
                 self.put("; }, [");

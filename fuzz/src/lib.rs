@@ -91,7 +91,7 @@ pub fn check(source: &[u8]) {
     let compiler = Compiler::new(Arc::clone(&REGISTRY))
         .loader(Arc::new(Files))
         .context_variable("ctx", true)
-        .probes(source.len() % 4 == 0);
+        .probes(source.len().is_multiple_of(4));
     let compiled = match compiler.compile("main", source) {
         Ok(compiled) => compiled,
         Err(errors) => {

@@ -313,6 +313,13 @@ fn public_suffix(domain: &str, environment: &Environment) -> Option<String> {
     Some(labels[labels.len().checked_sub(length)?..].join("."))
 }
 
+/// The label below the public suffix and that suffix; an unknown one is taken to be one label.
+pub(crate) fn organizational_domain(domain: &str, environment: &Environment) -> Option<String> {
+    let labels: Vec<&str> = domain.split('.').collect();
+    let suffix = public_suffix(domain, environment).map_or(1, |suffix| suffix.split('.').count());
+    Some(labels[labels.len().checked_sub(suffix + 1)?..].join("."))
+}
+
 /// The ASCII form of a name.
 pub(crate) fn idna_encode(domain: &str) -> Option<String> {
     if domain.is_empty() {

@@ -3,6 +3,7 @@
 
 use crate::ScriptFiles;
 use crate::crypto::keys::PrivateKey;
+use crate::mail::MailQueue;
 use crate::metrics::Metrics;
 use crate::server::Server;
 use hsl::NativeCx;
@@ -81,6 +82,8 @@ pub struct Environment {
     pub metrics: Arc<Metrics>,
     /// The server that scripts look at and act on; absent outside of one.
     pub server: Option<Arc<dyn Server>>,
+    /// The queue for messages of scripts; absent outside of a server.
+    pub mail_queue: Option<Arc<dyn MailQueue>>,
     /// Socket of the daemon that sends HTTP requests in the background.
     pub httprd: PathBuf,
 }
@@ -99,6 +102,7 @@ impl Default for Environment {
             resolver: RESOLVER.clone(),
             metrics: Arc::default(),
             server: None,
+            mail_queue: None,
             httprd: PathBuf::from("/var/run/halon/httprd.sock"),
         }
     }

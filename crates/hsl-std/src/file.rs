@@ -20,8 +20,58 @@ pub(crate) enum Source {
     Memory(Cursor<Arc<[u8]>>),
     /// A file on disk.
     Disk(fs::File, PathBuf),
+    /// A message with its changes, at a position.
+    Content(ContentReader),
     /// Closed by the script.
     Closed,
+}
+
+/// Content of a message as a file.
+pub(crate) struct ContentReader {
+    content: Arc<dyn mail::Content>,
+    at: u64,
+}
+
+impl Read for ContentReader {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let rest = self.content.len().saturating_sub(self.at);
+        let n = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
+        self.content.read_at(self.at, &mut buf[..n])?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for ContentReader {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.content.len().checked_add_signed(by),
+        };
+        self.at = at.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// A file on disk as content; it must not be changed meanwhile.
+struct DiskContent {
+    file: fs::File,
+    len: u64,
+}
+
+impl mail::Content for DiskContent {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, buf, offset)
+    }
+
+    fn as_slice(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl Source {
@@ -29,6 +79,7 @@ impl Source {
         match self {
             Source::Memory(cursor) => Some((cursor, false)),
             Source::Disk(file, _) => Some((file, true)),
+            Source::Content(reader) => Some((reader, true)),
             Source::Closed => None,
         }
     }
@@ -60,6 +111,29 @@ impl FileObject {
         reader.seek(SeekFrom::Start(back)).ok()?;
         Some(out)
     }
+}
+
+impl FileObject {
+    /// The whole file as content of a message, whatever the position; `None` when it is closed or cannot be read.
+    pub(crate) fn content(&self) -> Option<Arc<dyn mail::Content>> {
+        match &*self.0.lock() {
+            Source::Memory(cursor) => {
+                let bytes = bytes::Bytes::from_owner(Arc::clone(cursor.get_ref()));
+                Some(Arc::new(mail::MemoryContent(bytes)))
+            }
+            Source::Disk(file, _) => {
+                let len = file.metadata().ok()?.len();
+                Some(Arc::new(DiskContent { file: file.try_clone().ok()?, len }))
+            }
+            Source::Content(reader) => Some(Arc::clone(&reader.content)),
+            Source::Closed => None,
+        }
+    }
+}
+
+/// A `File` over the content of a message.
+pub(crate) fn from_content(content: Arc<dyn mail::Content>) -> Value {
+    object(Source::Content(ContentReader { content, at: 0 }))
 }
 
 /// A `File` over bytes in memory.
@@ -99,7 +173,7 @@ fn reading(
         let mut source = file.0.lock();
         source.reader().and_then(|(reader, _)| read(reader).ok()).unwrap_or_default()
     };
-    let disk = matches!(&*file.0.lock(), Source::Disk(..));
+    let disk = matches!(&*file.0.lock(), Source::Disk(..) | Source::Content(..));
     if !disk {
         return Ok(run(&file).into());
     }

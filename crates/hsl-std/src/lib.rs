@@ -16,7 +16,7 @@ pub mod file;
 mod files;
 pub mod hooks;
 mod iconv;
-pub mod mailmessage;
+pub mod mail;
 mod math;
 mod memory;
 pub mod metrics;
@@ -75,6 +75,7 @@ fn groups() -> Vec<(&'static str, Vec<FunctionDef>)> {
         ("Date and time", datetime::functions()),
         ("DNS", domain::functions()),
         ("Encodings and data formats", encodings),
+        ("Mail", mail::functions()),
         ("Mathematics", math::functions()),
         ("Shared memory", memory::functions()),
         ("HTTP", network::functions()),
@@ -91,6 +92,7 @@ fn classes() -> Vec<Arc<NativeClass>> {
     list.extend(crypto::classes());
     list.push(file::class());
     list.push(iconv::class());
+    list.extend(mail::classes());
     list.extend(network::classes());
     list.extend(ffi::classes());
     list

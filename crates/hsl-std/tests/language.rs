@@ -574,7 +574,7 @@ fn caches() {
         ),
         // Objects have no text that tells one from the other.
         (
-            "$n = 0; function f($x) { global $n; $n += 1; return $n; } $m = Map([], []); return [cache [] f([$m]), cache [] f([Map([], [])]), cache [] f([[\"1\"]]), cache [] f([[1]])];",
+            "$n = 0; function f($x) { global $n; $n += 1; return $n; } $m = Map(\"string\", \"number\"); return [cache [] f([$m]), cache [] f([Map(\"string\", \"number\")]), cache [] f([[\"1\"]]), cache [] f([[1]])];",
             "[0=>1,1=>2,2=>3,3=>4]",
         ),
         ("cache [\"tll\" => 5] length(1);", "m:1:8: Unknown cache option 'tll'; did you mean 'ttl'?"),

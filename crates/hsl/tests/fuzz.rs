@@ -246,3 +246,14 @@ proptest! {
         run(format!("{PRELUDE}function h($a, $b, $c) {{ $e = 1; $k = 2; $v = 3; $w = function () closure ($b) {{ return $b; }}; {body} }} h(1, 2, 3);").as_bytes());
     }
 }
+
+/// The inputs that the fuzz target `compile` was given or has kept.
+#[test]
+fn kept_inputs_are_programs_or_errors() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/compile");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() > 100, "{} inputs", files.len());
+    for file in files {
+        run(&std::fs::read(file).unwrap());
+    }
+}

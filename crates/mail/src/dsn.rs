@@ -354,7 +354,7 @@ impl Report<'_> {
     }
 
     fn original_header(&self) -> Result<Vec<u8>, MailError> {
-        if self.original.edits().is_empty() {
+        if self.original.edits()?.is_empty() {
             return Ok(self.original.header()?.block().to_vec());
         }
         let modified = crate::HeaderIndex::parse(&self.original.to_bytes()?);

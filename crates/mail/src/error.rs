@@ -23,6 +23,12 @@ pub enum MailError {
     /// The caller named a snapshot that this message does not have.
     #[error("no snapshot {0}")]
     NoSnapshot(usize),
+    /// The caller named a part that this message does not have.
+    #[error("no part {0}")]
+    NoPart(usize),
+    /// A key, an option or a signature cannot be used.
+    #[error("{0}")]
+    Crypto(String),
     /// The caller's time lies outside the years 0 to 9999.
     #[error("time {0} is out of range")]
     Time(i64),

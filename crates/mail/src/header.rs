@@ -97,6 +97,11 @@ impl HeaderIndex {
         Self::new(Bytes::copy_from_slice(&head[..end]), end == head.len() && end < bytes.len())
     }
 
+    /// Indexes a block that was already cut at the blank line; `truncated` if its end was not reached.
+    pub(crate) fn from_block(block: &[u8], truncated: bool) -> Self {
+        Self::new(Bytes::copy_from_slice(block), truncated)
+    }
+
     /// The fields, top first. Lines that are no fields have an empty name.
     pub fn fields(&self) -> &[Field] {
         &self.fields

@@ -1,34 +1,69 @@
 //! A message: its original bytes and the modifications recorded so far.
 //!
-//! As in the manual, modifications are recorded, not applied: what reads fields reads the original, what writes the
-//! message ([`MailMessage::to_bytes`], [`EditList::segments`]) applies them. Fields are counted in the original, from
-//! the top; fields that were added are found only by [`MailMessage::set_header`] and [`MailMessage::del_header`]
-//! without an index, so that setting a missing field twice leaves one.
+//! As in the manual, modifications are recorded, not applied: what reads fields and bodies reads the original, what
+//! writes the message ([`MailMessage::patched`], [`MailMessage::to_bytes`]) applies them. Fields are counted in the
+//! original, from the top; fields that were added are found only by [`MailMessage::set_header`] and
+//! [`MailMessage::del_header`] without an index, so that setting a missing field twice leaves one.
+//!
+//! Parts are named by their index in the [`Tree`]; [`ROOT`] is the message itself, and what concerns only its header
+//! never reads the body. The tree is made when the first part is asked for.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    Content, EditList, FieldOptions, HeaderIndex, MailError, Place, Segment, WriteOptions,
-    header::Field,
+    Content, EditList, FieldOptions, HeaderIndex, MailError, Patched, Place, Segment, WriteOptions,
+    changes::{PartChanges, write_part, write_tail},
+    content::for_each_chunk,
+    mime::{Part, Tree},
     words::{contained, encode, folded_field, text, unfold},
 };
+
+mod header;
+mod parts;
+
+pub use parts::NewPart;
+
+/// The message itself among its parts.
+pub const ROOT: usize = 0;
 
 /// A message with recorded modifications. Clones share everything until one of them is modified.
 #[derive(Clone)]
 pub struct MailMessage {
     content: Arc<dyn Content>,
-    edits: Arc<EditList>,
-    snapshots: Vec<Arc<EditList>>,
-    index: Arc<OnceLock<HeaderIndex>>,
+    state: Arc<State>,
+    snapshots: Vec<Arc<State>>,
+    found: Arc<Found>,
+}
+
+/// What was learnt about the original.
+#[derive(Default)]
+struct Found {
+    header: OnceLock<HeaderIndex>,
+    root: OnceLock<Part>,
+    tree: OnceLock<Tree>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    /// Edits by offset, below all others.
+    raw: Arc<EditList>,
+    parts: BTreeMap<usize, PartChanges>,
+    /// Modifications since the beginning.
+    count: usize,
+    /// All of it as one list, once asked for.
+    rendered: OnceLock<Arc<EditList>>,
 }
 
 impl MailMessage {
     /// A message without modifications.
     pub fn new(content: Arc<dyn Content>) -> Self {
-        Self { content, edits: Arc::default(), snapshots: Vec::new(), index: Arc::default() }
+        Self { content, state: Arc::default(), snapshots: Vec::new(), found: Arc::default() }
     }
 
     /// A message with modifications made earlier.
@@ -37,141 +72,9 @@ impl MailMessage {
     /// [`MailError::Edit`] if they do not fit the content.
     pub fn with_edits(content: Arc<dyn Content>, edits: Arc<EditList>) -> Result<Self, MailError> {
         edits.validate(content.len())?;
-        Ok(Self { content, edits, snapshots: Vec::new(), index: Arc::default() })
-    }
-
-    /// Puts a field on top of the header.
-    ///
-    /// # Errors
-    /// [`MailError::HeaderName`], or reading the header failed.
-    pub fn prepend_header(
-        &mut self,
-        name: &str,
-        value: &[u8],
-        options: WriteOptions,
-    ) -> Result<(), MailError> {
-        let field = written_field(name, value, options)?;
-        let header_missing = self.header()?.fields().is_empty() && !self.starts_with_line_end()?;
-        let edits = Arc::make_mut(&mut self.edits);
-        if header_missing && !self.content.is_empty() && edits.inserted_at(0).is_none() {
-            // A body without header needs the blank line that ends one.
-            edits.replace(0, 0, &b"\r\n"[..], Place::Before);
-        }
-        edits.replace(0, 0, field, Place::Before);
-        Ok(())
-    }
-
-    /// Puts a field at the end of the header.
-    ///
-    /// # Errors
-    /// As [`MailMessage::prepend_header`].
-    pub fn append_header(
-        &mut self,
-        name: &str,
-        value: &[u8],
-        options: WriteOptions,
-    ) -> Result<(), MailError> {
-        let header = self.header()?;
-        let end = header.end();
-        if end == 0 {
-            return self.prepend_header(name, value, options);
-        }
-        let mut field = written_field(name, value, options)?;
-        if !header.block().ends_with(b"\n") && self.edits.inserted_at(end as u64).is_none() {
-            field.splice(0..0, *b"\r\n");
-        }
-        Arc::make_mut(&mut self.edits).replace(end as u64, 0, field, Place::After);
-        Ok(())
-    }
-
-    /// Replaces a field and returns how many were changed (0 or 1). Without `index` it is the topmost one, be it of
-    /// the original or added; a field that does not exist is put on top (only for no index and index 0).
-    ///
-    /// # Errors
-    /// As [`MailMessage::prepend_header`].
-    pub fn set_header(
-        &mut self,
-        name: &str,
-        value: &[u8],
-        index: Option<usize>,
-        options: WriteOptions,
-    ) -> Result<usize, MailError> {
-        let field = written_field(name, value, options)?;
-        let original = self.header()?.named(name).nth(index.unwrap_or(0)).copied();
-        if let Some(at) = original {
-            self.overwrite(&at, field);
-            return Ok(1);
-        }
-        if index.unwrap_or(0) > 0 {
-            return Ok(0);
-        }
-        let added = [0, self.header()?.end() as u64];
-        for offset in added {
-            let Some(inserted) = self.edits.inserted_at(offset).cloned() else { continue };
-            let parsed = HeaderIndex::parse(&inserted);
-            let Some(at) = parsed.named(name).next() else { continue };
-            let text = [&inserted[..at.start], &field, &inserted[at.end..]].concat();
-            Arc::make_mut(&mut self.edits).set_inserted_at(offset, text);
-            return Ok(1);
-        }
-        self.prepend_header(name, value, options)?;
-        Ok(1)
-    }
-
-    /// Removes fields and returns how many: without `index` all of the name, added ones too.
-    ///
-    /// # Errors
-    /// Reading the header failed.
-    pub fn del_header(&mut self, name: &str, index: Option<usize>) -> Result<usize, MailError> {
-        let header = self.header()?;
-        let end = header.end() as u64;
-        let found: Vec<Field> = match index {
-            Some(index) => header.named(name).nth(index).copied().into_iter().collect(),
-            None => header.named(name).copied().collect(),
-        };
-        let mut removed = 0;
-        for field in found {
-            if self.replacement(&field).is_none_or(|text| !text.is_empty()) {
-                removed += 1;
-                self.overwrite(&field, Vec::new());
-            }
-        }
-        if index.is_none() {
-            removed += self.del_added(name, 0);
-            if end > 0 {
-                removed += self.del_added(name, end);
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Gives all fields of a name another one and returns how many; their bodies stay byte for byte.
-    ///
-    /// # Errors
-    /// [`MailError::HeaderName`], or reading the header failed.
-    pub fn rename_header(&mut self, name: &str, new_name: &str) -> Result<usize, MailError> {
-        check_name(new_name)?;
-        let header = self.header()?;
-        let found: Vec<(Field, Vec<u8>)> = header
-            .named(name)
-            .map(|field| {
-                let current = self.replacement(field).map_or(header.raw(field), |text| text);
-                let colon = memchr::memchr(b':', current).unwrap_or(current.len());
-                (
-                    *field,
-                    if current.is_empty() {
-                        Vec::new()
-                    } else {
-                        [new_name.as_bytes(), &current[colon..]].concat()
-                    },
-                )
-            })
-            .filter(|(_, text)| !text.is_empty())
-            .collect();
-        for (field, text) in &found {
-            self.overwrite(field, text.clone());
-        }
-        Ok(found.len())
+        let count = edits.edits().len();
+        let state = State { raw: edits, count, ..State::default() };
+        Ok(Self { content, state: Arc::new(state), snapshots: Vec::new(), found: Arc::default() })
     }
 
     /// Replaces `count` bytes at `start` of the original.
@@ -184,20 +87,18 @@ impl MailMessage {
         count: u64,
         data: impl Into<Bytes>,
     ) -> Result<(), MailError> {
-        let mut edits = EditList::clone(&self.edits);
-        edits.replace(start, count, data, Place::After);
-        let past_end = start.checked_add(count).is_none_or(|end| end > self.content.len());
-        if past_end {
-            let len = self.content.len();
+        let len = self.content.len();
+        if start.checked_add(count).is_none_or(|end| end > len) {
             return Err(crate::EditError::Range { offset: start, delete: count, len }.into());
         }
-        self.edits = Arc::new(edits);
+        let state = self.change();
+        Arc::make_mut(&mut state.raw).replace(start, count, data, Place::After);
         Ok(())
     }
 
     /// Remembers the modifications made so far; costs a reference.
     pub fn snapshot(&mut self) -> usize {
-        self.snapshots.push(Arc::clone(&self.edits));
+        self.snapshots.push(Arc::clone(&self.state));
         self.snapshots.len() - 1
     }
 
@@ -206,46 +107,13 @@ impl MailMessage {
     /// # Errors
     /// [`MailError::NoSnapshot`].
     pub fn restore(&mut self, id: usize) -> Result<(), MailError> {
-        self.edits = Arc::clone(self.snapshots.get(id).ok_or(MailError::NoSnapshot(id))?);
+        self.state = Arc::clone(self.snapshots.get(id).ok_or(MailError::NoSnapshot(id))?);
         Ok(())
     }
 
-    /// Takes back all modifications and returns how many edits they were.
+    /// Takes back all modifications and returns how many they were.
     pub fn reset(&mut self) -> usize {
-        std::mem::take(&mut self.edits).edits().len()
-    }
-
-    /// A field of the original: the one of that name at `index` from the top.
-    ///
-    /// # Errors
-    /// Reading the header failed.
-    pub fn get_header(
-        &self,
-        name: &str,
-        index: usize,
-        options: FieldOptions,
-    ) -> Result<Option<Vec<u8>>, MailError> {
-        let header = self.header()?;
-        Ok(header.named(name).nth(index).map(|field| header.value(field, options)))
-    }
-
-    /// All fields of a name in the original, top first.
-    ///
-    /// # Errors
-    /// Reading the header failed.
-    pub fn get_headers(&self, name: &str, options: FieldOptions) -> Result<Vec<Vec<u8>>, MailError> {
-        let header = self.header()?;
-        Ok(header.named(name).map(|field| header.value(field, options)).collect())
-    }
-
-    /// The names of all fields of the original, lower-case, top first.
-    ///
-    /// # Errors
-    /// Reading the header failed.
-    pub fn header_names(&self) -> Result<Vec<String>, MailError> {
-        let header = self.header()?;
-        let names = header.fields().iter().map(|field| header.name(field)).filter(|name| !name.is_empty());
-        Ok(names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect())
+        std::mem::take(&mut self.state).count
     }
 
     /// The decoded Subject of the original.
@@ -270,11 +138,11 @@ impl MailMessage {
     /// # Errors
     /// Reading it failed.
     pub fn header(&self) -> Result<&HeaderIndex, MailError> {
-        if let Some(index) = self.index.get() {
+        if let Some(index) = self.found.header.get() {
             return Ok(index);
         }
         let index = HeaderIndex::read(&*self.content)?;
-        Ok(self.index.get_or_init(|| index))
+        Ok(self.found.header.get_or_init(|| index))
     }
 
     /// The original bytes.
@@ -282,17 +150,150 @@ impl MailMessage {
         &self.content
     }
 
-    /// The modifications.
-    pub fn edits(&self) -> &Arc<EditList> {
-        &self.edits
+    /// The parts of the original; the first call reads it once.
+    ///
+    /// # Errors
+    /// Reading the content failed.
+    pub fn tree(&self) -> Result<&Tree, MailError> {
+        if let Some(tree) = self.found.tree.get() {
+            return Ok(tree);
+        }
+        let tree = Tree::scan(&*self.content)?;
+        Ok(self.found.tree.get_or_init(|| tree))
+    }
+
+    /// A part. [`ROOT`] without the tree is known without reading the body.
+    fn geometry(&self, part: usize) -> Result<&Part, MailError> {
+        if part == ROOT && self.found.tree.get().is_none() {
+            if let Some(root) = self.found.root.get() {
+                return Ok(root);
+            }
+            let root = Tree::root_only(&*self.content)?;
+            return Ok(self.found.root.get_or_init(|| root));
+        }
+        self.tree()?.get(part).ok_or(MailError::NoPart(part))
+    }
+
+    /// The modifications as one list.
+    ///
+    /// # Errors
+    /// Reading the header failed.
+    pub fn edits(&self) -> Result<Arc<EditList>, MailError> {
+        if let Some(list) = self.state.rendered.get() {
+            return Ok(Arc::clone(list));
+        }
+        let list = if self.state.parts.is_empty() {
+            Arc::clone(&self.state.raw)
+        } else {
+            let mut list = EditList::clone(&self.state.raw);
+            self.render(&mut list, ROOT)?;
+            Arc::new(list)
+        };
+        Ok(Arc::clone(self.state.rendered.get_or_init(|| list)))
+    }
+
+    /// As [`MailMessage::edits`], a Date that was left for later filled in.
+    fn edits_now(&self) -> Result<Arc<EditList>, MailError> {
+        let list = self.edits()?;
+        Ok(with_date_now(&list)?.map_or(list, Arc::new))
+    }
+
+    /// Puts a Date field into the header, or changes the one that is there, whose value is the moment of sending; gives
+    /// the number of fields changed. The value is filled in by [`with_date_now`].
+    ///
+    /// # Errors
+    /// Reading the header failed.
+    pub fn set_date_later(&mut self) -> Result<usize, MailError> {
+        // Written here and not by a script, which cannot write NUL into a field.
+        let field = Bytes::from([&b"Date: "[..], &DATE_LATER, b"\r\n"].concat());
+        self.set_part_field(ROOT, "Date", None, field)
+    }
+
+    /// Writes the changes of a part and of what is inside.
+    fn render(&self, list: &mut EditList, index: usize) -> Result<(), MailError> {
+        let none = PartChanges::default();
+        let own = self.state.parts.get(&index);
+        let changes = own.unwrap_or(&none);
+        // Without changes further down the tree is not needed.
+        let deeper = self.state.parts.range(index + 1..).next().is_some();
+        if own.is_none() && !deeper {
+            return Ok(());
+        }
+        let needs_tree =
+            deeper || changes.preamble.is_some() || changes.epilogue.is_some() || changes.has_parts();
+        let part = if needs_tree {
+            self.tree()?.get(index).ok_or(MailError::NoPart(index))?
+        } else {
+            self.geometry(index)?
+        };
+        if changes.removed && index != ROOT {
+            list.replace(part.delimiter, part.end - part.delimiter, Bytes::new(), Place::After);
+            return Ok(());
+        }
+        if let Some(whole) = &changes.whole {
+            list.replace(part.start, part.end - part.start, whole.clone(), Place::After);
+            self.end_line(list, part);
+            return Ok(());
+        }
+        if own.is_some() {
+            let header = self.part_header(index)?;
+            write_part(list, part, &header, changes);
+        }
+        if changes.body.is_none() {
+            for child in &part.children {
+                self.render(list, *child)?;
+            }
+        }
+        write_tail(list, part, changes);
+        if own.is_some() {
+            self.end_line(list, part);
+        }
+        Ok(())
+    }
+
+    /// A part that was empty may end where a delimiter begins: what was put into it needs a line end.
+    fn end_line(&self, list: &mut EditList, part: &Part) {
+        if part.needs_line_end {
+            list.replace(part.end, 0, &b"\r\n"[..], Place::After);
+        }
+    }
+
+    /// The header of a part of the original.
+    ///
+    /// # Errors
+    /// Reading it failed, or there is no such part.
+    pub fn part_header(&self, part: usize) -> Result<std::borrow::Cow<'_, HeaderIndex>, MailError> {
+        use std::borrow::Cow;
+        if part == ROOT {
+            return self.header().map(Cow::Borrowed);
+        }
+        let range = self.geometry(part)?.header();
+        let mut block = Vec::new();
+        for_each_chunk(&*self.content, range, |piece| {
+            block.extend_from_slice(piece);
+            Ok::<(), MailError>(())
+        })?;
+        Ok(Cow::Owned(HeaderIndex::parse(&block)))
+    }
+
+    /// The modified message as content that is read piece by piece.
+    ///
+    /// # Errors
+    /// As [`MailMessage::edits`].
+    pub fn patched(&self) -> Result<Arc<dyn Content>, MailError> {
+        let edits = self.edits_now()?;
+        if edits.is_empty() {
+            return Ok(Arc::clone(&self.content));
+        }
+        Ok(Arc::new(Patched::new(Arc::clone(&self.content), edits)?))
     }
 
     /// Bytes of the modified message.
     ///
     /// # Errors
-    /// [`MailError::Edit`] if the modifications do not fit, which their checks exclude.
+    /// As [`MailMessage::edits`].
     pub fn size(&self) -> Result<u64, MailError> {
-        Ok(self.edits.size(self.content.len())?)
+        Ok(self.edits()?.size(self.content.len())?)
     }
 
     /// The modified message in memory.
@@ -304,7 +305,7 @@ impl MailMessage {
         let mut out = Vec::new();
         let room = usize::try_from(size).map_err(|_| MailError::TooLarge(size))?;
         out.try_reserve_exact(room).map_err(|_| MailError::TooLarge(size))?;
-        for segment in self.edits.segments(self.content.len()) {
+        for segment in self.edits_now()?.segments(self.content.len()) {
             match segment {
                 Segment::Inserted(bytes) => out.extend_from_slice(bytes),
                 Segment::Original(range) => {
@@ -318,44 +319,41 @@ impl MailMessage {
         Ok(out)
     }
 
-    fn overwrite(&mut self, field: &Field, new: Vec<u8>) {
-        let len = (field.end - field.start) as u64;
-        Arc::make_mut(&mut self.edits).replace(field.start as u64, len, new, Place::After);
+    fn change(&mut self) -> &mut State {
+        let state = Arc::make_mut(&mut self.state);
+        state.rendered.take();
+        state.count += 1;
+        state
     }
 
-    /// What stands in place of a whole field, if it was replaced or removed.
-    fn replacement(&self, field: &Field) -> Option<&[u8]> {
-        let covers = |e: &&crate::Edit| {
-            e.delete > 0 && e.offset <= field.start as u64 && e.offset + e.delete >= field.end as u64
-        };
-        self.edits.edits().iter().find(covers).map(|e| &e.insert[..])
+    fn change_part(&mut self, part: usize) -> &mut PartChanges {
+        self.change().parts.entry(part).or_default()
     }
+}
 
-    fn del_added(&mut self, name: &str, offset: u64) -> usize {
-        let Some(inserted) = self.edits.inserted_at(offset).cloned() else { return 0 };
-        let parsed = HeaderIndex::parse(&inserted);
-        let mut kept = Vec::with_capacity(inserted.len());
-        let (mut from, mut removed) = (0, 0);
-        for field in parsed.named(name) {
-            kept.extend_from_slice(&inserted[from..field.start]);
-            from = field.end;
-            removed += 1;
-        }
-        if removed > 0 {
-            kept.extend_from_slice(&inserted[from..]);
-            Arc::make_mut(&mut self.edits).set_inserted_at(offset, kept);
-        }
-        removed
-    }
+/// What stands for a date to be filled in; of its length, so that sizes hold.
+const DATE_LATER: [u8; 31] = [0; 31];
 
-    fn starts_with_line_end(&self) -> Result<bool, MailError> {
-        let mut first = [0; 1];
-        if self.content.is_empty() {
-            return Ok(false);
-        }
-        self.content.read_at(0, &mut first)?;
-        Ok(matches!(first[0], b'\r' | b'\n'))
+/// The list with the date of now where [`MailMessage::set_date_later`] left room; `None` if it left none.
+///
+/// # Errors
+/// [`MailError::Time`].
+pub fn with_date_now(list: &EditList) -> Result<Option<EditList>, MailError> {
+    let later = |insert: &[u8]| memchr::memmem::find(insert, &[&b"Date: "[..], &DATE_LATER].concat());
+    if !list.edits().iter().any(|edit| later(&edit.insert).is_some()) {
+        return Ok(None);
     }
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let date = crate::Zoned::local(i64::try_from(now).unwrap_or(0))?.rfc5322()?;
+    let mut edits = list.edits().to_vec();
+    for edit in &mut edits {
+        let Some(at) = later(&edit.insert) else { continue };
+        let mut text = edit.insert.to_vec();
+        text.splice(at + 6..at + 6 + DATE_LATER.len(), date.bytes());
+        edit.insert = text.into();
+    }
+    Ok(Some(EditList::from_edits(edits)?))
 }
 
 /// A Message-ID for a message of ours.
@@ -372,7 +370,11 @@ fn check_name(name: &str) -> Result<(), MailError> {
     Ok(())
 }
 
-fn written_field(name: &str, value: &[u8], options: WriteOptions) -> Result<Vec<u8>, MailError> {
+/// A field as it is put into a header.
+///
+/// # Errors
+/// [`MailError::HeaderName`].
+pub fn written_field(name: &str, value: &[u8], options: WriteOptions) -> Result<Vec<u8>, MailError> {
     check_name(name)?;
     if options.encode {
         // Line ends with the white space behind them are folds already: one line first.

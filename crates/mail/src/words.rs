@@ -102,6 +102,21 @@ pub fn encode(text: &str, encoding: WordEncoding) -> String {
     out
 }
 
+/// A display name: as it is, quoted where it has specials (RFC 5322 3.2.3), encoded words where it is not ASCII.
+pub fn phrase(name: &str) -> String {
+    if !name.is_ascii() {
+        let mut out = String::new();
+        push_words(&mut out, name, WordEncoding::Shorter);
+        return out;
+    }
+    let plain =
+        |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b));
+    if !name.contains("=?") && name.split(' ').all(|word| !word.is_empty() && plain(word)) {
+        return name.to_owned();
+    }
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// `name: value` folded before white space so that lines keep to [`COLUMNS`] where they can, CRLF at the end.
 pub fn folded_field(name: &str, value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len() + value.len() + 8);
@@ -148,6 +163,14 @@ pub fn contained(value: &[u8]) -> Vec<u8> {
         out.extend(line.iter().copied().filter(|b| *b != 0));
     }
     out
+}
+
+/// Bytes of a named charset as text; of an unknown one as [`text`] takes them.
+pub fn charset_text(bytes: &[u8], charset: &str) -> String {
+    match Encoding::for_label(charset.trim().as_bytes()) {
+        Some(encoding) => encoding.decode_without_bom_handling(bytes).0.into_owned(),
+        None => text(bytes),
+    }
 }
 
 /// Bytes as text: UTF-8 if they are that, else Latin-1.

@@ -198,6 +198,7 @@ impl Shared {
             resolver: resolver.clone(),
             metrics: self.metrics.clone(),
             server: Some(self.server.clone()),
+            mail_queue: Some(self.server.clone()),
             ..Environment::default()
         };
         if let Some(path) = &self.httprd {

@@ -75,9 +75,6 @@ pub struct Options {
     /// Print the compiled script instead of running it.
     #[arg(long)]
     dump_bytecode: bool,
-    /// Print the library: functions or classes as JSON for editors, or the page of the manual.
-    #[arg(long, value_name = "functions|classes|manual", value_parser = ["functions", "classes", "manual"])]
-    docs: Option<String>,
     /// Run with the profiler; tables of functions and lines go to standard error or FILE.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     profile: Option<Option<PathBuf>>,
@@ -87,6 +84,9 @@ pub struct Options {
     /// Write which lines and functions have run, in the format of lcov; default lcov.info.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     coverage: Option<Option<PathBuf>>,
+    /// Print the library: functions or classes as JSON for editors, or the page of the manual.
+    #[arg(long, value_name = "functions|classes|manual", value_parser = ["functions", "classes", "manual"])]
+    docs: Option<String>,
     /// Print the version.
     #[arg(short, long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -306,13 +306,13 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let program = Arc::clone(&compiled.program);
     let host = Terminal {
         out: BufWriter::new(std::io::stdout()),
         binary: options.binary,
         failed: false,
         environment: Arc::new(environment),
     };
-    let program = Arc::clone(&compiled.program);
     let mut vm = Vm::new(compiled.program, Arc::new(Shared::new()), Limits::default(), Box::new(host));
     for (name, value) in variables {
         // Declared above, so the program has it.
@@ -321,29 +321,30 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     if !observed {
         let code = execute(&mut vm, &runtime, None, colour)?;
         drop(vm);
-        return Ok(finish(runtime, code));
+        finish(runtime);
+        return Ok(code);
     }
     let profile = Arc::new(Mutex::new(Profile::new(program, measured)));
     vm.observe(Box::new(Recorder(Arc::clone(&profile))));
     let interrupt = Interrupt::catch()?;
-    let code = execute(&mut vm, &runtime, Some(&interrupt), colour);
+    let code = execute(&mut vm, &runtime, Some(&interrupt), colour)?;
+    drop(vm);
+    finish(runtime);
     // The recorder does not panic while it holds the lock.
     let mut profile = profile.lock().unwrap_or_else(PoisonError::into_inner);
     profile.finish();
     report(options, &profile)?;
-    drop(vm);
-    Ok(finish(runtime, code?))
+    Ok(code)
 }
 
-/// Waits for requests in the background.
-fn finish(runtime: tokio::runtime::Runtime, code: ExitCode) -> ExitCode {
+/// Lets what the library does in the background come to its end.
+fn finish(runtime: tokio::runtime::Runtime) {
     let left = runtime.block_on(hsl_std::network::drain(DRAIN));
     if left > 0 {
         eprintln!("hsh: {left} requests in the background were not sent");
     }
     // A function of C that still runs in the background does not keep the program.
     runtime.shutdown_background();
-    code
 }
 
 /// Whether to write in colour to a terminal.

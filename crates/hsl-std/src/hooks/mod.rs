@@ -77,10 +77,10 @@ pub struct HookHost {
     pub metadata: options::Metadata,
     /// `SetMetaData` was called.
     pub metadata_changed: bool,
-    /// What the library knows of the daemon.
-    pub environment: Option<Arc<Environment>>,
     /// The message that the script is about, if it is about one: the cache option `per_message` needs it.
     pub message: Option<String>,
+    /// What the library knows of the daemon.
+    pub environment: Option<Arc<Environment>>,
 }
 
 impl HookHost {
@@ -95,12 +95,12 @@ impl Host for HookHost {
         (self.log)(text);
     }
 
-    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.environment.clone().map(|e| e as Arc<dyn Any + Send + Sync>)
-    }
-
     fn message_id(&self) -> Option<&str> {
         self.message.as_deref()
+    }
+
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.environment.clone().map(|e| e as Arc<dyn Any + Send + Sync>)
     }
 }
 

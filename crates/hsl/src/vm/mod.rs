@@ -53,14 +53,14 @@ pub trait Host: Any + Send {
     /// Output of `echo`.
     fn echo(&mut self, text: &[u8], place: &Place);
 
-    /// What the library needs to know of the program around it; see [`NativeCx::environment`].
-    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
-        None
-    }
-
     /// Identity of the message that the execution is about: the namespace of `cache` with `per_message`. Without one
     /// that option has no effect.
     fn message_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// What the library needs to know of the program around it; see [`NativeCx::environment`].
+    fn environment(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         None
     }
 }

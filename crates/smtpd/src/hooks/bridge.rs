@@ -24,7 +24,7 @@ impl Bridge {
         let _ = self.0.set(Arc::downgrade(daemon));
     }
 
-    fn daemon(&self) -> Result<Arc<Daemon>, String> {
+    pub(super) fn daemon(&self) -> Result<Arc<Daemon>, String> {
         self.0.get().and_then(Weak::upgrade).ok_or_else(|| "the server is not running".to_owned())
     }
 }

@@ -10,7 +10,7 @@ use crate::server::facts::{Connection, Goodbye, Transaction};
 use hsl::{Array, Value};
 use hsl_std::hooks::Hook;
 use hsl_std::hooks::options::{self, DsnOptions, EnqueueOptions, ReplyOptions};
-use hsl_std::mailmessage::{QueueSink, eod_message};
+use hsl_std::mail::{QueueSink, eod_message};
 use mail::{Address, MailMessage};
 use net::{DnsError, Resolver};
 use parking_lot::Mutex;
@@ -314,15 +314,9 @@ impl QueueSink for Sink {
                 "More than {ENTRIES_MAX} calls of queue() for one message"
             )));
         }
-        let mut one = QueuedRecipient::new(sender, recipient, transport, message);
-        one.metadata = options.metadata;
-        one.hold = options.hold;
-        one.job_id = options.job_id;
-        one.tenant_id = options.tenant_id;
-        one.priority = options.priority;
-        one.quotas = options.quotas;
-        one.delay_s = options.delay_s;
-        one.dsn = options.dsn.map(dsn_record);
+        let one = QueuedRecipient::new(sender, recipient, transport, message);
+        let mut one = one.map_err(|error| hsl::Error::exception(error.to_string()))?;
+        apply_options(&mut one, options);
         queued.push(one);
         Ok(queued.len() as u64)
     }
@@ -330,6 +324,18 @@ impl QueueSink for Sink {
     fn transaction(&self) -> String {
         self.id.clone()
     }
+}
+
+/// Sets what the options of `queue()` say.
+pub fn apply_options(one: &mut QueuedRecipient, options: EnqueueOptions) {
+    one.metadata = options.metadata;
+    one.hold = options.hold;
+    one.job_id = options.job_id;
+    one.tenant_id = options.tenant_id;
+    one.priority = options.priority;
+    one.quotas = options.quotas;
+    one.delay_s = options.delay_s;
+    one.dsn = options.dsn.map(dsn_record);
 }
 
 fn dsn_record(dsn: DsnOptions) -> DsnParams {

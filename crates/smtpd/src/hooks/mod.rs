@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod connection;
 pub mod decision;
 pub mod delivery;
+mod mail_queue;
 pub mod script;
 
 /// The `$context` of a connection or an attempt between two of its hooks.

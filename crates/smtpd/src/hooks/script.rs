@@ -98,7 +98,7 @@ impl Compiler {
                 depth: limits.depth as usize,
             },
             pool,
-            mail_class: hsl_std::mailmessage::eod_class(),
+            mail_class: hsl_std::mail::eod_class(),
         }
     }
 

@@ -43,13 +43,16 @@ pub struct QueuedRecipient {
 
 impl QueuedRecipient {
     /// With the message as it is now and every option at its default.
+    ///
+    /// # Errors
+    /// The message cannot be read.
     pub fn new(
         sender: Address,
         recipient: Address,
         transport: String,
         message: &MailMessage,
-    ) -> QueuedRecipient {
-        QueuedRecipient {
+    ) -> Result<QueuedRecipient, mail::MailError> {
+        Ok(QueuedRecipient {
             sender,
             recipient,
             transport,
@@ -61,9 +64,9 @@ impl QueuedRecipient {
             quotas: Vec::new(),
             delay_s: 0.0,
             dsn: None,
-            edits: message.edits().clone(),
-            size_bytes: message.size().unwrap_or_else(|_| message.content().len()),
-        }
+            edits: message.edits()?,
+            size_bytes: message.size()?,
+        })
     }
 }
 
@@ -133,6 +136,20 @@ impl Engine {
         };
         let record = build_record(meta, message.recipients);
         self.store(staging, record).await
+    }
+
+    /// Makes a message of our own durable and queues it for one recipient.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn enqueue(
+        &self,
+        staging: Staging,
+        subject: String,
+        recipient: QueuedRecipient,
+    ) -> Result<(), CommitError> {
+        let meta = Meta { received_s: clock::now_s(), subject, ..Meta::default() };
+        self.store(staging, build_record(meta, vec![recipient])).await
     }
 
     /// Stores a record and queues its entries.

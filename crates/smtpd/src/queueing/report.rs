@@ -75,7 +75,8 @@ impl Engine {
         let mut staging = self.spool.stage(id);
         staging.write(&text)?;
         let message = MailMessage::new(staging.content());
-        let mut recipient = QueuedRecipient::new(Address::default(), target, transport, &message);
+        let recipient = QueuedRecipient::new(Address::default(), target, transport, &message);
+        let mut recipient = recipient.map_err(|error| ReportError::Compose(error.to_string()))?;
         recipient.job_id = bounce.job_id.clone().unwrap_or_default();
         recipient.metadata = bounce.metadata.clone();
         recipient.metadata.push(("_original_message_id".to_owned(), job.id.to_string().into_bytes()));

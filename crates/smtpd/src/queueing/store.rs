@@ -41,7 +41,10 @@ impl Engine {
                 let lists = self.spool.read(job.id)?.edits;
                 let list = lists.into_iter().find(|(id, _)| *id == wanted).map(|(_, list)| list);
                 // An entry whose list is missing would be sent unmodified: worse than not at all.
-                Arc::new(list.ok_or(SpoolError::NotFound(job.id))?)
+                let list = list.ok_or(SpoolError::NotFound(job.id))?;
+                // A Date that scripts left for the moment of delivery. A clock beyond the year 9999 leaves it as it is.
+                let dated = mail::with_date_now(&list).ok().flatten();
+                Arc::new(dated.unwrap_or(list))
             }
         };
         let has_8bit = has_8bit(&*content);

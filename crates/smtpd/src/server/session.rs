@@ -414,7 +414,8 @@ impl Session {
                 return Err(CommitError::NoTransport(recipient.address.to_string()));
             };
             let mut queued =
-                QueuedRecipient::new(sender.clone(), recipient.address.clone(), transport, message);
+                QueuedRecipient::new(sender.clone(), recipient.address.clone(), transport, message)
+                    .map_err(|error| CommitError::Content(error.to_string()))?;
             queued.dsn = hooks::dsn_parameters(&self.transaction.sender_parameters, &recipient.parameters);
             Ok(queued)
         });

@@ -1,0 +1,32 @@
+//! Mail in scripts (library sections 8, 11, C5 to C7): reading and changing messages, making new ones, signatures and
+//! sender policies, sending and asking other servers.
+
+mod auth;
+mod builder;
+mod classes;
+mod dkim;
+mod dns;
+mod functions;
+mod object;
+mod parts;
+mod send;
+mod session;
+
+pub use classes::{eod_class, eod_message};
+pub use object::{MailQueue, QueueSink, Queued};
+
+use hsl::{FunctionDef, NativeClass};
+use std::sync::Arc;
+
+/// The functions of the group.
+pub(crate) fn functions() -> Vec<FunctionDef> {
+    let mut list = functions::functions();
+    list.extend(auth::functions());
+    list.extend(send::functions());
+    list
+}
+
+/// The classes of the group.
+pub(crate) fn classes() -> Vec<Arc<NativeClass>> {
+    vec![builder::class(), classes::message_class(), classes::part_class()]
+}
