@@ -28,6 +28,7 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 test: test-packages lint
+	scripts/python-tests.sh
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 

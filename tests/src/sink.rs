@@ -123,7 +123,9 @@ impl Sink {
 
     fn session(&self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        let mut machine = Server::new(Settings::new("sink.test.example"));
+        let mut settings = Settings::new("sink.test.example");
+        settings.size_max = 0;
+        let mut machine = Server::new(settings);
         machine.greet(None);
         let (mut helo, mut from, mut to, mut content) =
             (String::new(), String::new(), String::new(), Vec::new());
