@@ -16,7 +16,7 @@ use hsl::{
 use openssl::x509::X509;
 use raw::{Argument, Callback, Event, FfiValue, Function, KINDS, Kind, Library, Owner, Running, Shared};
 use std::ffi::CString;
-use std::io::Seek as _;
+use std::io::{Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock};
 
@@ -156,7 +156,7 @@ fn statics(class: NativeClass) -> NativeClass {
                 if arguments.contains(&Kind::Variadic) || result == Kind::Variadic {
                     return Err(Error::exception("FFI::callback() has no '...'"));
                 }
-                let value = Callback::make(a.get(2).clone(), arguments, result);
+                let value = Callback::value(a.get(2).clone(), arguments, result);
                 value.map(wrap).map_err(|e| Error::exception(format!("FFI::callback(): {e}")))
             },
         ))
@@ -407,6 +407,15 @@ pub(crate) fn file_pointer(cx: &NativeCx<'_>, file: &FileObject) -> Value {
         Source::Memory(cursor) => {
             let position = cursor.stream_position().ok()?;
             raw::stream_of(cursor.get_ref(), position)
+        }
+        Source::Content(reader) => {
+            // C wants the bytes in one place.
+            let position = reader.stream_position().ok()?;
+            let mut bytes = Vec::new();
+            reader.rewind().ok()?;
+            reader.read_to_end(&mut bytes).ok()?;
+            reader.seek(std::io::SeekFrom::Start(position)).ok()?;
+            raw::stream_of(&bytes, position)
         }
     });
     none_or(stream, wrap)

@@ -489,7 +489,7 @@ pub(super) struct Callback {
 
 impl Callback {
     /// Makes one; it works while the value lives and while a call of the script runs on the calling thread.
-    pub(super) fn make(function: Value, arguments: Vec<Kind>, result: Kind) -> Result<FfiValue, String> {
+    pub(super) fn value(function: Value, arguments: Vec<Kind>, result: Kind) -> Result<FfiValue, String> {
         let cif =
             Cif::try_new(arguments.iter().map(|k| k.ffi()), result.ffi()).map_err(|e| format!("{e:?}"))?;
         let target = Box::into_raw(Box::new(Target { function, arguments, result }));
