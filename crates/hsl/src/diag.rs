@@ -213,6 +213,7 @@ impl std::error::Error for ScriptError {}
 pub(crate) fn suggest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let bound = (name.len() / 3).clamp(1, 3);
     candidates
+        .filter(|c| *c != name)
         // Any two letters are near each other; short names have to go on as they begin.
         .filter(|c| name.len() > 2 || c.starts_with(name))
         .filter(|c| c.len().abs_diff(name.len()) <= bound && c.len() <= 64)

@@ -433,6 +433,8 @@ fn errors_are_collected_and_suggest() {
         ),
         ("class Cat { function purr() {} } Cat::purr();", "Function 'purr' of class 'Cat' needs an instance"),
         ("function f() {} cache [\"tll\" => 1] f();", "Unknown cache option 'tll'; did you mean 'ttl'?"),
+        ("function addd() { return builtin addd(); }", "Unknown function 'addd'; did you mean 'add'?"),
+        ("function zapp() { return builtin zapp(); }", "Unknown function 'zapp'"),
         ("function f() {} cache [1] f();", "A cache option needs a name: [\"ttl\" => 60]"),
         ("if (1) {\n\necho 1;", "Expected '}', found the end of the file; the block begins on line 1"),
     ] {
