@@ -37,6 +37,7 @@ bench: test-packages
 	bench/run.sh
 	$(CARGO) bench --locked -p spool --bench commit
 	$(CARGO) bench --locked -p queue --bench queue
+	$(CARGO) bench --locked -p mail --bench mime
 
 # The targets are instrumented by a compiler flag that is not stable yet; the variable lets a stable compiler take it.
 FUZZ_RUNS ?= 20000

@@ -38,7 +38,8 @@ fn hsh(folder: &Path, script: &str) -> String {
 /// Keys of the tests: an RSA and an Ed25519 key in `folder`; gives the records for selectors `rsa` and `ed`.
 fn keys(folder: &Path) -> Vec<(&'static str, String)> {
     let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl runs");
+        let output =
+            Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };
@@ -432,7 +433,10 @@ fn eod_hook_changes_parts_per_recipient_and_makes_messages() {
 /// Peak memory of the process that runs the script, as it tells itself, KiB.
 fn peak_kib(output: &str) -> u64 {
     let line = output.lines().last().unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no figure in {output}"))
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("no figure in {output}"))
 }
 
 #[test]
@@ -443,7 +447,10 @@ fn a_message_of_100_mib_is_changed_and_sent_within_16_mib() {
         let mut file = BufWriter::new(File::create(dir.path().join(name)).unwrap());
         file.write_all(b"From: a@x.example\r\nSubject: large\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\nContent-Type: application/octet-stream; name=big\r\nContent-Transfer-Encoding: base64\r\n\r\n").unwrap();
         for _ in 0..lines {
-            file.write_all(b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM0\r\n").unwrap();
+            file.write_all(
+                b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM0\r\n",
+            )
+            .unwrap();
         }
         file.write_all(b"--b--\r\n").unwrap();
     };
