@@ -54,3 +54,9 @@ fuzz-smoke:
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target \
 			-- -runs=$(FUZZ_RUNS) -max_len=2000 -timeout=10 -rss_limit_mb=1000 || exit 1; \
 	done
+	mkdir -p fuzz/corpus/std_decode
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_decode fuzz/corpus/std_decode -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
+	mkdir -p fuzz/corpus/std_pack
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_pack fuzz/corpus/std_pack -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
+	mkdir -p fuzz/corpus/std_regex
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_regex fuzz/corpus/std_regex -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000

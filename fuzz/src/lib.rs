@@ -3,6 +3,7 @@
 
 pub mod generate;
 pub mod mail;
+pub mod library;
 
 use hsl::{
     Array, BoxFuture, CallArgs, Compiler, Error, FunctionDef, Limits, LoadError, Loader, NativeCall, Next,

@@ -16,6 +16,9 @@ pub struct Startup {
     /// Script files on disk.
     #[serde(default)]
     pub scripting: Scripting,
+    /// Keys that scripts and TLS name by id.
+    #[serde(default)]
+    pub pki: Pki,
     /// The durable store.
     #[serde(default)]
     pub spool: Spool,
@@ -88,6 +91,66 @@ pub struct Scripting {
     /// Scripts may call functions of C libraries.
     #[serde(default)]
     pub ffi: bool,
+}
+
+/// `pki` of the startup file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pki {
+    /// Private keys with their certificates.
+    pub private: Vec<PrivateKey>,
+}
+
+/// `pki.private[]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivateKey {
+    /// Unique.
+    pub id: String,
+    /// The key.
+    pub privatekey: Pem,
+    /// Its certificate.
+    pub certificate: Option<Pem>,
+    /// Certificates between it and a root.
+    #[serde(default)]
+    pub chain: Vec<Pem>,
+}
+
+/// The texts of a key: the key, its certificate, the certificates above it.
+pub type PemTexts = (Vec<u8>, Option<Vec<u8>>, Vec<Vec<u8>>);
+
+impl PrivateKey {
+    /// Reads the texts.
+    ///
+    /// # Errors
+    /// A file cannot be read, as a message.
+    pub fn read(&self) -> Result<PemTexts, String> {
+        let chain = self.chain.iter().map(Pem::read).collect::<Result<_, _>>()?;
+        Ok((self.privatekey.read()?, self.certificate.as_ref().map(Pem::read).transpose()?, chain))
+    }
+}
+
+/// PEM text, here or in a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Pem {
+    /// In this file.
+    Path(PathBuf),
+    /// Here.
+    Data(String),
+}
+
+impl Pem {
+    /// The text.
+    ///
+    /// # Errors
+    /// The file cannot be read, as a message.
+    pub fn read(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Pem::Path(path) => std::fs::read(path).map_err(|error| format!("{}: {error}", path.display())),
+            Pem::Data(text) => Ok(text.clone().into_bytes()),
+        }
+    }
 }
 
 /// `spool`

@@ -63,6 +63,7 @@ pub fn startup(file: &str, startup: &Startup) -> Result<(), Vec<Error>> {
             }
         }
     }
+    check.ids("/pki/private", startup.pki.private.iter().map(|key| key.id.as_str()));
     if !matches!(startup.environment.uuid.version, 1 | 4) {
         let found = startup.environment.uuid.version;
         check.error("/environment/uuid/version", format!("{found} found, expected 1 (time) or 4 (random)"));

@@ -25,6 +25,39 @@ pub struct Credential {
     pub chain: Vec<X509>,
 }
 
+impl Credential {
+    /// Reads PEM texts: a key, its certificate, and the certificates above it.
+    ///
+    /// # Errors
+    /// Which text is not usable.
+    pub fn from_pem(key: &[u8], certificate: Option<&[u8]>, chain: &[Vec<u8>]) -> Result<Credential, String> {
+        let key = PrivateKey::from_pem(key).ok_or(
+            "privatekey: expected an RSA, P-256, P-384, P-521 or Ed25519 key in PEM without password",
+        )?;
+        let certificates = |text: &[u8], name: &str| {
+            X509::stack_from_pem(text)
+                .ok()
+                .filter(|list| !list.is_empty())
+                .ok_or_else(|| format!("{name}: expected a certificate in PEM"))
+        };
+        let mut own = match certificate {
+            Some(text) => certificates(text, "certificate")?,
+            None => Vec::new(),
+        };
+        let mut chain_list = own.split_off(own.len().min(1));
+        for text in chain {
+            chain_list.extend(certificates(text, "chain")?);
+        }
+        let certificate = own.pop();
+        if let Some(certificate) = &certificate
+            && !certificate.public_key().is_ok_and(|public| public.public_eq(&key.key))
+        {
+            return Err("certificate: it is of another key".to_owned());
+        }
+        Ok(Credential { key, certificate, chain: chain_list })
+    }
+}
+
 /// Settings of the program around a script.
 pub struct Environment {
     /// `environment.hostname`; the system's name when absent.

@@ -295,7 +295,8 @@ mod tests {
     fn alignment_and_policies() {
         use DmarcResult::{Fail, None as No, Pass, PermError, TempError};
         use Policy::{None as Nothing, Quarantine, Reject};
-        let cases: &[(&str, Option<&str>, &[&str], DmarcResult, Policy)] = &[
+        type Case<'a> = (&'a str, Option<&'a str>, &'a [&'a str], DmarcResult, Policy);
+        let cases: &[Case<'_>] = &[
             ("a.example", None, &[], Fail, Reject),
             ("a.example", Some("bounce.a.example"), &[], Pass, Nothing),
             ("A.example.", None, &["b.example", "X.A.example"], Pass, Nothing),

@@ -76,8 +76,9 @@ pub fn run(options: &Options) -> Result<(), String> {
         // Its folder usually belongs to root, so it is written before the rights go.
         write_pidfile(&startup)?;
     }
-    privileges::drop_rights(&startup)?;
+    // Its keys are often files that only root can read.
     let shared = Shared::new(&startup)?;
+    privileges::drop_rights(&startup)?;
     let generations = Generations::load(&startup, shared).map_err(|errors| errors.join("\n"))?;
     let policies = crate::policies::load(&startup.policy_path()).map_err(|errors| errors.join("\n"))?;
     if options.test {

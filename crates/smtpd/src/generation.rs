@@ -142,6 +142,7 @@ pub struct Shared {
     server: Arc<Bridge>,
     metrics: Arc<Metrics>,
     public_suffixes: Option<hsl_std::environment::List>,
+    keys: HashMap<String, hsl_std::Credential>,
     ffi: bool,
     uuid_version: u8,
     httprd: Option<PathBuf>,
@@ -161,6 +162,7 @@ impl Shared {
             server: Arc::default(),
             metrics: Arc::default(),
             public_suffixes: list.map(hsl_std::environment::read_public_suffixes).transpose()?,
+            keys: keys(startup)?,
             ffi: startup.scripting.ffi,
             uuid_version: startup.environment.uuid.version,
             httprd: startup.environment.sockets.httprd.path.clone(),
@@ -191,6 +193,7 @@ impl Shared {
             public_suffixes: self.public_suffixes.clone(),
             files: Arc::new(files),
             ffi: self.ffi,
+            keys: self.keys.clone(),
             addresses: app.addresses.iter().map(|a| (a.id.clone(), vec![a.address])).collect(),
             resolver: resolver.clone(),
             metrics: self.metrics.clone(),
@@ -212,6 +215,18 @@ impl Shared {
     pub fn counters(&self, server: &str, hook: &'static str) -> Arc<ScriptCounters> {
         self.counters.lock().entry((server.to_owned(), hook)).or_default().clone()
     }
+}
+
+/// The keys of the startup file, read before the rights go.
+fn keys(startup: &Startup) -> Result<HashMap<String, hsl_std::Credential>, String> {
+    let mut keys = HashMap::new();
+    for key in &startup.pki.private {
+        let wrong = |text: String| format!("/pki/private/{}: {text}", key.id);
+        let (private, certificate, chain) = key.read().map_err(wrong)?;
+        let read = hsl_std::Credential::from_pem(&private, certificate.as_deref(), &chain).map_err(wrong)?;
+        keys.insert(key.id.clone(), read);
+    }
+    Ok(keys)
 }
 
 /// Scripts that may run past their first slice at once.

@@ -77,7 +77,8 @@ fn broken_messages() {
     let unclosed = PartErrors { unclosed_boundary: true, bad_header: false };
     let bad = PartErrors { unclosed_boundary: false, bad_header: true };
     let fine = PartErrors::default();
-    let cases: &[(&str, &[(&str, &str)], PartErrors)] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], PartErrors);
+    let cases: &[Case<'_>] = &[
         // No delimiter at all, then none that ends.
         ("just text\r\n", &[], unclosed),
         ("--b\r\n\r\nx\r\n", &[("1.1", "x\r\n")], unclosed),
