@@ -546,10 +546,26 @@ echo json_encode(MIME()->setType("text/plain\r\nBcc: x")->setBoundary("b\r\n")->
     assert_eq!(
         output.lines().collect::<Vec<_>>(),
         [
-            "1 1.2 150 41",
+            "1 1.2 137 44",
             "nullnull",
             r#"["x-top","subject","content-type","x-end"]new pre|new epi"#,
-            r#"1.1 "text\/plain" "built" "a b.txt""#,
+            r#"1.1 "text/plain" "built" "a b.txt""#,
+            r#"1.2 null "\u0000\u0001" null"#,
+            r#"1.3 "text/html" "<p>" null"#,
+            r#"1.4 null "forwarded\r\n" null"#,
+            "ü base64",
+            "[]",
+            "true",
+            "true",
+            "multipart/alternative2alone",
+            "1",
+            "nullnull",
+            "Function 'appendPart' expects argument 1 ($part) to be object or resource, string given",
+            "Argument 'index' is -1, expected a whole number from 0",
+            r#"invalid header name "bad name""#,
+            "edit of 1 bytes at offset 1000 passes the end of the message (35 bytes)",
+            r#"["y","x","mime-version","content-type"]"#,
+            "false",
         ]
     );
 }
