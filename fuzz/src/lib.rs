@@ -2,8 +2,8 @@
 //! going on, files to include, tight limits, and [`check`], which compiles and runs a program under them.
 
 pub mod generate;
-pub mod mail;
 pub mod library;
+pub mod mail;
 
 use hsl::{
     Array, BoxFuture, CallArgs, Compiler, Error, FunctionDef, Limits, LoadError, Loader, NativeCall, Next,

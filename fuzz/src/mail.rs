@@ -20,7 +20,11 @@ pub fn check_message(data: &[u8]) {
     assert_eq!(m.to_bytes().expect("memory can be read"), bytes, "an untouched message changed");
     let tree: Tree = m.tree().expect("memory can be read").clone();
     for (index, part) in tree.parts().iter().enumerate() {
-        assert!(part.start <= part.header_end && part.header_end <= part.body_start && part.body_start <= part.end);
+        assert!(
+            part.start <= part.header_end
+                && part.header_end <= part.body_start
+                && part.body_start <= part.end
+        );
         assert_eq!(tree.find(&tree.path(index)), Some(index), "a part has no path");
         let _ = m.body(index, true).expect("memory can be read");
         let _ = m.file_name(index).expect("memory can be read");
@@ -44,14 +48,19 @@ pub fn check_message(data: &[u8]) {
     let after = m.to_bytes().expect("memory can be read");
     assert_eq!(after.len() as u64, m.size().expect("memory can be read"), "the size is wrong");
     // Parts in front of the changed one, and what is inside of them, stand where they stood.
-    let first = m.edits().expect("memory can be read").edits().first().map_or(bytes.len() as u64, |edit| edit.offset);
+    let first =
+        m.edits().expect("memory can be read").edits().first().map_or(bytes.len() as u64, |edit| edit.offset);
     let kept = usize::try_from(first).unwrap_or(usize::MAX).min(bytes.len());
     assert_eq!(after[..kept], bytes[..kept], "bytes before the first edit changed");
     let again = message(&after);
     again.tree().expect("memory can be read");
     m.part_bytes(which).expect("memory can be read");
     m.reset();
-    assert_eq!(m.to_bytes().expect("memory can be read"), bytes, "changes are left after all were taken back");
+    assert_eq!(
+        m.to_bytes().expect("memory can be read"),
+        bytes,
+        "changes are left after all were taken back"
+    );
 }
 
 /// Bytes as the values of header fields.
