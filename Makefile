@@ -37,6 +37,7 @@ bench: test-packages
 	bench/run.sh
 	$(CARGO) bench --locked -p spool --bench commit
 	$(CARGO) bench --locked -p queue --bench queue
+	$(CARGO) bench --locked -p mail --bench mime
 
 # The targets are instrumented by a compiler flag that is not stable yet; the variable lets a stable compiler take it.
 FUZZ_RUNS ?= 20000
@@ -44,11 +45,15 @@ fuzz-smoke:
 	@scripts/packages.sh build fuzz
 	command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz build -s none
-	mkdir -p fuzz/corpus/compile fuzz/corpus/run
+	mkdir -p fuzz/corpus/compile fuzz/corpus/run fuzz/corpus/mail_message fuzz/corpus/mail_fields
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none compile fuzz/corpus/compile fuzz/seeds/compile tests/conformance/hsl \
 		tests/conformance/hsl/errors -- -runs=$(FUZZ_RUNS) -max_len=400 -timeout=10 -rss_limit_mb=1000
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none run fuzz/corpus/run fuzz/seeds/run \
 		-- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
+	for target in mail_message mail_fields; do \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target \
+			-- -runs=$(FUZZ_RUNS) -max_len=2000 -timeout=10 -rss_limit_mb=1000 || exit 1; \
+	done
 	mkdir -p fuzz/corpus/std_decode
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_decode fuzz/corpus/std_decode -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
 	mkdir -p fuzz/corpus/std_pack

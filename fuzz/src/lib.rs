@@ -3,6 +3,7 @@
 
 pub mod generate;
 pub mod library;
+pub mod mail;
 
 use hsl::{
     Array, BoxFuture, CallArgs, Compiler, Error, FunctionDef, Limits, LoadError, Loader, NativeCall, Next,

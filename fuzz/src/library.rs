@@ -16,7 +16,8 @@ pub fn expression(text: &str) -> Arc<Program> {
 
 /// Its value; `None` when a limit stopped it.
 pub fn value(program: &Arc<Program>, data: Value) -> Option<Value> {
-    let limits = Limits { timeout: Some(Duration::from_secs(5)), memory_bytes: 64 << 20, ..Limits::default() };
+    let limits =
+        Limits { timeout: Some(Duration::from_secs(5)), memory_bytes: 64 << 20, ..Limits::default() };
     let mut vm = Vm::new(Arc::clone(program), Arc::new(Shared::new()), limits, Box::new(NoHost));
     vm.set_variable("d", data);
     loop {

@@ -496,3 +496,76 @@ foreach (str_split(File::read("file://proc/self/status"), "\n") as $line)
     println!("peak memory: {small} KiB with a small message, {large} KiB with {sent} octets");
     assert!(large < small + (16 << 10), "{large} KiB against {small} KiB");
 }
+
+#[test]
+fn parts_are_changed_by_scripts() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = hsh(
+        dir.path(),
+        r#"
+$text = "Subject: s\r\nContent-Type: multipart/mixed; boundary=o\r\n\r\npre\r\n--o\r\n\r\none\r\n--o\r\nContent-Type: image/png; name=\"b.png\"\r\n\r\ntwo\r\n--o--\r\nepi\r\n";
+$m = MailMessage::String($text);
+echo $m->getID() . " " . $m->getParts()[1]->getID() . " " . $m->getSize() . " " . $m->getParts()[1]->getSize();
+echo json_encode($m->getByID("1.3")) . json_encode($m->getBody());
+$part = MIME()->setType("text/plain")->setDisposition("inline")->setFileName("a b.txt")->setBody("built");
+$m->prependPart($part)->appendPart(MailMessage::String("Subject: inner\r\n\r\nforwarded\r\n"));
+$m->setPreamble("new pre")->setEpilogue("new epi\r\n");
+$m->getByID("1.1")->setBody("\x00\x01", ["encoding" => "base64"]);
+$m->getByID("1.2")->replacePart(MIME()->setType("text/html")->setBody("<p>"));
+$m->prependHeader("X-Top", "t");
+$m->appendHeader("X-End", "e");
+$m->getByID("1.1")->addHeader("X-Part", "ü", ["encoding" => "Q"]);
+$n = MailMessage::String($m->toString());
+echo json_encode($n->getHeaderNames()) . $n->getPreamble() . "|" . str_strip($n->getEpilogue());
+foreach ($n->getParts() as $p)
+    echo $p->getID() . " " . json_encode($p->getType()) . " " . json_encode($p->getBody()) . " " . json_encode($p->getFileName());
+echo $n->getByID("1.2")->getHeader("X-Part") . " " . $n->getByID("1.2")->getHeader("Content-Transfer-Encoding");
+echo json_encode($n->getErrors());
+// Only what changed is different: taking it all back gives the original.
+echo $m->reset() > 5;
+echo json_encode($m->toString() === $text);
+// A single text becomes a multipart around itself; removing gives the original parts back.
+$s = MailMessage::String("Content-Type: text/plain\r\n\r\nalone\r\n");
+$s->appendPart(MIME()->setBody("second"), ["type" => "multipart/alternative"]);
+$t = MailMessage::String($s->toFile()->read());
+echo $t->getType() . length($t->getParts()) . str_strip($t->getParts()[0]->getBody());
+$t->getParts()[1]->remove();
+echo length(MailMessage::String($t->toString())->getParts());
+echo json_encode($s->setBody("x", ["encoding" => "rot13"])) . json_encode($t->getParts()[0]->setPreamble("x"));
+try { $s->appendPart("text"); } catch ($e) { echo $e->message(); }
+try { $s->getHeader("x", ["index" => -1]); } catch ($e) { echo $e->message(); }
+try { $s->addHeader("bad name", "x"); } catch ($e) { echo $e->message(); }
+try { $s->modifyContent(1000, 1, "x"); } catch ($e) { echo $e->message(); }
+// Values cannot end their field.
+$s->addHeader("X", "a\r\nBcc: b");
+$s->setHeader("Y", "a\r\n\r\nbody", ["encode" => false]);
+echo json_encode(MailMessage::String($s->toString())->getHeaderNames());
+echo json_encode(MIME()->setType("text/plain\r\nBcc: x")->setBoundary("b\r\n")->toString() =~ #/Bcc: x\r\n/);
+"#,
+    );
+    assert_eq!(
+        output.lines().collect::<Vec<_>>(),
+        [
+            "1 1.2 137 44",
+            "nullnull",
+            r#"["x-top","subject","content-type","x-end"]new pre|new epi"#,
+            r#"1.1 "text/plain" "built" "a b.txt""#,
+            r#"1.2 null "\u0000\u0001" null"#,
+            r#"1.3 "text/html" "<p>" null"#,
+            r#"1.4 null "forwarded\r\n" null"#,
+            "ü base64",
+            "[]",
+            "true",
+            "true",
+            "multipart/alternative2alone",
+            "1",
+            "nullnull",
+            "Function 'appendPart' expects argument 1 ($part) to be object or resource, string given",
+            "Argument 'index' is -1, expected a whole number from 0",
+            r#"invalid header name "bad name""#,
+            "edit of 1 bytes at offset 1000 passes the end of the message (35 bytes)",
+            r#"["y","x","mime-version","content-type"]"#,
+            "false",
+        ]
+    );
+}

@@ -66,11 +66,12 @@ pub fn for_each_chunk<E: From<io::Error>>(
         let bytes = all.get(from..to).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         return sink(bytes);
     }
-    let mut buffer = vec![0; CHUNK_BYTES];
+    // Small ranges are read at once; both bounds keep the length within usize.
+    let size = range.end.saturating_sub(range.start).min(CHUNK_BYTES as u64);
+    let mut buffer = vec![0; size as usize];
     let mut at = range.start;
     while at < range.end {
-        // At most the buffer's length, so it fits.
-        let n = (range.end - at).min(CHUNK_BYTES as u64) as usize;
+        let n = (range.end - at).min(size) as usize;
         content.read_at(at, &mut buffer[..n])?;
         sink(&buffer[..n])?;
         at += n as u64;
