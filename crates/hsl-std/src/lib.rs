@@ -28,6 +28,7 @@ pub mod server;
 mod string;
 mod support;
 mod sys;
+mod tls_options;
 mod yaml;
 mod zlib;
 

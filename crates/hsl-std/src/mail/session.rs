@@ -5,6 +5,7 @@ use super::object::hostname;
 use crate::environment::Environment;
 use crate::network::tls::{TlsOptions, verify_names};
 use crate::support::flag;
+use crate::tls_options;
 use base64::Engine as _;
 use hsl::{Array, Error, OptionDef, Value, option};
 use mail::{Address, Content};
@@ -52,22 +53,12 @@ pub(super) const SERVER: &[OptionDef] = &[
         "false",
         "Name that the server is told; true is that of the host.",
     ),
-    option(
-        "tls_protocols",
-        "string",
-        "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1",
-        "Allowed protocols, or forbidden ones with `!`.",
-    ),
-    option("tls_ciphers", "string", "those of OpenSSL", "Cipher list of OpenSSL."),
+    tls_options::PROTOCOLS,
+    tls_options::CIPHERS,
     option("tls_verify_host", "boolean", "false", "The certificate must carry the name of the host."),
-    option("tls_verify_name", "array", "", "Names of which the certificate must carry one."),
-    option("tls_default_ca", "boolean", "false", "Trusts the authorities of the system."),
-    option(
-        "tls_client_cert",
-        "string or array",
-        "",
-        "Id of a configured key, or x509, privatekey and chain.",
-    ),
+    tls_options::VERIFY_NAME,
+    tls_options::DEFAULT_CA,
+    tls_options::CLIENT_CERT,
     option("tls_capture_peer_cert", "boolean", "false", "Gives the certificate in the result."),
     option("xclient", "array", "", "Attributes to send with XCLIENT."),
     option("protocol", "string", "smtp", "`smtp` or `lmtp`."),

@@ -7,6 +7,7 @@ use super::tls::TlsOptions;
 use crate::environment::{self, Environment};
 use crate::file;
 use crate::support::{STRING_MAX, flag, options};
+use crate::tls_options;
 use bytes::Bytes;
 use hsl::{
     Args, Array, CallArgs, Continuation, Error, FunctionDef, NativeCx, Next, OptionDef, Outcome, Str, Value,
@@ -60,20 +61,10 @@ const OPTIONS: &[OptionDef] = &[
     option("proxy", "string", "environment", "URL of a proxy; empty for none."),
     option("tls_verify_peer", "boolean", "true", "Checks the chain of the certificate."),
     option("tls_verify_host", "boolean", "false", "Checks the name in the certificate."),
-    option("tls_default_ca", "boolean", "false", "Trusts the authorities of the system."),
-    option(
-        "tls_client_cert",
-        "string or array",
-        "",
-        "Id of a configured key, or x509, privatekey and chain.",
-    ),
-    option(
-        "tls_protocols",
-        "string",
-        "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1",
-        "Allowed protocols, or forbidden ones with `!`.",
-    ),
-    option("tls_ciphers", "string", "those of OpenSSL", "Cipher list of OpenSSL."),
+    tls_options::DEFAULT_CA,
+    tls_options::CLIENT_CERT,
+    tls_options::PROTOCOLS,
+    tls_options::CIPHERS,
     option("ssl_verify_peer", "boolean", "true", "Older name of `tls_verify_peer`."),
     option("ssl_verify_host", "boolean", "false", "Older name of `tls_verify_host`."),
     option("ssl_default_ca", "boolean", "false", "Older name of `tls_default_ca`."),

@@ -5,6 +5,7 @@ use super::tls::{TlsOptions, verify_names};
 use crate::crypto::openssl_extra::ssl_shutdown_state;
 use crate::crypto::x509;
 use crate::environment;
+use crate::tls_options;
 use hsl::{
     Args, Array, Error, FunctionDef, NativeClass, NativeCx, NativeObject, Object, OptionDef, Outcome, Value,
     option,
@@ -26,23 +27,13 @@ const RECV_MAX: usize = 64 << 20;
 const RECORD: usize = 16_384;
 
 const OPTIONS: &[OptionDef] = &[
-    option(
-        "tls_protocols",
-        "string",
-        "!SSLv2,!SSLv3,!TLSv1,!TLSv1.1",
-        "Allowed protocols, or forbidden ones with `!`.",
-    ),
-    option("tls_ciphers", "string", "those of OpenSSL", "Cipher list of OpenSSL."),
-    option("tls_verify_name", "array", "", "Names of which the certificate must carry one."),
+    tls_options::PROTOCOLS,
+    tls_options::CIPHERS,
+    tls_options::VERIFY_NAME,
     option("tls_verify_ca", "boolean", "false", "Checks the chain of the certificate."),
-    option("tls_default_ca", "boolean", "false", "Trusts the authorities of the system."),
+    tls_options::DEFAULT_CA,
     option("tls_sni", "string", "", "Name that the server is told."),
-    option(
-        "tls_client_cert",
-        "string or array",
-        "",
-        "Id of a configured key, or x509, privatekey and chain.",
-    ),
+    tls_options::CLIENT_CERT,
 ];
 
 /// A watched socket as a byte stream.
