@@ -340,6 +340,8 @@ impl Simulation {
         }
         (self.per_mx, self.per_ip_and_mx, self.window) = (None, None, None);
         set(&mut self.queue, self.now, vec![]);
+        // Without their policy they rule nothing. One may outlive the minute below when the clock was put back.
+        self.dynamic.clear();
         let all = StateTest { states: States::ALL, freezing: None };
         while !self.queue.is_empty() {
             let condition = Condition { states: all, ..Condition::default() };
