@@ -17,6 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A set of types that a parameter accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,10 +188,16 @@ pub struct OptionTable {
 impl OptionTable {
     /// The message about a key that the table does not have.
     pub(crate) fn unknown(&self, function: &str, key: &str) -> Option<String> {
-        if self.keys.iter().any(|o| o.key == key) {
+        OptionTable::unknown_to_all(&[self], function, key)
+    }
+
+    /// The message about a key that none of the tables has.
+    pub(crate) fn unknown_to_all(tables: &[&OptionTable], function: &str, key: &str) -> Option<String> {
+        let known = || tables.iter().flat_map(|t| t.keys).map(|o| o.key);
+        if known().any(|k| k == key) {
             return None;
         }
-        let near = crate::diag::suggest(key, self.keys.iter().map(|o| o.key));
+        let near = crate::diag::suggest(key, known());
         let hint = near.map_or(String::new(), |n| format!(", did you mean '{n}'?"));
         Some(format!("{function}() option '{key}' is unknown{hint}"))
     }
@@ -450,6 +457,8 @@ pub struct FunctionDef {
     pub options: Vec<OptionTable>,
     /// The code.
     pub code: NativeFn,
+    /// Whether some script has called it, for tests; only builds with debug assertions record it.
+    pub called: AtomicBool,
 }
 
 impl fmt::Debug for FunctionDef {
@@ -492,6 +501,7 @@ impl FunctionDef {
                 group: "",
                 options: Vec::new(),
                 code,
+                called: AtomicBool::new(false),
             },
             None => panic!("malformed signature: {signature}"),
         }
@@ -520,6 +530,7 @@ impl FunctionDef {
             group: "",
             options: Vec::new(),
             code: NativeFn::Full(Arc::new(code)),
+            called: AtomicBool::new(false),
         }
     }
 
@@ -578,6 +589,9 @@ impl FunctionDef {
     /// Checks types and converts scalars.
     #[inline(always)]
     pub(crate) fn check_types(&self, args: &mut [Value]) -> Result<(), Error> {
+        if cfg!(debug_assertions) {
+            self.called.store(true, Ordering::Relaxed);
+        }
         let fits = args.len() <= self.params.len()
             && args.iter().zip(&self.params).all(|(value, p)| p.types.contains(Types::of(value)));
         if fits { Ok(()) } else { self.convert(args) }
@@ -733,6 +747,8 @@ pub struct Registry {
     classes: BTreeMap<Cow<'static, str>, Arc<NativeClass>>,
     /// Names of older scripts, with what replaces them.
     old_names: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
+    /// Modules `extras://NAME`, with the names of what they export.
+    modules: BTreeMap<&'static str, &'static [&'static str]>,
 }
 
 impl Registry {
@@ -771,6 +787,19 @@ impl Registry {
         match self.old_names.get(name) {
             Some(new) => Some(new),
             None => self.parent.as_ref()?.replaced_by(name),
+        }
+    }
+
+    /// Makes functions and classes available as the module `extras://NAME` too.
+    pub fn add_module(&mut self, name: &'static str, exports: &'static [&'static str]) {
+        self.modules.insert(name, exports);
+    }
+
+    /// What the module `extras://NAME` exports.
+    pub fn module(&self, name: &str) -> Option<&'static [&'static str]> {
+        match self.modules.get(name) {
+            Some(exports) => Some(exports),
+            None => self.parent.as_ref()?.module(name),
         }
     }
 
