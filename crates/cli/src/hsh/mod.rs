@@ -12,7 +12,7 @@ pub mod show;
 use crate::lint::hook_compiler;
 use clap::Parser;
 use config::{Startup, load};
-use hsl::{Array, Compiler, Host, Limits, Place, Shared, Step, Value, Vm};
+use hsl::{Array, Compiler, Host, Limits, Place, Registry, Shared, Step, Value, Vm};
 use hsl_std::hooks::Hook;
 use hsl_std::{Environment, ScriptFiles};
 use interrupt::Interrupt;
@@ -291,6 +291,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let Input { name, base, source, files, environment } = read_input(options)?;
     let library = hsl_std::shared_registry();
+    let table = Arc::clone(&library);
     let (compiler, variables) = match options.phase {
         Some(hook) => (hook_compiler(hook, &library), hook_values(hook)),
         None => {
@@ -344,6 +345,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         let code = execute(&mut vm, &runtime, None, colour)?;
         drop(vm);
         finish(runtime);
+        note_calls(&table)?;
         return Ok(code);
     }
     let profile = Arc::new(Mutex::new(Profile::new(program, measured)));
@@ -367,6 +369,16 @@ fn finish(runtime: tokio::runtime::Runtime) {
     }
     // A function of C that still runs in the background does not keep the program.
     runtime.shutdown_background();
+}
+
+/// Adds the names of the library functions that the script has called to the file that a variable names; builds for
+/// tests alone know them.
+fn note_calls(library: &Registry) -> Result<(), String> {
+    let Some(path) = std::env::var_os("HSH_CALLED").filter(|_| cfg!(debug_assertions)) else { return Ok(()) };
+    let list = hsl_std::docs::called(library).join("\n") + "\n";
+    let mut file =
+        std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(|e| e.to_string())?;
+    file.write_all(list.as_bytes()).map_err(|e| e.to_string())
 }
 
 /// Whether to write in colour to a terminal.

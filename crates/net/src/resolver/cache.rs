@@ -128,7 +128,7 @@ mod tests {
         let now = Instant::now();
         let mut cache = Cache::new(2);
         for name in ["a", "b", "c"] {
-            cache.insert(key(name), Err(DnsError::NoData), now + Duration::from_secs(1));
+            cache.insert(key(name), Err(DnsError::NoData).into(), now + Duration::from_secs(1));
         }
         assert_eq!((cache.len(), cache.evicts), (2, 1));
         assert!(cache.get(&key("a"), now).is_none());
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!((cache.hits, cache.misses, cache.expires), (1, 2, 1));
         assert_eq!(cache.clear(Some("C.")), 1);
         for round in 0..5000 {
-            cache.insert(key(&format!("n{round}")), Err(DnsError::NoData), now);
+            cache.insert(key(&format!("n{round}")), Err(DnsError::NoData).into(), now);
             assert!(cache.get(&key(&format!("n{round}")), now).is_none());
         }
         assert!(cache.order.len() <= 1025, "{}", cache.order.len());
