@@ -1,8 +1,8 @@
 //! Functions of the script library that act on the server, and the commands that look at what scripts keep.
 
-use blackbox::Server;
 use blackbox::client::send;
 use blackbox::sink::Sink;
+use blackbox::{Server, wait_until};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -162,4 +162,55 @@ fn a_reload_clears_the_caches_of_changed_files_and_reads_keys() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains("/pki/private/dkim: privatekey: expected"), "{error}");
     assert_eq!(run(), expect("[\"second\",\"kept\",256]", "2", "1"));
+}
+
+#[test]
+fn hsh_queues_through_the_control_socket() {
+    let sink = Sink::start();
+    let app = APP.replace("%SINK", &sink.port.to_string());
+    let mut server = Server::prepare(&app, &[]);
+    server.launch();
+    std::fs::write(
+        server.path("a.hsl"),
+        r#"
+$m = MIME()->addHeader("Subject", "of a script")->setBody("made by hsh");
+$r = $m->queue("a@b.example", "c@d.example", "out", ["jobid" => "j"]);
+echo json_encode([$r["queue"], $r["transaction"] =~ #/^[0-9a-f-]{36}$/]);
+$large = MailMessage::String("Subject: large\r\n\r\n" . str_repeat("0123456789\r\n", 300000));
+$large->addHeader("X-Added", "yes");
+echo $large->queue("", ["localpart" => "e", "domain" => "d.example"], "out", ["hold" => true, "metadata" => ["k" => "v"]])["queue"];
+"#,
+    )
+    .unwrap();
+    let hsh = |server: &Server| {
+        let output = Command::new(blackbox::program("hsh"))
+            .arg("-c")
+            .arg(server.path("smtpd.yaml"))
+            .arg(server.path("a.hsl"))
+            .output()
+            .unwrap();
+        (
+            output.status.success(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (good, out, errors) = hsh(&server);
+    assert!(good, "{errors}");
+    assert_eq!(out, "[1,true]\n1\n");
+    wait_until("the small one is delivered", || sink.count() == 1);
+    sink.look(|taken| {
+        let text = String::from_utf8_lossy(&taken[0].content);
+        assert!(text.contains("Subject: of a script\r\n") && text.contains("made by hsh"), "{text}");
+        assert!(text.contains("\r\nDate: ") && text.contains("\r\nMessage-ID: "), "{text}");
+    });
+    let queue = server.queue();
+    assert_eq!(queue.len(), 1, "{queue:?}");
+    let id = queue[0]["id"]["transaction"].as_str().unwrap_or_default().to_owned();
+    let exported = server.halonctl(&["queue", "export", &format!("{id}:1")]).stdout;
+    assert!(exported.len() > 3_600_000, "{queue:?}: {} octets", exported.len());
+    assert!(exported.starts_with(b"X-Added: yes\r\nSubject: large\r\n"));
+    server.stop();
+    let (good, _, errors) = hsh(&server);
+    assert!(!good && errors.contains("queue(): ") && errors.contains("/ctl: "), "{errors}");
 }

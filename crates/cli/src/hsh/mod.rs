@@ -4,6 +4,7 @@ pub mod interrupt;
 pub mod line;
 pub mod privileges;
 pub mod profile;
+mod queue;
 pub mod repl;
 pub mod scan;
 pub mod session;
@@ -226,7 +227,10 @@ fn read_files(options: &Options) -> Result<(ScriptFiles, Environment, Option<Vec
         None => App::default(),
     };
     let mut environment = match &startup {
-        Some(startup) => crate::environment(startup, &app.keys)?,
+        Some(startup) => Environment {
+            mail_queue: Some(Arc::new(queue::ControlQueue::of(startup))),
+            ..crate::environment(startup, &app.keys)?
+        },
         None => Environment { keys: crate::keys(&[], &app.keys)?, ..Environment::default() },
     };
     environment.ffi |= options.ffi;
