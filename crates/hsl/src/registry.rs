@@ -3,7 +3,7 @@
 //! Registries form layers. A child answers from its own table first and then from its parent, so that each hook can
 //! have its own functions over one shared library.
 
-use crate::array::Array;
+use crate::array::{Array, Key};
 use crate::error::Error;
 use crate::number::parse_number;
 use crate::object::{Function, Object};
@@ -177,12 +177,14 @@ pub const fn option(
 }
 
 /// The options of one parameter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OptionTable {
     /// Position of the parameter.
     pub param: usize,
     /// The keys.
     pub keys: &'static [OptionDef],
+    /// What each of them accepts.
+    types: Vec<Types>,
 }
 
 impl OptionTable {
@@ -550,7 +552,11 @@ impl FunctionDef {
     #[must_use]
     pub fn with_options_of(mut self, param: &str, keys: &'static [OptionDef]) -> FunctionDef {
         match self.params.iter().position(|p| p.name == param) {
-            Some(param) => self.options.push(OptionTable { param, keys }),
+            Some(param) => {
+                // What is not in the words of a signature is for the function to check.
+                let types = keys.iter().map(|o| Types::parse(o.types).unwrap_or(Types::ANY)).collect();
+                self.options.push(OptionTable { param, keys, types });
+            }
             None => panic!("no parameter {param} in {}", self.signature),
         }
         self
@@ -594,7 +600,40 @@ impl FunctionDef {
         }
         let fits = args.len() <= self.params.len()
             && args.iter().zip(&self.params).all(|(value, p)| p.types.contains(Types::of(value)));
-        if fits { Ok(()) } else { self.convert(args) }
+        if !fits {
+            self.convert(args)?;
+        }
+        if self.options.is_empty() { Ok(()) } else { self.convert_options(args) }
+    }
+
+    /// Checks and converts the values of options: scalars as those of parameters, anything for a boolean by its
+    /// truthiness, and none is as if the key were left out.
+    #[inline(never)]
+    fn convert_options(&self, args: &mut [Value]) -> Result<(), Error> {
+        for table in &self.options {
+            let Some(Value::Array(array)) = args.get_mut(table.param) else { continue };
+            for (option, &types) in table.keys.iter().zip(&table.types) {
+                let Some(value) = array.get_str(option.key) else { continue };
+                if types.contains(Types::of(value)) || types == Types::BOOLEAN {
+                    continue;
+                }
+                if value.is_none() {
+                    array.remove(&Key::from(option.key));
+                    continue;
+                }
+                let mut value = value.clone();
+                if !types.coerce(&mut value) {
+                    return Err(Error::exception(format!(
+                        "Function '{}' expects option '{}' to be {types}, {} given",
+                        self.name,
+                        option.key,
+                        value.type_name()
+                    )));
+                }
+                array.insert_str(option.key, value);
+            }
+        }
+        Ok(())
     }
 
     #[inline(never)]
