@@ -1,5 +1,6 @@
 //! `smtpd-app.yaml`: the running configuration, replaced as a whole by a reload.
 
+use crate::startup::Pem;
 use crate::value::{Duration, Size};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -30,6 +31,32 @@ pub struct App {
     /// Metrics of scripts.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+    /// Keys and certificates.
+    #[serde(default)]
+    pub pki: Pki,
+}
+
+/// `pki` of the running file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pki {
+    /// Private keys with their certificates.
+    pub private: Vec<PrivateKey>,
+}
+
+/// `pki.private[]` of the running file. What it leaves out comes from the entry of that id in the startup file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivateKey {
+    /// Unique.
+    pub id: String,
+    /// The key.
+    pub privatekey: Option<Pem>,
+    /// Its certificate.
+    pub certificate: Option<Pem>,
+    /// Certificates between it and a root.
+    #[serde(default)]
+    pub chain: Vec<Pem>,
 }
 
 /// `servers[]`

@@ -1,5 +1,6 @@
 //! `smtpd.yaml`: what a running process cannot change.
 
+use crate::pki::PemTexts;
 use crate::value::{Duration, Mode, Size};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -116,9 +117,6 @@ pub struct PrivateKey {
     pub chain: Vec<Pem>,
 }
 
-/// The texts of a key: the key, its certificate, the certificates above it.
-pub type PemTexts = (Vec<u8>, Option<Vec<u8>>, Vec<Vec<u8>>);
-
 impl PrivateKey {
     /// Reads the texts.
     ///
@@ -126,7 +124,8 @@ impl PrivateKey {
     /// A file cannot be read, as a message.
     pub fn read(&self) -> Result<PemTexts, String> {
         let chain = self.chain.iter().map(Pem::read).collect::<Result<_, _>>()?;
-        Ok((self.privatekey.read()?, self.certificate.as_ref().map(Pem::read).transpose()?, chain))
+        let certificate = self.certificate.as_ref().map(Pem::read).transpose()?;
+        Ok(PemTexts { key: self.privatekey.read()?, certificate, chain })
     }
 }
 
@@ -332,9 +331,11 @@ pub struct ControlSocket {
 pub struct Sockets {
     /// Where HTTP requests in the background go.
     pub httprd: SocketPath,
+    /// Who counts for the function `rate`.
+    pub rated: SocketPath,
 }
 
-/// `environment.sockets.httprd`
+/// `environment.sockets.httprd` and `environment.sockets.rated`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SocketPath {

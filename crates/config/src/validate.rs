@@ -100,6 +100,7 @@ pub fn app(file: &str, app: &App) -> Result<(), Vec<Error>> {
     check.version(&app.version);
     check.ids("/servers", app.servers.iter().map(|server| server.id.as_str()));
     check.ids("/transportgroups", app.transportgroups.iter().map(|group| group.id.as_str()));
+    check.ids("/pki/private", app.pki.private.iter().map(|key| key.id.as_str()));
     check.ids("/addresses", app.addresses.iter().map(|address| address.id.as_str()));
     check.ids("/scripting/files", app.scripting.files.iter().map(|file| file.id.as_str()));
     let mut transports = HashSet::new();

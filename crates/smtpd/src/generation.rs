@@ -9,6 +9,7 @@ use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::server::limits::Gate;
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
+use config::pki::{self, PemTexts};
 use config::{Startup, validate};
 use hsl_std::Environment;
 use hsl_std::metrics::{Declaration, Kind, Metrics};
@@ -124,6 +125,8 @@ pub struct Generation {
     pub predelivery: Option<Arc<Script>>,
     /// Runs after each attempt.
     pub postdelivery: Option<Arc<Script>>,
+    /// The virtual files.
+    files: hsl_std::ScriptFiles,
 }
 
 /// The current generation and what outlives it.
@@ -142,10 +145,12 @@ pub struct Shared {
     server: Arc<Bridge>,
     metrics: Arc<Metrics>,
     public_suffixes: Option<hsl_std::environment::List>,
-    keys: HashMap<String, hsl_std::Credential>,
+    /// Keys of the startup file, read before the rights go.
+    keys: HashMap<String, PemTexts>,
     ffi: bool,
     uuid_version: u8,
     httprd: Option<PathBuf>,
+    rated: Option<PathBuf>,
     pool: Arc<Semaphore>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
     counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
@@ -166,6 +171,7 @@ impl Shared {
             ffi: startup.scripting.ffi,
             uuid_version: startup.environment.uuid.version,
             httprd: startup.environment.sockets.httprd.path.clone(),
+            rated: startup.environment.sockets.rated.path.clone(),
             hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
             rootpath: startup.scripting.rootpath.clone(),
             state: Arc::default(),
@@ -186,25 +192,37 @@ impl Shared {
     }
 
     /// What the library of scripts gets to know.
-    fn environment(&self, app: &App, files: hsl_std::ScriptFiles, resolver: &Resolver) -> Environment {
+    ///
+    /// # Errors
+    /// A key cannot be used, as a message.
+    fn environment(
+        &self,
+        app: &App,
+        files: hsl_std::ScriptFiles,
+        resolver: &Resolver,
+    ) -> Result<Environment, String> {
         let mut environment = Environment {
             hostname: Some(self.hostname.clone()),
             uuid_version: self.uuid_version,
             public_suffixes: self.public_suffixes.clone(),
             files: Arc::new(files),
             ffi: self.ffi,
-            keys: self.keys.clone(),
+            keys: credentials(&pki::merge(&self.keys, &app.pki.private)?)?,
             addresses: app.addresses.iter().map(|a| (a.id.clone(), vec![a.address])).collect(),
             resolver: resolver.clone(),
             metrics: self.metrics.clone(),
             server: Some(self.server.clone()),
             mail_queue: Some(self.server.clone()),
+            log: |line| crate::warning!("", "{line}"),
             ..Environment::default()
         };
         if let Some(path) = &self.httprd {
             environment.httprd.clone_from(path);
         }
-        environment
+        if let Some(path) = &self.rated {
+            environment.rated.clone_from(path);
+        }
+        Ok(environment)
     }
 
     fn gate(&self, server: &str) -> Arc<Gate> {
@@ -218,15 +236,24 @@ impl Shared {
 }
 
 /// The keys of the startup file, read before the rights go.
-fn keys(startup: &Startup) -> Result<HashMap<String, hsl_std::Credential>, String> {
+fn keys(startup: &Startup) -> Result<HashMap<String, PemTexts>, String> {
     let mut keys = HashMap::new();
     for key in &startup.pki.private {
-        let wrong = |text: String| format!("/pki/private/{}: {text}", key.id);
-        let (private, certificate, chain) = key.read().map_err(wrong)?;
-        let read = hsl_std::Credential::from_pem(&private, certificate.as_deref(), &chain).map_err(wrong)?;
-        keys.insert(key.id.clone(), read);
+        let texts = key.read().map_err(|text| format!("/pki/private/{}: {text}", key.id))?;
+        keys.insert(key.id.clone(), texts);
     }
+    // Whoever starts the daemon is told of a mistake, not whoever reloads it later.
+    credentials(&keys)?;
     Ok(keys)
+}
+
+fn credentials(keys: &HashMap<String, PemTexts>) -> Result<HashMap<String, hsl_std::Credential>, String> {
+    let read = |(id, texts): (&String, &PemTexts)| {
+        let credential =
+            hsl_std::Credential::from_pem(&texts.key, texts.certificate.as_deref(), &texts.chain);
+        Ok((id.clone(), credential.map_err(|text| format!("/pki/private/{id}: {text}"))?))
+    };
+    keys.iter().map(read).collect()
 }
 
 /// Scripts that may run past their first slice at once.
@@ -267,6 +294,9 @@ impl Generations {
         let current = self.current();
         let next = Arc::new(build(&self.path, &self.shared, Some(&current))?);
         *self.current.write() = next.clone();
+        for name in next.files.changed(&current.files) {
+            self.shared.state.cache_clear(Some(format!("file:{name}").as_bytes()));
+        }
         Ok(next)
     }
 }
@@ -286,7 +316,9 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     };
     let files =
         script_files(&app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
-    let environment = Arc::new(shared.environment(&app, files, &resolver));
+    let files_kept = files.clone();
+    let environment = shared.environment(&app, files, &resolver);
+    let environment = Arc::new(environment.map_err(|error| vec![format!("{name}: {error}")])?);
     let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pool.clone());
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
@@ -317,6 +349,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         outbound_max: app.queues.concurrency.total,
         predelivery,
         postdelivery,
+        files: files_kept,
     })
 }
 

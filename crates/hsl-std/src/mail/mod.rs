@@ -10,6 +10,7 @@ mod functions;
 mod object;
 mod parts;
 mod send;
+mod server_array;
 mod session;
 
 pub use classes::{eod_class, eod_message};

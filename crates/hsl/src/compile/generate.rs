@@ -96,6 +96,8 @@ pub(crate) struct Generator<'a> {
     pub(super) imported: HashMap<Name, (Span, bool)>,
     native_index: HashMap<usize, u32>,
     native_class_index: HashMap<usize, u32>,
+    /// Options in calls of methods that no library class knows, with the method: a class of the script may.
+    pub(crate) method_notes: Vec<(Name, Note)>,
 }
 
 /// Compiles the modules; the last one is the entry script.
@@ -116,11 +118,13 @@ pub(crate) fn generate(compiler: &Compiler, modules: Vec<Module>) -> (Program, V
         imported: HashMap::new(),
         native_index: HashMap::new(),
         native_class_index: HashMap::new(),
+        method_notes: Vec::new(),
     };
     let last = modules.len().saturating_sub(1);
     for (i, module) in modules.iter().enumerate() {
         g.module(i, module, i == last);
     }
+    g.settle_method_notes();
     (g.program, g.notes)
 }
 

@@ -36,6 +36,12 @@ impl Generator<'_> {
                 }
             }
         }
+        for name in &module.natives {
+            let name: Name = Rc::from(*name);
+            if let Some(symbol) = self.lookup(&name, true) {
+                self.module_symbols.insert(name, symbol);
+            }
+        }
         let mut runs = Vec::new();
         let mut data = Vec::new();
         for (import, source) in &module.imports {
