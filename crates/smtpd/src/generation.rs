@@ -7,8 +7,10 @@ use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
 use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::server::limits::Gate;
+use crate::server::tls::{ServerTls, SharedTls};
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
+use config::startup::ServerKind;
 use config::{Startup, validate};
 use hsl_std::Environment;
 use hsl_std::metrics::{Declaration, Kind, Metrics};
@@ -16,7 +18,7 @@ use net::Resolver;
 use net::resolver;
 use parking_lot::{Mutex, RwLock};
 use smtp::content::BareLineFeed;
-use smtp::server::{Extensions, Settings};
+use smtp::server::{AuthSettings, Extensions, Proxied, Settings, TlsSettings};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,14 +30,20 @@ use tokio::sync::Semaphore;
 pub struct ServerHooks {
     /// After accept.
     pub connect: Option<Arc<Script>>,
+    /// Before commands.
+    pub proxy: Option<Arc<Script>>,
     /// On HELO and EHLO.
     pub helo: Option<Arc<Script>>,
+    /// On AUTH.
+    pub auth: Option<Arc<Script>>,
     /// On MAIL.
     pub mailfrom: Option<Arc<Script>>,
     /// On RCPT.
     pub rcptto: RcptToScripts,
     /// At the end of data.
     pub eod: Option<Arc<Script>>,
+    /// At the end of data, for each recipient.
+    pub eodrcpt: Option<Arc<Script>>,
     /// After the connection.
     pub disconnect: Option<Arc<Script>>,
 }
@@ -71,6 +79,18 @@ impl RcptToScripts {
 pub struct VirtualServer {
     /// `servers[].id`.
     pub id: String,
+    /// What it speaks.
+    pub kind: ServerKind,
+    /// Certificates and rules of encryption; none without a certificate.
+    pub tls: SharedTls,
+    /// Listeners that speak TLS from the first byte.
+    pub tls_implicit: app::Implicit,
+    /// HTTP clients must show one of these.
+    pub api_keys: Vec<String>,
+    /// Endpoint of HTTP submission.
+    pub http_path: String,
+    /// Longest request body, octets.
+    pub http_bytes_max: u64,
     /// Banner, EHLO reply, Received.
     pub hostname: String,
     /// Default transport of recipients.
@@ -186,14 +206,20 @@ impl Shared {
     }
 
     /// What the library of scripts gets to know.
-    fn environment(&self, app: &App, files: hsl_std::ScriptFiles, resolver: &Resolver) -> Environment {
+    fn environment(
+        &self,
+        app: &App,
+        files: hsl_std::ScriptFiles,
+        keys: HashMap<String, hsl_std::Credential>,
+        resolver: &Resolver,
+    ) -> Environment {
         let mut environment = Environment {
             hostname: Some(self.hostname.clone()),
             uuid_version: self.uuid_version,
             public_suffixes: self.public_suffixes.clone(),
             files: Arc::new(files),
             ffi: self.ffi,
-            keys: self.keys.clone(),
+            keys,
             addresses: app.addresses.iter().map(|a| (a.id.clone(), vec![a.address])).collect(),
             resolver: resolver.clone(),
             metrics: self.metrics.clone(),
@@ -227,6 +253,43 @@ fn keys(startup: &Startup) -> Result<HashMap<String, hsl_std::Credential>, Strin
         keys.insert(key.id.clone(), read);
     }
     Ok(keys)
+}
+
+/// The keys of both files: what the running file says about a key of the startup file is put on top.
+fn merged_keys(
+    app: &App,
+    startup: &HashMap<String, hsl_std::Credential>,
+) -> Result<HashMap<String, hsl_std::Credential>, Vec<String>> {
+    let mut keys = startup.clone();
+    let mut errors = Vec::new();
+    for (index, item) in app.pki.private.iter().enumerate() {
+        match merged_key(item, startup.get(&item.id)) {
+            Ok(key) => {
+                keys.insert(item.id.clone(), key);
+            }
+            Err(text) => errors.push(format!("/pki/private/{index}: {text}")),
+        }
+    }
+    if errors.is_empty() { Ok(keys) } else { Err(errors) }
+}
+
+fn merged_key(
+    item: &app::Certificate,
+    known: Option<&hsl_std::Credential>,
+) -> Result<hsl_std::Credential, String> {
+    let certificate = item.certificate.as_ref().map(|pem| pem.read()).transpose()?;
+    let chain = item.chain.iter().map(|pem| pem.read()).collect::<Result<Vec<_>, _>>()?;
+    match (&item.privatekey, known) {
+        (Some(key), _) => hsl_std::Credential::from_pem(&key.read()?, certificate.as_deref(), &chain),
+        (None, Some(known)) if certificate.is_some() => {
+            hsl_std::Credential::from_key(known.key.clone(), certificate.as_deref(), &chain)
+        }
+        (None, Some(_)) => Err("needs 'certificate' or 'privatekey'".to_owned()),
+        (None, None) => Err(format!(
+            "no 'privatekey' here, and no key \"{}\" in pki.private of the startup file",
+            item.id
+        )),
+    }
 }
 
 /// Scripts that may run past their first slice at once.
@@ -286,13 +349,22 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     };
     let files =
         script_files(&app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
-    let environment = Arc::new(shared.environment(&app, files, &resolver));
+    let keys = merged_keys(&app, &shared.keys)
+        .map_err(|errors| errors.iter().map(|error| format!("{name}: {error}")).collect::<Vec<_>>())?;
+    let environment = Arc::new(shared.environment(&app, files, keys.clone(), &resolver));
     let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pool.clone());
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
-    for server in &app.servers {
+    for (index, server) in app.servers.iter().enumerate() {
         let hooks = server_hooks(&app, server, shared, &compiler, &mut errors);
-        servers.insert(server.id.clone(), Arc::new(virtual_server(server, hooks, shared)));
+        let tls = match ServerTls::build(&server.tls, &server.id, &keys) {
+            Ok(tls) => tls.map(Arc::new),
+            Err(text) => {
+                errors.push(format!("{name}: /servers/{index}/tls/{text}"));
+                None
+            }
+        };
+        servers.insert(server.id.clone(), Arc::new(virtual_server(server, hooks, tls, shared)));
     }
     let mut queue_hook = |hook: &'static str, source: &Option<String>| {
         let source = source.as_deref().filter(|source| !source.trim().is_empty())?;
@@ -355,9 +427,12 @@ fn server_hooks(
     let phases = &server.phases;
     let mut single = |phase: Phase, id: &Option<String>| compile(phase, id.as_deref()?);
     let connect = single(Phase::Connect, &phases.connect.hook);
+    let proxy = single(Phase::Proxy, &phases.proxy.hook);
     let helo = single(Phase::Helo, &phases.helo.hook);
+    let auth = single(Phase::Auth, &phases.auth.hook);
     let mailfrom = single(Phase::MailFrom, &phases.mailfrom.hook);
     let eod = single(Phase::Eod, &phases.eod.hook);
+    let eodrcpt = single(Phase::EodRcpt, &phases.eodrcpt.hook);
     let disconnect = single(Phase::Disconnect, &phases.disconnect.hook);
     let rcptto = match &phases.rcptto.hook {
         None => RcptToScripts::default(),
@@ -372,20 +447,32 @@ fn server_hooks(
                 .collect(),
         },
     };
-    ServerHooks { connect, helo, mailfrom, rcptto, eod, disconnect }
+    ServerHooks { connect, proxy, helo, auth, mailfrom, rcptto, eod, eodrcpt, disconnect }
 }
 
-fn virtual_server(server: &app::Server, hooks: ServerHooks, shared: &Shared) -> VirtualServer {
+fn virtual_server(
+    server: &app::Server,
+    hooks: ServerHooks,
+    tls: SharedTls,
+    shared: &Shared,
+) -> VirtualServer {
     let hostname = server.hostname.clone().unwrap_or_else(|| shared.hostname.clone());
     let phases = &server.phases;
     let size_max = phases.data.maxsize.0;
     let extensions = [
         (server.extensions.pipelining, "PIPELINING".to_owned()),
         (server.extensions.size, if size_max > 0 { format!("SIZE {size_max}") } else { "SIZE".to_owned() }),
+        (server.extensions.starttls && tls.is_some(), "STARTTLS".to_owned()),
+        (
+            server.extensions.auth && hooks.auth.is_some() && !phases.auth.mechanisms.is_empty(),
+            format!("AUTH {}", phases.auth.mechanisms.join(" ")),
+        ),
         (server.extensions.eightbitmime, "8BITMIME".to_owned()),
         (server.extensions.smtputf8, "SMTPUTF8".to_owned()),
+        (server.extensions.chunking, "CHUNKING".to_owned()),
         (server.extensions.enhancedstatuscodes, "ENHANCEDSTATUSCODES".to_owned()),
         (server.extensions.dsn, "DSN".to_owned()),
+        (server.extensions.limits, limits_item(phases)),
     ];
     let machine = Settings {
         size_max,
@@ -400,11 +487,32 @@ fn virtual_server(server: &app::Server, hooks: ServerHooks, shared: &Shared) -> 
         messages_max: phases.mailfrom.maxmessages,
         errors_max: server.maxerrors,
         helo_required: phases.helo.required,
+        tls: TlsSettings {
+            available: tls.is_some(),
+            required: server.tls.required,
+            peer_certificate_required: server.tls.peercert == app::PeerCertificate::Require,
+        },
+        auth: hooks
+            .auth
+            .as_ref()
+            .map(|_| AuthSettings { tls_only: phases.auth.tlsonly, failures_max: phases.auth.maxfailures }),
+        auth_required: phases.mailfrom.authonly,
+        proxied: match &hooks.proxy {
+            Some(_) => Proxied::commands(&phases.proxy.commands),
+            None => Proxied::None,
+        },
+        verbose: server.logging.verbose,
         extensions: Extensions::new(extensions.into_iter().filter(|(on, _)| *on).map(|(_, item)| item)),
         ..Settings::new(hostname.clone())
     };
     VirtualServer {
         id: server.id.clone(),
+        kind: server.kind,
+        tls,
+        tls_implicit: server.tls.implicit.clone(),
+        api_keys: server.apikeys.clone(),
+        http_path: server.http.path.clone(),
+        http_bytes_max: server.http.maxsize.map_or(size_max.saturating_add(1 << 20), |size| size.0),
         hostname,
         transport: server.transport.clone(),
         machine,
@@ -420,6 +528,15 @@ fn virtual_server(server: &app::Server, hooks: ServerHooks, shared: &Shared) -> 
         hooks,
         gate: shared.gate(&server.id),
     }
+}
+
+/// RFC 9422: what clients may know before they run into it.
+fn limits_item(phases: &app::Phases) -> String {
+    let mut item = format!("LIMITS RCPTMAX={}", phases.rcptto.maxrecipients);
+    if phases.mailfrom.maxmessages > 0 {
+        item.push_str(&format!(" MAILMAX={}", phases.mailfrom.maxmessages));
+    }
+    item
 }
 
 fn resolver_settings(resolver: &app::Resolver) -> resolver::Settings {

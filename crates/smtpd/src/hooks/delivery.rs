@@ -3,8 +3,8 @@
 use crate::delivery::result::{Attempt, AttemptError, ConnectionInfo, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
-use crate::hooks::connection::address_array;
 use crate::hooks::script::{End, Script};
+use crate::hooks::variables::address_array;
 use crate::queueing::engine::Engine;
 use crate::queueing::job::Job;
 use crate::queueing::settle::{DefaultAction, Verdict};

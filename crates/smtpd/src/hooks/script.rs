@@ -3,9 +3,10 @@
 
 use crate::hooks::ContextValue;
 use crate::hooks::decision::Phase;
-use crate::{debug, error, warning};
+use crate::{debug, error, info, warning};
 use config::app::App;
 use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
+use hsl_std::hooks::recipient::RecipientRun;
 use hsl_std::hooks::{Hook, HookHost};
 use hsl_std::{Environment, ScriptFiles};
 use std::collections::HashMap;
@@ -62,6 +63,8 @@ pub struct Finished {
     pub end: End,
     /// Metadata, where the script set it.
     pub metadata: Option<Vec<(String, Vec<u8>)>>,
+    /// What the older end-of-data hook decided.
+    pub recipient: Option<RecipientRun>,
 }
 
 /// Compiles the scripts of one configuration; they share library, files and limits.
@@ -110,14 +113,7 @@ impl Compiler {
         source: &str,
         counters: Arc<ScriptCounters>,
     ) -> Result<Script, Vec<String>> {
-        let hook = match phase {
-            Phase::Connect => Hook::Connect,
-            Phase::Helo => Hook::Helo,
-            Phase::MailFrom => Hook::MailFrom,
-            Phase::RcptTo => Hook::RcptTo,
-            Phase::Eod => Hook::Eod,
-            Phase::Disconnect => Hook::Disconnect,
-        };
+        let hook = phase.hook();
         self.compile(hook, &format!("{}/{id}.hsl", hook.name()), id, source, counters)
     }
 
@@ -198,20 +194,35 @@ impl Script {
         context: &mut ContextValue,
         metadata: Vec<(String, Vec<u8>)>,
     ) -> Finished {
+        self.run_for(id, variables, context, metadata, None).await
+    }
+
+    /// As [`run`](Script::run), for a recipient of the older end-of-data hook.
+    pub async fn run_for(
+        &self,
+        id: String,
+        variables: Vec<(&'static str, Value)>,
+        context: &mut ContextValue,
+        metadata: Vec<(String, Vec<u8>)>,
+        recipient: Option<RecipientRun>,
+    ) -> Finished {
         let tag = id.clone();
         let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
         host.metadata = metadata;
+        let tag = id.clone();
+        host.history = Some(Box::new(move |text| info!(tag, "{}", String::from_utf8_lossy(text))));
         host.environment = Some(self.environment.clone());
+        host.recipient = recipient;
         // The other hooks run for a connection, which may carry several messages.
-        let about_message = matches!(self.hook, Hook::Eod | Hook::PreDelivery | Hook::PostDelivery);
+        let about_message =
+            matches!(self.hook, Hook::Eod | Hook::EodRcpt | Hook::PreDelivery | Hook::PostDelivery);
         host.message = about_message.then(|| id.clone());
         let mut vm = Vm::new(self.program.clone(), self.shared.clone(), self.limits.clone(), Box::new(host));
         for (name, value) in variables {
             vm.set_variable(name, value);
         }
-        if let Some(value) = context.0.take() {
-            vm.set_variable("context", value);
-        }
+        // It is none until a script sets it.
+        vm.set_variable("context", context.0.take().unwrap_or_default());
         let counters = &*self.counters;
         let mut step = {
             let _running = Gauge::new(&counters.running);
@@ -243,18 +254,19 @@ impl Script {
                     None => {
                         counters.errors.fetch_add(1, Ordering::Relaxed);
                         error!(id, "script pool failed in {} {}", self.hook.name(), self.id);
-                        return Finished { end: End::Error, metadata: None };
+                        return Finished { end: End::Error, metadata: None, recipient: None };
                     }
                 },
             }
         };
         counters.finished.fetch_add(1, Ordering::Relaxed);
-        context.0 = vm.variable("context");
+        context.0 = vm.variable("context").filter(|value| !value.is_none());
+        let recipient = vm.host::<HookHost>().and_then(|host| host.recipient.take());
         let metadata = vm
             .host::<HookHost>()
             .filter(|host| host.metadata_changed)
             .map(|host| std::mem::take(&mut host.metadata));
-        Finished { end, metadata }
+        Finished { end, metadata, recipient }
     }
 
     /// Runs on until the script waits or ends. At most the pool's number of scripts run so at once; between two
