@@ -60,7 +60,7 @@ with connect() as client:
 with connect() as client:
     assert client.docmd("MAIL", "FROM:<bdat@from.example>")[0] == 250
     assert client.docmd("RCPT", "TO:<c@to.example>")[0] == 250
-    client.sock.sendall(b"BDAT 16\r\nSubject: bdat\r\n\r\nBDAT 6 LAST\r\n.hej\r\n")
+    client.sock.sendall(b"BDAT 17\r\nSubject: bdat\r\n\r\nBDAT 6 LAST\r\n.hej\r\n")
     assert client.getreply()[0] == 250
     assert client.getreply()[0] == 250
     print("sent bdat")
