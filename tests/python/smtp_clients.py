@@ -15,8 +15,9 @@ context.verify_mode = ssl.CERT_NONE
 
 def connect():
     if mode == "implicit":
-        return smtplib.SMTP_SSL("127.0.0.1", port, local_hostname="py.example", context=context)
-    client = smtplib.SMTP("127.0.0.1", port, local_hostname="py.example")
+        client = smtplib.SMTP_SSL("127.0.0.1", port, local_hostname="py.example", context=context)
+    else:
+        client = smtplib.SMTP("127.0.0.1", port, local_hostname="py.example")
     if mode == "starttls":
         client.starttls(context=context)
     client.ehlo()
