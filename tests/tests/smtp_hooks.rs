@@ -77,7 +77,7 @@ fn s7_an_empty_script_gives_the_implicit_end_and_s6_a_throwing_one_the_script_er
 #[test]
 fn s3_defaults_options_and_several_lines_of_replies() {
     let (server, sink) = app_of("mailfrom", "Reject();").start();
-    let mut with = |script: &str, expected: &[&str], closes: bool| {
+    let with = |script: &str, expected: &[&str], closes: bool| {
         server.write_app(&app_of("mailfrom", script).text(sink.port), &[]);
         server.ctl(&["config", "reload"]);
         let mut talk = Talk::connect(server.port);
@@ -541,19 +541,23 @@ Deliver();
 }
 
 #[test]
-fn s2_hooks_of_a_connection_never_overlap_and_reload_keeps_the_generation_s18() {
+fn s5_hooks_of_a_connection_never_overlap_and_s18_a_reload_disturbs_nobody() {
     let (server, sink) = App::new()
+        .server("concurrency: {total: 2000}")
         .hook(
             "rcptto",
             "sleep(0.05); $context = ($context ?? 0) + 1; Accept([\"reason\" => \"n\" + string($context)]);",
         )
         .hook("disconnect", "echo \"old \" + json_encode([\"x\" => $context]);")
         .start();
-    let idle: Vec<Talk> = (0..200).map(|_| Talk::greeted(server.port)).collect();
+    let idle: Vec<Talk> = (0..1000).map(|_| Talk::greeted(server.port)).collect();
     let mut talk = Talk::greeted(server.port);
     talk.send(format!("MAIL FROM:<a@b.example>\r\n{}", "RCPT TO:<c@d.example>\r\n".repeat(5)).as_bytes());
     talk.expect("250 2.1.0");
-    server.write_app(&App::new().hook("rcptto", "Reject(\"new\");").text(sink.port), &[]);
+    server.write_app(
+        &App::new().server("concurrency: {total: 2000}").hook("rcptto", "Reject(\"new\");").text(sink.port),
+        &[],
+    );
     server.ctl(&["config", "reload"]);
     for n in 1..=5 {
         talk.expect(&format!("250 2.1.5 n{n}"));
@@ -568,4 +572,96 @@ fn s2_hooks_of_a_connection_never_overlap_and_reload_keeps_the_generation_s18() 
     }
     talk.command("QUIT", "221 ");
     server.logged(&["old ", "\"x\":5"]);
+}
+
+#[test]
+fn s5_1_fcrdns_results_are_arguments_of_the_connect_hook() {
+    use std::net::UdpSocket;
+    // A name server that answers every reverse question with one name, and that name with loopback or another address.
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports");
+    let dns = socket.local_addr().expect("a bound socket has an address").port();
+    let forged = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let lies = forged.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0u8; 512];
+        while let Ok((count, client)) = socket.recv_from(&mut buffer) {
+            let question = &buffer[..count];
+            let Some(end) = question[12..].iter().position(|&b| b == 0).map(|at| 12 + at + 5) else {
+                continue;
+            };
+            let kind = question[end - 3];
+            let mut answer = question[..end].to_vec();
+            answer[2] = 0x84;
+            answer[3] = 0;
+            answer[4..12].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+            let data: Vec<u8> = match kind {
+                12 => b"\x04host\x04test\x07example\0".to_vec(),
+                1 if lies.load(std::sync::atomic::Ordering::SeqCst) => vec![192, 0, 2, 1],
+                1 => vec![127, 0, 0, 1],
+                _ => Vec::new(),
+            };
+            if !data.is_empty() {
+                answer[7] = 1;
+                answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 1, 0, data.len() as u8]);
+                answer.extend(data);
+            }
+            // A client that is gone asks again.
+            let _ = socket.send_to(&answer, client);
+        }
+    });
+    let script = "echo \"connect \" + json_encode($arguments); Accept();";
+    let app = App::new()
+        .top(&format!("resolver: {{servers: [{{address: 127.0.0.1, port: {dns}}}]}}"))
+        .hook("connect", script);
+    let sink = blackbox::sink::Sink::start();
+    let text = app.text(sink.port).replace("remoteptr: false", "remoteptr: true");
+    let servers = "[{id: in, listeners: [{port: @port, address: 127.0.0.1}]}]";
+    let server = blackbox::Server::start_servers(servers, "", &text, &[]);
+    Talk::greeted(server.port);
+    let seen = server.echoed("connect");
+    assert_eq!(seen["remoteptr"], "host.test.example");
+    assert_eq!(seen["remoteptrresult"]["reverse"]["result"], json!(["host.test.example"]));
+    assert_eq!(seen["remoteptrresult"]["forward"]["result"], json!(["127.0.0.1"]));
+    // A name that does not lead back is not the client's.
+    forged.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut talk = Talk::greeted(server.port);
+    let line = server.logged(&[" connect {", "192.0.2.1"]);
+    assert!(!line.contains("\"remoteptr\":"), "{line}");
+    talk.message("a@b.example", "c@d.example", "x");
+    wait_until("it is delivered", || sink.count() == 1);
+    assert!(sink.taken()[0].content.starts_with(b"Received: from client.example (unknown [127.0.0.1])\r\n"));
+    // No answer at all is not fatal.
+    server.write_app(
+        &text
+            .replace(&format!("port: {dns}"), "port: 1")
+            .replace("resolver: {", "resolver: {timeout: 0.2, retries: 0, "),
+        &[],
+    );
+    server.ctl(&["config", "reload"]);
+    Talk::greeted(server.port);
+    server.logged(&[" connect {", "\"reverse\":{\"error\":"]);
+}
+
+#[test]
+fn s1_scripts_by_recipient_domain_and_the_default_without_a_transport() {
+    let sink = blackbox::sink::Sink::start();
+    let text = App::new().hook("rcptto", "Reject(\"default\");").text(sink.port);
+    let text = text
+        .replace("hook: it", "hook: {id: it, recipientdomains: {local.example: users, \"*.wild.example\": wild}}")
+        .replace(
+            "    rcptto: [",
+            "    rcptto: [{id: users, data: 'Accept([\"reason\" => \"user\"]);'}, {id: wild, data: 'Defer(\"wild\");'}, ",
+        );
+    let server = blackbox::Server::start(&text, &[]);
+    let mut talk = Talk::greeted(server.port);
+    talk.command("MAIL FROM:<a@b.example>", "250 ");
+    talk.command("RCPT TO:<a@LOCAL.example>", "250 2.1.5 user");
+    talk.command("RCPT TO:<a@x.y.wild.example>", "450 4.3.2 wild");
+    talk.command("RCPT TO:<a@wild.example>", "554 5.7.1 default");
+    server.write_app(&App::new().text(sink.port).replace("transport: out, ", ""), &[]);
+    server.ctl(&["config", "reload"]);
+    let mut talk = Talk::greeted(server.port);
+    talk.command("MAIL FROM:<a@b.example>", "250 ");
+    talk.command("RCPT TO:<a@local.example>", "550 5.7.1 Relaying denied");
+    talk.command("DATA", "554 5.5.1");
 }

@@ -5,6 +5,7 @@
 use crate::grouping::Grouping;
 use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
+use crate::hooks::pool::Pool;
 use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::server::limits::Gate;
 use crate::server::tls::{ServerTls, SharedTls};
@@ -23,7 +24,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// The hooks of a server.
 #[derive(Default)]
@@ -166,7 +166,7 @@ pub struct Shared {
     ffi: bool,
     uuid_version: u8,
     httprd: Option<PathBuf>,
-    pool: Arc<Semaphore>,
+    pool: Arc<Pool>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
     counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
 }
@@ -189,7 +189,7 @@ impl Shared {
             hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
             rootpath: startup.scripting.rootpath.clone(),
             state: Arc::default(),
-            pool: Arc::new(Semaphore::new(script_threads(startup))),
+            pool: Pool::new(script_threads(startup)),
             gates: Mutex::default(),
             counters: Mutex::default(),
         })

@@ -5,7 +5,7 @@ use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::decision::{Decision, Phase, Verdict};
 pub use crate::hooks::ptr::{PtrResult, confirmed_name};
-use crate::hooks::script::{End, Script};
+use crate::hooks::script::{End, Execution, Script};
 use crate::hooks::sink::Sink;
 pub use crate::hooks::sink::dsn_parameters;
 use crate::hooks::variables::{address_array, connection_array, id_of, parameters_array, transaction_array};
@@ -191,7 +191,9 @@ pub async fn eod(
         arguments.insert_str(name, value);
     }
     let variables = variables(arguments, connection_array(connection), transaction_array(transaction, true));
-    let finished = script.run(transaction.id.to_string(), variables, context, Vec::new()).await;
+    let id = transaction.id.to_string();
+    let execution = Execution { id, variables, priority: connection.priority, ..Execution::default() };
+    let finished = script.run(execution, context).await;
     let decision = match finished.end {
         End::Implicit => Decision::plain(Phase::Eod.implicit_end()),
         end => read_decision(Phase::Eod, end),
@@ -231,7 +233,12 @@ pub async fn disconnect(
     }
     let variables = variables(arguments, connection_array(connection), Array::new());
     // What the hook says has no effect; its errors are logged and counted by the runner.
-    script.run(connection.id.to_string(), variables, context, Vec::new()).await;
+    script.run(of_connection(connection, variables), context).await;
+}
+
+fn of_connection(connection: &Connection, variables: Vec<(&'static str, Value)>) -> Execution {
+    let id = connection.id.to_string();
+    Execution { id, variables, priority: connection.priority, ..Execution::default() }
 }
 
 async fn decide(
@@ -244,7 +251,7 @@ async fn decide(
     context: &mut ContextValue,
 ) -> Decision {
     let variables = variables(arguments, connection_array, transaction);
-    let finished = script.run(connection.id.to_string(), variables, context, Vec::new()).await;
+    let finished = script.run(of_connection(connection, variables), context).await;
     match finished.end {
         End::Implicit => Decision::plain(phase.implicit_end()),
         end => read_decision(phase, end),

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod decision;
 pub mod delivery;
 mod mail_queue;
+pub mod pool;
 mod ptr;
 pub(crate) mod recipient;
 pub mod script;

@@ -5,7 +5,7 @@ use crate::error;
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::decision::{Decision, Phase, Verdict};
-use crate::hooks::script::{End, Script};
+use crate::hooks::script::{End, Execution, Script};
 use crate::hooks::variables::parameters_array;
 use crate::queueing::commit::QueuedRecipient;
 use crate::server::facts::{Connection, Recipient, Transaction};
@@ -61,8 +61,14 @@ pub(crate) async fn decide(
         };
         let plain = run_of(recipient, transaction, &content);
         let variables = variables(connection, transaction, recipient, actions.len());
-        let finished =
-            script.run_for(transaction.id.to_string(), variables, context, Vec::new(), Some(run)).await;
+        let execution = Execution {
+            id: transaction.id.to_string(),
+            variables,
+            recipient: Some(run),
+            priority: connection.priority,
+            ..Execution::default()
+        };
+        let finished = script.run(execution, context).await;
         let Some(run) = finished.recipient else {
             actions.push(plain(Action::Defer, Decision::script_error(Phase::EodRcpt).options));
             continue;

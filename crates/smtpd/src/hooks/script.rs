@@ -3,6 +3,7 @@
 
 use crate::hooks::ContextValue;
 use crate::hooks::decision::Phase;
+use crate::hooks::pool::Pool;
 use crate::{debug, error, info, warning};
 use config::app::App;
 use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
@@ -13,7 +14,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Semaphore;
 
 /// Jumps and calls that a script may use up on the caller's thread. Most hooks end within it and so cost no
 /// change of thread; one that does not moves to the pool, where it delays no connection.
@@ -42,7 +42,7 @@ pub struct Script {
     shared: Arc<Shared>,
     limits: Limits,
     counters: Arc<ScriptCounters>,
-    pool: Arc<Semaphore>,
+    pool: Arc<Pool>,
     /// The class of `$arguments["mail"]`.
     pub mail_class: Arc<hsl::NativeClass>,
 }
@@ -74,18 +74,13 @@ pub struct Compiler {
     environment: Arc<Environment>,
     shared: Arc<Shared>,
     limits: Limits,
-    pool: Arc<Semaphore>,
+    pool: Arc<Pool>,
     mail_class: Arc<hsl::NativeClass>,
 }
 
 impl Compiler {
     /// For the limits of a running configuration, and what the library gets to know.
-    pub fn new(
-        app: &App,
-        environment: Arc<Environment>,
-        shared: Arc<Shared>,
-        pool: Arc<Semaphore>,
-    ) -> Compiler {
+    pub fn new(app: &App, environment: Arc<Environment>, shared: Arc<Shared>, pool: Arc<Pool>) -> Compiler {
         let library = hsl_std::shared_registry();
         let registries =
             Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
@@ -184,28 +179,25 @@ pub fn script_files(app: &App, rootpath: Option<PathBuf>) -> Result<ScriptFiles,
     Ok(files)
 }
 
-impl Script {
-    /// Runs to the end. `id` names connection or transaction in the log; `context` is `$context` before and
-    /// after.
-    pub async fn run(
-        &self,
-        id: String,
-        variables: Vec<(&'static str, Value)>,
-        context: &mut ContextValue,
-        metadata: Vec<(String, Vec<u8>)>,
-    ) -> Finished {
-        self.run_for(id, variables, context, metadata, None).await
-    }
+/// What a script is run with.
+#[derive(Default)]
+pub struct Execution {
+    /// Names connection or transaction in the log.
+    pub id: String,
+    /// Variables of the hook.
+    pub variables: Vec<(&'static str, Value)>,
+    /// Metadata of the entry, for the delivery hooks.
+    pub metadata: Vec<(String, Vec<u8>)>,
+    /// The recipient, for the older end-of-data hook.
+    pub recipient: Option<RecipientRun>,
+    /// Who is let into the pool first.
+    pub priority: f64,
+}
 
-    /// As [`run`](Script::run), for a recipient of the older end-of-data hook.
-    pub async fn run_for(
-        &self,
-        id: String,
-        variables: Vec<(&'static str, Value)>,
-        context: &mut ContextValue,
-        metadata: Vec<(String, Vec<u8>)>,
-        recipient: Option<RecipientRun>,
-    ) -> Finished {
+impl Script {
+    /// Runs to the end; `context` is `$context` before and after.
+    pub async fn run(&self, execution: Execution, context: &mut ContextValue) -> Finished {
+        let Execution { id, variables, metadata, recipient, priority } = execution;
         let tag = id.clone();
         let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
         host.metadata = metadata;
@@ -246,7 +238,7 @@ impl Script {
                     let _running = Gauge::new(&counters.running);
                     step = vm.run(FIRST_SLICE);
                 }
-                Step::OutOfFuel => match self.continue_on_pool(vm).await {
+                Step::OutOfFuel => match self.continue_on_pool(vm, priority).await {
                     Some((back, next)) => {
                         vm = back;
                         step = next;
@@ -271,14 +263,14 @@ impl Script {
 
     /// Runs on until the script waits or ends. At most the pool's number of scripts run so at once; between two
     /// slices another script may take the place.
-    async fn continue_on_pool(&self, mut vm: Vm) -> Option<(Vm, Step)> {
+    async fn continue_on_pool(&self, mut vm: Vm, priority: f64) -> Option<(Vm, Step)> {
         loop {
             let waiting = Gauge::new(&self.counters.pending);
-            let permit = self.pool.clone().acquire_owned().await.ok()?;
+            let place = self.pool.enter(priority).await;
             drop(waiting);
             let _running = Gauge::new(&self.counters.running);
             let (back, step) = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
+                let _place = place;
                 let step = vm.run(POOL_SLICE);
                 (vm, step)
             })
