@@ -96,7 +96,7 @@ pub struct VirtualServer {
     /// Default transport of recipients.
     pub transport: Option<String>,
     /// Limits and extensions of the SMTP machine.
-    pub machine: Settings,
+    pub machine: Arc<Settings>,
     /// Patience with a silent client.
     pub idle: Duration,
     /// Longest connection.
@@ -515,7 +515,7 @@ fn virtual_server(
         http_bytes_max: server.http.maxsize.map_or(size_max.saturating_add(1 << 20), |size| size.0),
         hostname,
         transport: server.transport.clone(),
-        machine,
+        machine: Arc::new(machine),
         idle: server.timeout.idle.to_std(),
         session_limit: Some(server.timeout.session.to_std()).filter(|limit| !limit.is_zero()),
         concurrency_total: server.concurrency.total,

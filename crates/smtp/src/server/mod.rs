@@ -26,6 +26,7 @@ use input::Input;
 use parameters::ParameterError;
 pub use parameters::{Extensions, MailFacts};
 pub use settings::{AuthSettings, Proxied, Settings, TlsSettings};
+use std::sync::Arc;
 
 /// The longest command line, in octets with its CRLF; it covers AUTH's 12288 (RFC 4954 4).
 pub const COMMAND_LINE_BYTES_MAX: usize = 16 * 1024;
@@ -52,7 +53,7 @@ enum State {
 /// A server session.
 #[derive(Debug)]
 pub struct Server {
-    settings: Settings,
+    settings: Arc<Settings>,
     state: State,
     input: Input,
     output: Vec<u8>,
@@ -96,9 +97,9 @@ pub struct Server {
 
 impl Server {
     /// A session that has not greeted yet.
-    pub fn new(settings: Settings) -> Server {
+    pub fn new(settings: impl Into<Arc<Settings>>) -> Server {
         Server {
-            settings,
+            settings: settings.into(),
             state: State::New,
             input: Input::default(),
             output: Vec::new(),

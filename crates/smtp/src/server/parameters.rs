@@ -1,6 +1,7 @@
 //! The ESMTP extensions of a session and the parameters they allow. RFC 1869, 1870, 6152, 6531, 3461.
 
 use super::command::Parameter;
+use std::sync::Arc;
 
 /// Facts taken from valid MAIL parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +28,8 @@ pub(super) enum ParameterError {
 /// The effective extension set of a session: the items of the EHLO reply in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    items: Vec<String>,
+    /// Shared: an idle session costs no copy of it.
+    items: Arc<[String]>,
 }
 
 /// Items whose parameters have rules of their own; any other item allows unknown parameters.
@@ -70,7 +72,7 @@ impl Extensions {
     /// The words behind a keyword, of all its lines; none when it is not in the set.
     pub fn arguments(&self, keyword: &str) -> Option<Vec<&str>> {
         let mut found = None;
-        for item in &self.items {
+        for item in &*self.items {
             let mut words = item.split(' ').filter(|word| !word.is_empty());
             if words.next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)) {
                 found.get_or_insert_with(Vec::new).extend(words);
@@ -81,6 +83,9 @@ impl Extensions {
 
     /// The set without some keywords.
     pub fn without(&self, keywords: &[&str]) -> Extensions {
+        if keywords.is_empty() {
+            return self.clone();
+        }
         let kept = self.items.iter().filter(|item| {
             let word = item.split(' ').next().unwrap_or_default();
             !keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word))
