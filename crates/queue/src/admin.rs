@@ -13,7 +13,7 @@ use crate::policy::{Applied, BucketKey, CompiledPolicy, DynamicCondition, Limits
 use crate::queue::Queue;
 use crate::sched::Blocker;
 use crate::state::State;
-use crate::suspend::{SuspendSlot, Suspension, SuspensionSource, SuspensionView, describe};
+use crate::suspend::{SuspendSlot, Suspension, SuspensionSource, SuspensionView, view_of};
 use crate::time::Time;
 
 /// A policy as it applies to given field values.
@@ -108,6 +108,9 @@ impl Queue {
                 let found = self.sched.bucket_of(&mut self.store, policy, &attempt.fields, attempt.local_ip);
                 if let Some(bucket) = found {
                     let record = &mut self.sched.buckets[bucket];
+                    if broken!(ReloadForgetsRunning) {
+                        continue;
+                    }
                     record.running += 1;
                     held.push(crate::sched::Held { bucket, evaluated });
                     evaluated &= !record.applied.stops();
@@ -336,14 +339,7 @@ impl Queue {
 
     /// Suspensions in force: of the file, added ones, and counters that let nothing start now.
     pub fn suspensions(&self, now: Time) -> Vec<SuspensionView> {
-        let listed = self.sched.suspends.values().map(|slot| SuspensionView {
-            source: if slot.dynamic { SuspensionSource::Dynamic } else { SuspensionSource::Static },
-            id: slot.definition.id.clone(),
-            fields: describe(&slot.definition.when),
-            ttl: slot.expires.map(|at| at.since(now)),
-            tag: slot.definition.tag.clone(),
-            properties: slot.definition.properties.clone(),
-        });
+        let listed = self.sched.suspends.values().map(|slot| view_of(slot, now));
         let counters = self.sched.buckets.iter().filter_map(|(_, bucket)| {
             let (cause, ttl) = match bucket.availability(now) {
                 Availability::Free(_) => return None,
@@ -353,27 +349,13 @@ impl Queue {
             Some(SuspensionView {
                 source: SuspensionSource::Counter(cause),
                 id: String::new(),
-                fields: self.describe_key(&bucket.key),
+                fields: bucket_fields(&self.store, &bucket.key),
                 ttl,
                 tag: bucket.applied.limits.as_ref().and_then(|limits| limits.tag.clone()),
                 properties: Default::default(),
             })
         });
         listed.chain(counters).collect()
-    }
-
-    fn describe_key(&self, key: &BucketKey) -> Vec<(Field, String)> {
-        let fields = Field::ALL.into_iter().filter(|&f| key.values[f as usize] != BucketKey::ABSENT);
-        fields.map(|field| (field, self.key_text(key, field))).collect()
-    }
-
-    fn key_text(&self, key: &BucketKey, field: Field) -> String {
-        let value = key.values[field as usize];
-        if field.is_address() && !key.is_rolled(field) {
-            self.store.ip_of(value).map(|ip| ip.to_string()).unwrap_or_default()
-        } else {
-            self.store.texts.get(value).to_owned()
-        }
     }
 
     /// Which policies apply to these values, in evaluation order. Absent fields are empty.
@@ -445,7 +427,7 @@ impl Queue {
                     continue;
                 }
                 let key = record.key;
-                if wanted.iter().any(|(field, text)| self.key_text(&key, *field) != *text) {
+                if wanted.iter().any(|(field, text)| key_text(&self.store, &key, *field) != *text) {
                     continue;
                 }
             }
@@ -516,5 +498,20 @@ impl Queue {
         tags.sort_unstable();
         tags.dedup();
         tags
+    }
+}
+
+/// The values of a counter's key.
+pub(crate) fn bucket_fields(store: &Store, key: &BucketKey) -> Vec<(Field, String)> {
+    let fields = Field::ALL.into_iter().filter(|&f| key.values[f as usize] != BucketKey::ABSENT);
+    fields.map(|field| (field, key_text(store, key, field))).collect()
+}
+
+fn key_text(store: &Store, key: &BucketKey, field: Field) -> String {
+    let value = key.values[field as usize];
+    if field.is_address() && !key.is_rolled(field) {
+        store.ip_of(value).map(|ip| ip.to_string()).unwrap_or_default()
+    } else {
+        store.texts.get(value).to_owned()
     }
 }

@@ -85,7 +85,7 @@ impl Bucket {
         };
         let mut free = u32::MAX;
         if let Some(concurrency) = limits.concurrency {
-            free = concurrency.saturating_sub(self.running);
+            free = concurrency.saturating_add(u32::from(broken!(OneMore))).saturating_sub(self.running);
             if free == 0 {
                 return Availability::Full;
             }
@@ -146,7 +146,7 @@ impl Bucket {
         let before = self.rate();
         let after = applied.limits.as_ref().and_then(|limits| limits.rate);
         self.rate = match (before, after) {
-            (Some(old), Some(new)) if old.algorithm == new.algorithm => match self.rate {
+            (Some(old), Some(new)) if old.algorithm == new.algorithm && !broken!(ReloadRefills) => match self.rate {
                 RateState::Tokens { .. } => {
                     let level =
                         self.level(old, now).saturating_mul(interval_us(new)) / interval_us(old).max(1);

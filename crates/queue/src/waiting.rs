@@ -111,7 +111,7 @@ impl Scheduler {
         let record = &mut self.lanes[lane];
         let priority = usize::from(record.priority);
         let wait = record.wait;
-        let waits = std::mem::take(&mut record.waits);
+        let waits = record.waits.take();
         for &blocker in &waits {
             let waiters = match blocker {
                 Blocker::Bucket(bucket) => self.buckets.get_mut(bucket).map(|b| &mut b.waiters),
@@ -149,7 +149,7 @@ impl Scheduler {
         let record = &mut self.lanes[lane];
         let suspends = &self.suspends;
         record.suspends.retain(|number| suspends.contains_key(number));
-        if record.suspends_seen >= self.suspend_last {
+        if record.suspends_seen >= self.suspend_last || broken!(LateSuspensionsIgnored) && record.suspends_seen > 0 {
             return;
         }
         for (&number, slot) in suspends.range(record.suspends_seen + 1..) {
