@@ -137,9 +137,10 @@ impl Queue {
             .ok_or_else(|| QueueError::UnknownCounter(condition.fields.to_string()))?;
         let expires = condition.ttl.map(|ttl| now.after(ttl));
         policies[policy].add_dynamic(condition, expires);
+        let may_stop = policies[policy].may_stop();
         let selected =
             self.buckets_where(policy, |policy, bucket, store| policy.newest_selects(&bucket.key, store));
-        self.reapply(now, policy, selected);
+        self.reapply(now, policy, selected, may_stop);
         Ok(())
     }
 
@@ -155,9 +156,11 @@ impl Queue {
         }
         let expires = change.ttl.map(|ttl| ttl.map(|ttl| now.after(ttl)));
         for policy in 0..self.sched.policies.len() {
+            let may_stop = self.sched.policies[policy].may_stop();
             if self.sched.policies[policy].change_dynamic(id, change.then.clone(), expires) {
+                let may_stop = may_stop || self.sched.policies[policy].may_stop();
                 let ruled = self.buckets_ruled_by(policy, &[id.to_owned()]);
-                self.reapply(now, policy, ruled);
+                self.reapply(now, policy, ruled, may_stop);
                 return Ok(true);
             }
         }
@@ -167,11 +170,14 @@ impl Queue {
     /// Removes a dynamic condition; false when there is none with this id.
     pub fn delete_condition(&mut self, now: Time, id: &str) -> bool {
         let policies = &mut self.sched.policies;
-        let Some(policy) = policies.iter_mut().position(|policy| policy.remove_dynamic(id)) else {
-            return false;
-        };
+        let mut may_stop = false;
+        let removed = policies.iter_mut().position(|policy| {
+            may_stop = policy.may_stop();
+            policy.remove_dynamic(id)
+        });
+        let Some(policy) = removed else { return false };
         let ruled = self.buckets_ruled_by(policy, &[id.to_owned()]);
-        self.reapply(now, policy, ruled);
+        self.reapply(now, policy, ruled, may_stop);
         true
     }
 
@@ -193,10 +199,11 @@ impl Queue {
             return;
         }
         for policy in 0..self.sched.policies.len() {
+            let may_stop = self.sched.policies[policy].may_stop();
             let ended = self.sched.policies[policy].expire_dynamics(now);
             if !ended.is_empty() {
                 let ruled = self.buckets_ruled_by(policy, &ended);
-                self.reapply(now, policy, ruled);
+                self.reapply(now, policy, ruled, may_stop);
             }
         }
         self.note_dynamic_expiry();
@@ -228,21 +235,20 @@ impl Queue {
         })
     }
 
-    /// Works out the limits of these counters of a policy again.
-    fn reapply(&mut self, now: Time, policy: usize, buckets: Vec<u32>) {
+    /// Works out the limits of these counters of a policy again. `may_stop`: the evaluation may end elsewhere now, also
+    /// for lanes that have no counter of this policy (idle counters are forgotten).
+    fn reapply(&mut self, now: Time, policy: usize, buckets: Vec<u32>, may_stop: bool) {
         self.note_dynamic_expiry();
-        let mut stops_changed = false;
         for bucket in buckets {
             let key = self.sched.buckets[bucket].key;
             let applied = self.sched.policies[policy].applied(&key, &self.store);
             let record = &mut self.sched.buckets[bucket];
             if *record.applied != applied {
-                stops_changed |= record.applied.stops() != applied.stops();
                 record.set_applied(Arc::new(applied), now);
                 self.sched.kick(&mut self.store, bucket, now);
             }
         }
-        if stops_changed {
+        if may_stop {
             // Lanes may wait for counters that are no longer asked.
             self.sched.wake_all();
             for bucket in self.sched.buckets.keys() {
@@ -478,8 +484,8 @@ impl Queue {
                 for &ip in self.store.ips.get(fields.get(Field::LocalIp)) {
                     let local_ip = self.store.ips.find(&[ip]).unwrap_or(Sym::EMPTY);
                     for policy in &self.sched.policies {
-                        let key = policy.key(&fields.values, local_ip, &self.store);
-                        let applied = policy.applied(&key, &self.store);
+                        let key = policy.key_of(&fields.values, local_ip, &self.store, Some(ip));
+                        let applied = policy.applied_to(&key, &self.store, Some(ip));
                         let stops = applied.stops();
                         tags.extend(applied.limits.and_then(|limits| limits.tag));
                         if stops {

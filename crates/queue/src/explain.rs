@@ -175,13 +175,13 @@ impl Queue {
         let mut buckets = Vec::with_capacity(self.sched.policies.len());
         let mut stopped = false;
         for (number, policy) in self.sched.policies.iter().enumerate() {
-            let key = policy.key(&fields.values, local_ip.unwrap_or(Sym::EMPTY), &self.store);
+            let key = policy.key_of(&fields.values, local_ip.unwrap_or(Sym::EMPTY), &self.store, Some(ip));
             let known = self.sched.find_bucket(number, &key).map(|bucket| &self.sched.buckets[bucket]);
             let fresh;
             let bucket = match known {
                 Some(bucket) => bucket,
                 None => {
-                    fresh = Bucket::new(number as u32, key, Arc::new(policy.applied(&key, &self.store)));
+                    fresh = Bucket::new(number as u32, key, Arc::new(policy.applied_to(&key, &self.store, Some(ip))));
                     &fresh
                 }
             };

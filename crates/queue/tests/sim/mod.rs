@@ -90,6 +90,8 @@ pub(crate) struct Simulation {
     world: World,
     /// The clock is set back now and then, so nothing is timed in this run.
     wild_clock: bool,
+    /// Crashes are rare in this run, so that much piles up.
+    steady: bool,
     pub(crate) figures: Figures,
 }
 
@@ -100,6 +102,7 @@ impl Simulation {
         let mut simulation = Simulation {
             queue: new_queue(seed),
             wild_clock: dice.chance(8),
+            steady: dice.chance(2),
             dice,
             now: T0,
             next_id: 1,
@@ -139,7 +142,7 @@ impl Simulation {
             51..=52 => self.change_conditions(),
             53 if self.dice.chance(4) => self.refill(),
             54 => self.reuse(),
-            55 if self.dice.chance(8) => self.crash(),
+            55 if self.crashes(8) => self.crash(),
             56 if self.dice.chance(2) => self.unload(),
             57 if self.wild_clock => self.now = Time(self.now.0 - 3_000_000),
             58 if self.dice.chance(4) => self.add_up(),
@@ -320,7 +323,7 @@ impl Simulation {
                 if let Some(stored) = self.disk.get_mut(&id) {
                     stored.entry.delivered = true;
                 }
-                if self.dice.chance(40) {
+                if self.crashes(40) {
                     return self.crash();
                 }
                 self.done(id, ticket);
@@ -387,7 +390,7 @@ impl Simulation {
                 false => self.done(id, ticket),
             }
         }
-        if self.dice.chance(30) {
+        if self.crashes(30) {
             self.crash();
         }
     }
@@ -436,7 +439,7 @@ impl Simulation {
             // Numbers of entries that ended are given again: to the model it is another one.
             self.ended.remove(&id);
             self.persist(key);
-            if self.dice.chance(40) {
+            if self.crashes(40) {
                 return self.crash();
             }
             assert_eq!(self.queue.finish_duplicate(self.now, copy, task), Ok(None));
@@ -575,6 +578,10 @@ impl Simulation {
         let running = &self.running[at];
         self.queue.connection_reused(&running.ticket, self.now).unwrap();
         self.world.reused(&running.held, running.started);
+    }
+
+    fn crashes(&mut self, one_in: u64) -> bool {
+        self.dice.chance(one_in * if self.steady { 20 } else { 1 })
     }
 
     /// The process dies; another one starts from what is on disk.
@@ -773,7 +780,8 @@ impl Simulation {
                 }
                 let key = self.queue.find(id.0, id.1).unwrap();
                 let says = self.queue.explain(self.now, key);
-                panic!("I5: {id:?} could go from {ip} and is left behind, the queue says {says:#?}");
+                let known = self.world.explain(&values, ip);
+                panic!("I5: {id:?} could go from {ip} and is left behind; known are {known}; the queue says {says:?}");
             }
         }
     }

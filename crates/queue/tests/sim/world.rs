@@ -302,8 +302,12 @@ impl Counter {
         match (before, after) {
             (Some(old), Some(new)) if old.algorithm == new.algorithm => {
                 if self.tokens.is_some() {
-                    let level = self.level(&old, now) * micros(&new) / micros(&old);
-                    self.tokens = Some((level.min(capacity(&new)), now));
+                    let level = self.level(&old, now);
+                    let kept = (level * micros(&new) / micros(&old)).min(capacity(&new));
+                    self.tokens = (level < capacity(&old)).then_some((kept, now));
+                }
+                if self.used(&old, now) == 0 {
+                    self.window = None;
                 }
             }
             _ => (self.tokens, self.window) = (None, None),
@@ -429,6 +433,18 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What is known about an attempt, for reports.
+    pub(crate) fn explain(&mut self, values: &Values, ip: u8) -> String {
+        let numbers = 0..self.families.len();
+        let counters: Vec<String> = numbers
+            .map(|number| {
+                let id = self.touch(number, values, ip);
+                format!("{:?} with {:?}", self.counters[&id], self.families[number])
+            })
+            .collect();
+        format!("{values:?}: {}", counters.join("; "))
     }
 
     pub(crate) fn start(&mut self, values: &Values, ip: u8, now: Time) -> Held {
