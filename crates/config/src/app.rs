@@ -30,6 +30,9 @@ pub struct App {
     /// Metrics of scripts.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+    /// Named lists for the files of the active queue.
+    #[serde(default)]
+    pub lists: Vec<crate::policy::List>,
 }
 
 /// `servers[]`
