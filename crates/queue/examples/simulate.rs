@@ -15,7 +15,11 @@ fn main() {
     let mut sum = Figures::default();
     for seed in first..first + runs {
         let mut simulation = Simulation::new(seed);
-        simulation.run(events);
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run(events)));
+        if run.is_err() {
+            println!("seed {seed} found a violation");
+            std::process::exit(1);
+        }
         let figures = simulation.figures;
         sum.events += figures.events;
         sum.attempts += figures.attempts;

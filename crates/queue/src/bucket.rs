@@ -51,8 +51,8 @@ pub(crate) struct Bucket {
     /// Next new connection not before.
     connect_at: Time,
     pub(crate) waiters: Waiters,
-    /// Lanes woken by this bucket that have not been looked at since.
-    pub(crate) woken: u32,
+    /// Lanes woken by this bucket that have not been looked at since, by priority.
+    pub(crate) woken: [u32; 2],
     pub(crate) timer: Option<Time>,
 }
 
@@ -66,7 +66,7 @@ impl Bucket {
             rate: RateState::Fresh,
             connect_at: Time(i64::MIN),
             waiters: Waiters::default(),
-            woken: 0,
+            woken: [0; 2],
             timer: None,
         }
     }
@@ -190,7 +190,7 @@ impl Bucket {
 
     /// When nothing is left to remember, if no attempt starts until then. `None` while attempts run or lanes wait.
     pub(crate) fn forgettable_at(&self, now: Time) -> Option<Time> {
-        if self.running > 0 || self.woken > 0 || self.has_waiters() {
+        if self.running > 0 || self.woken != [0; 2] || self.has_waiters() {
             return None;
         }
         let mut at = now.max(self.connect_at);

@@ -208,32 +208,32 @@ impl Scheduler {
         if self.running >= self.running_max {
             return None;
         }
-        for priority in [1usize, 0] {
-            while let Some((_, lane)) = self.ready[priority].pop_first() {
-                self.lanes[lane].ready = None;
-                let verdict = self.evaluate(store, lane, now, rng);
-                let woken_by = self.lanes[lane].woken_by.take();
-                for &bucket in &woken_by {
-                    self.buckets[bucket].woken -= 1;
+        // Looking at a lane may let another one go, so high priority is asked for again each time.
+        while let Some((_, lane)) = self.ready[1].pop_first().or_else(|| self.ready[0].pop_first()) {
+            self.lanes[lane].ready = None;
+            let verdict = self.evaluate(store, lane, now, rng);
+            let priority = usize::from(self.lanes[lane].priority);
+            let woken_by = self.lanes[lane].woken_by.take();
+            for &bucket in &woken_by {
+                self.buckets[bucket].woken[priority] -= 1;
+            }
+            let picked = match verdict {
+                Verdict::Go { local_index, local_ip, held } => {
+                    Some(self.take(store, lane, local_index, local_ip, held, now))
                 }
-                let picked = match verdict {
-                    Verdict::Go { local_index, local_ip, held } => {
-                        Some(self.take(store, lane, local_index, local_ip, held, now))
-                    }
-                    Verdict::Blocked(blockers) => {
-                        self.counters.skips += 1;
-                        self.wait_for(lane, &blockers);
-                        self.kick_all(store, blockers, now);
-                        None
-                    }
-                };
-                for bucket in woken_by {
-                    self.kick(store, bucket, now);
+                Verdict::Blocked(blockers) => {
+                    self.counters.skips += 1;
+                    self.wait_for(lane, &blockers);
+                    self.kick_all(store, blockers, now);
+                    None
                 }
-                if let Some(picked) = picked {
-                    self.counters.count += 1;
-                    return Some(picked);
-                }
+            };
+            for bucket in woken_by {
+                self.kick(store, bucket, now);
+            }
+            if let Some(picked) = picked {
+                self.counters.count += 1;
+                return Some(picked);
             }
         }
         self.counters.misses += 1;
@@ -452,7 +452,7 @@ impl Scheduler {
         }
         let woken_by = record.woken_by.take();
         for &bucket in &woken_by {
-            self.buckets[bucket].woken -= 1;
+            self.buckets[bucket].woken[usize::from(record.priority)] -= 1;
         }
         for bucket in woken_by {
             self.kick(store, bucket, now);
@@ -483,12 +483,15 @@ impl Scheduler {
         }
         for (index, bucket) in self.buckets.iter() {
             let limit = bucket.applied.limits.as_ref().and_then(|l| l.concurrency);
-            let woken = self.lanes.iter().filter(|(_, l)| l.woken_by.contains(&index)).count();
-            if woken != bucket.woken as usize {
-                return Err(format!("bucket {index} counts {} woken, found {woken}", bucket.woken));
+            let mut woken = [0; 2];
+            for (_, lane) in self.lanes.iter().filter(|(_, lane)| lane.woken_by.contains(&index)) {
+                woken[usize::from(lane.priority)] += 1;
+            }
+            if woken != bucket.woken {
+                return Err(format!("bucket {index} counts {:?} woken, found {woken:?}", bucket.woken));
             }
             let full = limit.is_some_and(|limit| bucket.running >= limit);
-            if bucket.has_waiters() && !full && bucket.timer.is_none() && bucket.woken == 0 {
+            if bucket.has_waiters() && !full && bucket.timer.is_none() && bucket.woken == [0; 2] {
                 return Err(format!("bucket {index} has forgotten its waiters"));
             }
         }

@@ -758,7 +758,9 @@ impl Simulation {
                 .collect();
             for (other, values, pool) in high {
                 let free = POOLS[pool].iter().any(|&ip| self.world.is_free(&values, ip, now).is_ok());
-                assert!(!free, "{other:?} with high priority could have gone before {id:?}");
+                let known = if free { self.world.explain(&values, POOLS[pool][0]) } else { String::new() };
+                let of = &active.values;
+                assert!(!free, "{other:?} with high priority could have gone before {id:?} {of:?}; known are {known}");
             }
         }
         let held = self.world.start(&active.values, ip, now);
