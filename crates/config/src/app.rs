@@ -506,11 +506,18 @@ pub struct Queues {
     pub failover: u32,
     /// Names for sets of destinations.
     pub grouping: Grouping,
+    /// Messages in memory, 0 = no limit; more wait on disk.
+    pub maxmessages: u64,
 }
 
 impl Default for Queues {
     fn default() -> Queues {
-        Queues { concurrency: QueueConcurrency::default(), failover: 1, grouping: Grouping::default() }
+        Queues {
+            concurrency: QueueConcurrency::default(),
+            failover: 1,
+            grouping: Grouping::default(),
+            maxmessages: 0,
+        }
     }
 }
 

@@ -455,6 +455,17 @@ impl Queue {
             .collect()
     }
 
+    /// The members of a group as written, by the fields of its policy, the field and the name with `#`.
+    pub fn rollup_members(&self, fields: FieldSet, field: Field, name: &str) -> Option<Vec<String>> {
+        let wanted = name.strip_prefix('#')?;
+        let mut policies = self.sched.policies.iter().filter(|policy| policy.definition.fields == fields);
+        policies.find_map(|policy| {
+            let mut rollups = policy.definition.rollups.iter();
+            let rollup = rollups.find(|rollup| rollup.field == field && rollup.name == wanted)?;
+            Some(rollup.patterns.iter().map(ToString::to_string).collect())
+        })
+    }
+
     /// The name a policy with exactly these fields rolls a value up to.
     pub(crate) fn rolled_up(
         &self,

@@ -99,7 +99,7 @@ pub use list::{ListQuery, SLICE_ENTRIES, SortField, Sorting};
 pub use pattern::{Lists, Pattern, Regex, parse_net};
 pub use policy::{
     Applied, DynamicCondition, Limits, Policy, PolicyCondition, PolicySet, Rate, RateAlgorithm, Rollup,
-    Selector,
+    Selection, Selector,
 };
 pub use queue::Queue;
 pub use retry::{DELAY_MAX, DayWindow, RetryInterval, RetryPlan, RetrySchedule};

@@ -194,6 +194,33 @@ impl CompiledSelector {
     }
 }
 
+/// A compiled selector for values written as text.
+pub struct Selection(CompiledSelector);
+
+impl std::fmt::Debug for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.0.iter().map(|(field, _)| field.name())).finish()
+    }
+}
+
+impl Selection {
+    /// Compiles a selector.
+    pub fn new(selector: &Selector) -> Selection {
+        Selection(CompiledSelector::new(selector))
+    }
+
+    /// Whether all fields asked for have a matching value.
+    pub fn matches(&self, value: &dyn Fn(Field) -> String) -> bool {
+        self.0.0.iter().all(|(field, matcher)| {
+            let text = value(*field);
+            match field.is_address() {
+                true => text.parse().is_ok_and(|ip| matcher.matches_ip(ip)),
+                false => matcher.matches_text(&text),
+            }
+        })
+    }
+}
+
 /// Values of the fields of a counter. Fields outside the counter are [`BucketKey::ABSENT`]; a rolled-up value is
 /// the symbol of `#name` with its bit in `rolled` set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

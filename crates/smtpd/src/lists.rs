@@ -1,6 +1,7 @@
 //! Named lists of match values (`lists[]`), referred to as `@id` in policies, suspensions, delivery settings and commands.
 
-use config::policy::{Field as ConfigField, List, Strings};
+use config::policy::{Field as ConfigField, List};
+use config::value::Strings;
 use queue::{Field, Pattern, Selector};
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -143,7 +143,7 @@ mod tests {
     }
 
     /// Every key of the manual's table.
-    const FULL: &str = r#"
+    const FULL: &str = r##"
 version: "6.9"
 rate: {algorithm: fixedwindow}
 lists: [{id: slowmx, items: ["*.slow.example", mx.old.example]}]
@@ -154,7 +154,7 @@ policies:
         then: {concurrency: 20, rate: 120/60, properties: {backoff-rate: 10/3600, on: true, count: 4}}
       - if: {grouping: ["&microsoft", /^yahoo/]}
         then: {concurrency: 10, connectinterval: 0.5, tag: big}
-    default: {concurrency: 5, rate: [30, 60], ratealgorithm: tokenbucket, cluster: false}
+    default: {concurrency: 5, rate: 30/60, ratealgorithm: tokenbucket, cluster: false}
   - fields:
       - transportid
       - remotemx: {hosted: ["*.mailhost.example", /^mx\d+\.isp\.example$/], rest: "@slowmx"}
@@ -163,7 +163,7 @@ policies:
     conditions: [{if: {tenantid: trial}, then: {rate: 100/3600, stop: true}}]
   - fields: [remotemx]
     conditions: [{if: {remotemx: "@slowmx"}, then: {concurrency: 1}}]
-"#;
+"##;
 
     #[test]
     fn every_key_has_its_meaning() {
