@@ -16,6 +16,10 @@ pub enum Limit {
     ConnectInterval(Duration),
 }
 
+/// The start of an attempt is what is limited; it arrives at the next hop a little later, and not always by the same time:
+/// so much later than the next one at most, on a machine that does other things as well.
+const ON_THE_WAY: Duration = Duration::from_millis(60);
+
 /// What a next hop saw.
 #[derive(Debug)]
 pub struct Seen {
@@ -97,13 +101,13 @@ fn seen(sink: &Sink, limit: Limit) -> Seen {
             at.len() as f64 * takes.as_secs_f64() / most as f64 / (span(&at) + takes.as_secs_f64())
         }
         Limit::Rate(count) => {
-            // A bucket that holds a second's worth: never more than that and what came in since. A start that was on its
-            // way for up to a tenth of a second longer than the next one is not one too many.
+            // A bucket that holds a second's worth: never more than that and what came in since.
             for (number, first) in connected.iter().enumerate() {
-                for (more, last) in connected[number..].iter().enumerate().step_by(7) {
-                    let most = f64::from(count) * (2.0 + 0.1 + last.duration_since(*first).as_secs_f64() - 1.0);
-                    if (more + 1) as f64 > most.max(1.0) + 1.0 {
-                        exceeded.push(format!("{} in {:?}", more + 1, last.duration_since(*first)));
+                for (more, last) in connected[number..].iter().enumerate() {
+                    let since = last.duration_since(*first) + ON_THE_WAY;
+                    let most = f64::from(count) * (1.0 + since.as_secs_f64());
+                    if (more + 1) as f64 > most {
+                        exceeded.push(format!("{} in {since:?}", more + 1));
                     }
                 }
             }
@@ -114,8 +118,7 @@ fn seen(sink: &Sink, limit: Limit) -> Seen {
             connected.sort();
             for pair in connected.windows(2) {
                 let gap = pair[1].duration_since(pair[0]);
-                // The first of two may have been on its way for longer.
-                if gap + Duration::from_millis(20) < interval {
+                if gap + ON_THE_WAY < interval {
                     exceeded.push(format!("{gap:?} apart"));
                 }
             }
