@@ -34,6 +34,9 @@ pub struct App {
     /// Keys and certificates.
     #[serde(default)]
     pub pki: Pki,
+    /// Named lists for the files of the active queue.
+    #[serde(default)]
+    pub lists: Vec<crate::policy::List>,
 }
 
 /// `pki` of the running file.
@@ -678,11 +681,18 @@ pub struct Queues {
     pub failover: u32,
     /// Names for sets of destinations.
     pub grouping: Grouping,
+    /// Messages in memory, 0 = no limit; more wait on disk.
+    pub maxmessages: u64,
 }
 
 impl Default for Queues {
     fn default() -> Queues {
-        Queues { concurrency: QueueConcurrency::default(), failover: 1, grouping: Grouping::default() }
+        Queues {
+            concurrency: QueueConcurrency::default(),
+            failover: 1,
+            grouping: Grouping::default(),
+            maxmessages: 0,
+        }
     }
 }
 

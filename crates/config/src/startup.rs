@@ -314,6 +314,10 @@ pub struct Environment {
     pub appconf: Option<PathBuf>,
     /// The policy file.
     pub policyconf: Option<PathBuf>,
+    /// The suspend file.
+    pub suspendconf: Option<PathBuf>,
+    /// The delivery file.
+    pub deliveryconf: Option<PathBuf>,
     /// The spool folder.
     pub spool: SpoolPath,
     /// Scratch files.
@@ -460,6 +464,16 @@ impl Startup {
     /// `environment.policyconf` or its default.
     pub fn policy_path(&self) -> PathBuf {
         self.environment.policyconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-policy.yaml".into())
+    }
+
+    /// `environment.suspendconf` or its default.
+    pub fn suspend_path(&self) -> PathBuf {
+        self.environment.suspendconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-suspend.yaml".into())
+    }
+
+    /// `environment.deliveryconf` or its default.
+    pub fn delivery_path(&self) -> PathBuf {
+        self.environment.deliveryconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-delivery.yaml".into())
     }
 
     /// `environment.spool.path` or its default.

@@ -7,6 +7,7 @@ use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
 use crate::hooks::pool::Pool;
 use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
+use crate::lists::Lists;
 use crate::server::limits::Gate;
 use crate::server::tls::{ServerTls, SharedTls};
 use crate::transport::{self, Transport};
@@ -137,6 +138,10 @@ pub struct Generation {
     resolver_settings: resolver::Settings,
     /// Names for sets of destinations.
     pub grouping: Grouping,
+    /// Named lists for policies, suspensions and delivery settings.
+    pub lists: Lists,
+    /// Messages in memory, 0 = no limit.
+    pub messages_max: u64,
     /// Further candidates tried after a failed connect.
     pub failover: u32,
     /// Outbound connections at once.
@@ -326,6 +331,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
     validate::app(&name, &app).map_err(strings)?;
     let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
+    let lists = Lists::read(&app.lists, None).map_err(|error| vec![format!("{name}: {error}")])?;
     let resolver_settings = resolver_settings(&app.resolver);
     let resolver = match previous {
         // The cache survives where nothing about the resolver changed.
@@ -371,6 +377,8 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         resolver,
         resolver_settings,
         grouping,
+        lists,
+        messages_max: app.queues.maxmessages,
         failover: app.queues.failover,
         outbound_max: app.queues.concurrency.total,
         predelivery,
