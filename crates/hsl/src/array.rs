@@ -622,4 +622,23 @@ mod tests {
             prop_assert_eq!(mem::used(), before);
         }
     }
+
+    #[test]
+    fn nested_keys_are_found_without_a_look_at_their_depths() {
+        // Each key holds all keys before it; compared to its depths at each search this would not come to an end.
+        let mut a = Array::new();
+        for n in 0..200 {
+            let mut key = a.clone();
+            key.merge(&a);
+            let mut value = Array::new();
+            value.push(Value::Array(a.clone()));
+            a.insert(Key::Val(Value::Array(key.clone())), Value::Array(value));
+            assert_eq!(a.len(), n + 1);
+            assert!(a.get_value(&Value::Array(key)).is_some());
+        }
+        let nan = Value::Array(Array::from_list(vec![Value::Number(f64::NAN)]));
+        assert!(!nan.strict_eq(&nan));
+        a.insert(Key::Val(nan.clone()), 1.into());
+        assert_eq!(a.get_value(&nan).map(Value::to_number), Some(1.0));
+    }
 }

@@ -79,7 +79,7 @@ impl Key {
         match (self, other) {
             (Key::Int(a), Key::Int(b)) => a == b,
             (Key::Val(Value::Str(a)), Key::Val(Value::Str(b))) => a == b,
-            (Key::Val(a), Key::Val(b)) => a.strict_eq(b),
+            (Key::Val(a), Key::Val(b)) => a.same_key(b),
             _ => false,
         }
     }
