@@ -28,7 +28,8 @@ fn main() {
     let count = arguments.next().unwrap_or(100_000);
     let seed = arguments.next().unwrap_or(1);
     let begun = Instant::now();
-    let mut slowest = Duration::ZERO;
+    // The longest run and its number.
+    let mut slowest = (Duration::ZERO, 0);
     for i in 0..count {
         // Every run can be had again alone: its seed is printed when it fails.
         let mut random = Random((seed << 32 | i).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -51,14 +52,19 @@ fn main() {
         let one = Instant::now();
         let result = std::panic::catch_unwind(|| fuzz::check(&source));
         let took = one.elapsed();
-        slowest = slowest.max(took);
+        slowest = slowest.max((took, i));
         if result.is_err() || took > RUN_MAX {
             println!("run {i} of seed {seed} ({took:?}):\n{}", String::from_utf8_lossy(&source));
             std::process::exit(1);
         }
         if i % 100_000 == 99_999 {
-            println!("{} runs in {:?}, slowest {slowest:?}", i + 1, begun.elapsed());
+            println!("{} runs in {:?}, slowest {:?} (run {})", i + 1, begun.elapsed(), slowest.0, slowest.1);
         }
     }
-    println!("{count} runs of seed {seed} without a finding in {:?}, slowest {slowest:?}", begun.elapsed());
+    println!(
+        "{count} runs of seed {seed} without a finding in {:?}, slowest {:?} (run {})",
+        begun.elapsed(),
+        slowest.0,
+        slowest.1
+    );
 }

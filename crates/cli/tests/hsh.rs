@@ -141,3 +141,26 @@ fn relative_paths_start_at_the_script() {
     let (code, _, errors) = hsh(&["-c", "/dev/null", "-R", &path("lib"), &path("lib/self.hsl")], "");
     assert!(code == 1 && errors.contains("Include of 'file://self.hsl' is cyclic"), "{errors}");
 }
+
+#[test]
+fn completion_and_manual_page_know_every_option() {
+    let help = hsh(&["--help"], "").1;
+    let options: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")))
+        .map(|word| word.split(['=', '[', ',']).next().unwrap())
+        .collect();
+    assert!(options.len() > 12, "{help}");
+    let (_, bash, _) = hsh(&["--completion", "bash"], "");
+    let (_, page, _) = hsh(&["--man"], "");
+    let page = page.replace("\\-", "-");
+    for option in options {
+        assert!(bash.contains(option), "{option} in {bash}");
+        assert!(page.contains(option), "{option} in {page}");
+    }
+    // The shell itself has to accept the script.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hsh.bash");
+    std::fs::write(&path, bash).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(path).status().unwrap().success());
+}

@@ -47,6 +47,11 @@ impl Peer {
         self.interim.send(payload).await.is_ok()
     }
 
+    /// Sends an interim frame from a thread that runs no tasks; false when the client has gone.
+    pub fn send_blocking(&self, payload: Bytes) -> bool {
+        self.interim.blocking_send(payload).is_ok()
+    }
+
     /// Sends an interim frame unless the client is gone or too slow (false).
     pub fn try_send(&self, payload: Bytes) -> bool {
         self.interim.try_send(payload).is_ok()
@@ -164,6 +169,30 @@ impl Drop for Closing {
     }
 }
 
+/// A connection that was made by this side, which answers requests all the same: the debugger of `hsh` (control plane
+/// 7.4).
+pub struct Conversation(Connection);
+
+impl Conversation {
+    /// Takes over `stream`.
+    pub fn new(stream: Box<dyn Stream>) -> Conversation {
+        Conversation(Connection::new(stream, 0))
+    }
+
+    /// The other end, for interim frames.
+    pub fn peer(&self) -> Peer {
+        self.0.peer.clone()
+    }
+
+    /// Answers requests until the other end closes or `stop` becomes true; interim frames sent before go out first.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    pub async fn run(self, handler: &dyn Handler, stop: watch::Receiver<bool>) -> Result<(), ControlError> {
+        self.0.run(handler, stop).await
+    }
+}
+
 /// Accepts on one listener; see [`Server`] for several.
 pub async fn serve(listener: impl Listener, handler: Arc<dyn Handler>, stop: watch::Receiver<bool>) {
     Server::new(handler).serve(listener, stop).await;
@@ -217,7 +246,12 @@ impl Connection {
                 }
             }
             tokio::select! {
-                () = stopped(&mut stop) => return Ok(()),
+                () = stopped(&mut stop) => {
+                    while let Ok(payload) = self.interim.try_recv() {
+                        self.reply(Status::Interim, payload).await?;
+                    }
+                    return Ok(());
+                }
                 read = self.stream.read_buf(&mut self.input) => self.ended = read? == 0,
                 Some(payload) = self.interim.recv() => self.reply(Status::Interim, payload).await?,
             }

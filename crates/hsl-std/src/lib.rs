@@ -7,6 +7,7 @@ mod crypto;
 mod data;
 mod datatypes;
 mod datetime;
+pub mod debug;
 pub mod docs;
 mod domain;
 mod encoding;

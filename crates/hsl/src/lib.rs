@@ -43,7 +43,7 @@ pub use loader::{DataError, LoadError, Loader, NoFiles, decode_text};
 pub use number::{SAFE_INTEGER_MAX, number_to_string, parse_number, write_number};
 pub use object::{Exception, Function, NativeObject, Object, Resource};
 pub use ops::{add_assign, check_memory, repeat_string};
-pub use probe::{Observer, Point, PointKind, Reached};
+pub use probe::{Observer, Point, PointKind, Reached, Thrown};
 pub use program::{ClassDef, Program};
 pub use regex::{Groups, Regex};
 pub use registry::{

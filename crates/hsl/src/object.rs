@@ -13,12 +13,16 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+/// A lock for what is held for a few instructions and almost never contended: one locked instruction where a mutex
+/// that can sleep takes two.
+pub(crate) type Lock<T> = spin::mutex::SpinMutex<T, spin::relax::Yield>;
+
 /// A variable shared by reference between a function and closures.
-pub(crate) struct Cell(pub(crate) Mutex<Value>);
+pub(crate) struct Cell(pub(crate) Lock<Value>);
 
 impl Cell {
     pub(crate) fn new(value: Value) -> Arc<Cell> {
-        Arc::new(Cell(Mutex::new(value)))
+        Arc::new(Cell(Lock::new(value)))
     }
 }
 
@@ -115,7 +119,7 @@ impl Drop for Function {
 pub struct Object(pub(crate) ObjectKind);
 
 pub(crate) enum ObjectKind {
-    Script { program: Arc<Program>, class: Arc<ClassDef>, props: Mutex<Array> },
+    Script { program: Arc<Program>, class: Arc<ClassDef>, props: Lock<Array> },
     Native { class: Arc<NativeClass>, data: Box<dyn NativeObject> },
     Generator(Mutex<Generator>),
 }

@@ -57,6 +57,43 @@ pub trait Observer: Any + Send {
     /// Called before the code behind the point runs. A future suspends the execution until it is ready; its output is
     /// dropped, unless it is an error, which is raised in the script.
     fn reached(&mut self, at: &Reached<'_>) -> Option<BoxFuture>;
+
+    /// Called before an exception is raised, of programs without probes as well. A future suspends the execution until
+    /// it is ready; its output is dropped.
+    fn thrown(&mut self, _at: &Thrown<'_>) -> Option<BoxFuture> {
+        None
+    }
+}
+
+/// The state of an execution in which an exception is about to be raised.
+pub struct Thrown<'a> {
+    pub(crate) value: &'a Value,
+    pub(crate) caught: bool,
+    pub(crate) frames: &'a Frames,
+    pub(crate) programs: &'a [ProgramState],
+    pub(crate) stack: &'a [Value],
+}
+
+impl Thrown<'_> {
+    /// What a handler gets.
+    pub fn value(&self) -> &Value {
+        self.value
+    }
+
+    /// Whether there is a handler.
+    pub fn caught(&self) -> bool {
+        self.caught
+    }
+
+    /// Active script functions, innermost first, with the places they have reached.
+    pub fn call_stack(&self) -> Vec<(String, Place)> {
+        vm::call_stack(self.frames, self.programs)
+    }
+
+    /// The variables in scope: those of the function first, then the global ones.
+    pub fn variables(&self) -> Vec<(Arc<str>, Value)> {
+        vm::variables(self.frames, self.programs, self.stack)
+    }
 }
 
 /// The state of an execution at a probe.

@@ -15,7 +15,7 @@ use crate::value::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// A register of the current window.
 pub(crate) type Reg = u8;
@@ -576,6 +576,8 @@ pub(crate) struct Proto {
     /// What calls of methods found before, by the constant of the name: index of the class + 1 in the upper half,
     /// function in the lower.
     pub(crate) found: Box<[AtomicU64]>,
+    /// Where properties were found before, by the constant of the name: index of the entry.
+    pub(crate) spots: Box<[AtomicU32]>,
     /// Class whose private members it may use.
     pub(crate) class: Option<u32>,
     pub(crate) span: Span,

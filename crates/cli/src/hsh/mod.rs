@@ -1,5 +1,6 @@
 //! `hsh`: runs HSL scripts from the command line, or reads them from a prompt.
 
+pub mod debug;
 pub mod interrupt;
 pub mod line;
 pub mod privileges;
@@ -11,8 +12,9 @@ pub mod session;
 pub mod show;
 
 use crate::lint::hook_compiler;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use config::{Startup, load};
+use debug::Debugger;
 use hsl::{Array, Compiler, Host, Limits, Place, Registry, Shared, Step, Value, Vm};
 use hsl_std::hooks::Hook;
 use hsl_std::{Environment, ScriptFiles};
@@ -46,7 +48,7 @@ const STARTUP: &str = "/etc/halon/smtpd.yaml";
 Without a file and on a terminal: a prompt. Tab completes, Ctrl-C cancels the input or the running script, Ctrl-D ends.
 
 Exit status: 0 the script ended; 1 it does not compile or an exception was not caught; 2 usage, files; 130 interrupted
-while profiler or coverage were on."
+while profiler, coverage or debugger were on."
 )]
 pub struct Options {
     /// Startup file; /dev/null for none. The default may be missing.
@@ -73,6 +75,9 @@ pub struct Options {
     /// Only check the syntax.
     #[arg(short, long)]
     syntax: bool,
+    /// Unix socket on which a debugger listens: stop at its break points and tell it of exceptions and output.
+    #[arg(short = 'C', long, value_name = "PATH", conflicts_with_all = ["profile", "profile_folded", "coverage"])]
+    control: Option<PathBuf>,
     /// Print the compiled script instead of running it.
     #[arg(long)]
     dump_bytecode: bool,
@@ -88,6 +93,12 @@ pub struct Options {
     /// Print the library: functions or classes as JSON for editors, or the page of the manual.
     #[arg(long, value_name = "functions|classes|manual", value_parser = ["functions", "classes", "manual"])]
     docs: Option<String>,
+    /// Print the completion script for a shell.
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completion: Option<clap_complete::Shell>,
+    /// Print the manual page, for man(1).
+    #[arg(long, exclusive = true)]
+    man: bool,
     /// Print the version.
     #[arg(short, long, action = clap::ArgAction::Version)]
     version: Option<bool>,
@@ -111,10 +122,14 @@ struct Terminal {
     binary: bool,
     failed: bool,
     environment: Arc<Environment>,
+    debugger: Option<debug::Output>,
 }
 
 impl Host for Terminal {
-    fn echo(&mut self, text: &[u8], _place: &Place) {
+    fn echo(&mut self, text: &[u8], place: &Place) {
+        if let Some(debugger) = &self.debugger {
+            debugger.echo(text, place);
+        }
         let mut result = self.out.write_all(text);
         if !self.binary {
             result = result.and_then(|()| self.out.write_all(b"\n"));
@@ -267,11 +282,29 @@ fn verdict(function: &str, args: &[Value]) -> String {
     format!("{function}({})", list.join(", "))
 }
 
+/// The completion script or the manual page, made from the options themselves.
+fn generated(options: &Options) -> Result<Option<Vec<u8>>, String> {
+    let mut text = Vec::new();
+    if let Some(shell) = options.completion {
+        clap_complete::generate(shell, &mut Options::command(), "hsh", &mut text);
+    } else if options.man {
+        let page = clap_mangen::Man::new(Options::command());
+        page.render(&mut text).map_err(|e| format!("manual page: {e}"))?;
+    } else {
+        return Ok(None);
+    }
+    Ok(Some(text))
+}
+
 /// Does what the options say.
 ///
 /// # Errors
 /// What keeps the script from being read or its output from being written, as a message.
 pub fn run(options: &Options) -> Result<ExitCode, String> {
+    if let Some(text) = generated(options)? {
+        std::io::stdout().write_all(&text).map_err(|e| format!("standard output: {e}"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(kind) = &options.docs {
         let library = hsl_std::shared_registry();
         let registry = options
@@ -310,7 +343,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         }
     };
     let measured = options.profile.is_some() || options.profile_folded.is_some();
-    let observed = measured || options.coverage.is_some();
+    let observed = measured || options.coverage.is_some() || options.control.is_some();
     let mut compiler = compiler.loader(Arc::new(files)).probes(observed && !options.dump_bytecode);
     if let Some(base) = base {
         compiler = compiler.base(&base);
@@ -334,11 +367,13 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let program = Arc::clone(&compiled.program);
+    let debugger = options.control.as_deref().map(Debugger::connect).transpose()?;
     let host = Terminal {
         out: BufWriter::new(std::io::stdout()),
         binary: options.binary,
         failed: false,
         environment: Arc::new(environment),
+        debugger: debugger.as_ref().map(Debugger::output),
     };
     let mut vm = Vm::new(compiled.program, Arc::new(Shared::new()), Limits::default(), Box::new(host));
     for (name, value) in variables {
@@ -351,6 +386,15 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         finish(runtime);
         note_calls(&table)?;
         return Ok(code);
+    }
+    if let Some(debugger) = debugger {
+        vm.observe(debugger.observer());
+        let interrupt = Interrupt::catch()?;
+        let code = execute(&mut vm, &runtime, Some(&interrupt), colour);
+        drop(vm);
+        debugger.close();
+        finish(runtime);
+        return code;
     }
     let profile = Arc::new(Mutex::new(Profile::new(program, measured)));
     vm.observe(Box::new(Recorder(Arc::clone(&profile))));

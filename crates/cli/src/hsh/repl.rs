@@ -81,6 +81,7 @@ pub fn repl(session: Session, environment: Arc<Environment>, binary: bool) -> Re
                     binary,
                     failed: false,
                     environment: Arc::clone(&environment),
+                    debugger: None,
                 };
                 run(&mut session.borrow_mut(), &input, &runtime, &interrupt, host, colour)?;
             }

@@ -13,7 +13,7 @@ use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Register variables per function; further ones live in cells or global slots.
 const REGISTER_VARIABLES_MAX: usize = 120;
@@ -571,6 +571,9 @@ impl Generator<'_> {
                 && f.proto.cell_names.len() == usize::from(f.proto.captures);
             if f.proto.code.iter().any(|op| matches!(op, Op::CallMethod { .. })) {
                 f.proto.found = f.proto.consts.iter().map(|_| AtomicU64::new(0)).collect();
+            }
+            if f.proto.code.iter().any(|op| matches!(op, Op::GetProp { .. } | Op::SetProp { .. })) {
+                f.proto.spots = f.proto.consts.iter().map(|_| AtomicU32::new(0)).collect();
             }
             self.program.protos[f.index as usize] = f.proto;
         }

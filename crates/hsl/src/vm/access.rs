@@ -7,6 +7,7 @@ use crate::ops;
 use crate::program::{ClassDef, Path, PathOp, Step};
 use crate::value::Value;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// Class whose private members the running code may use.
 pub(crate) type Inside<'a> = Option<&'a Arc<ClassDef>>;
@@ -43,13 +44,18 @@ fn check_write(class: &Arc<ClassDef>, name: &[u8], inside: Inside<'_>) -> Result
     }
 }
 
-/// The value of `object->name` if it is a number that may be read.
+/// The value of `object->name` if it is a number that may be read. `spot` is where the name was found last.
 #[inline]
-pub(crate) fn number_member(object: &Arc<Object>, name: &Value, inside: Inside<'_>) -> Option<f64> {
+pub(crate) fn number_member(
+    object: &Arc<Object>,
+    name: &Value,
+    spot: &AtomicU32,
+    inside: Inside<'_>,
+) -> Option<f64> {
     if let ObjectKind::Script { class, props, .. } = &object.0
         && let Value::Str(text) = name
         && (class.guarded.is_empty() || same_class(inside, class))
-        && let Some(Value::Number(n)) = props.lock().get_ident(text)
+        && let Some(Value::Number(n)) = props.lock().get_ident(text, spot)
     {
         return Some(*n);
     }
@@ -58,11 +64,17 @@ pub(crate) fn number_member(object: &Arc<Object>, name: &Value, inside: Inside<'
 
 /// `object->name = n` if the property exists and may be written; false when it has to be done the long way.
 #[inline]
-pub(crate) fn set_number_member(object: &Arc<Object>, name: &Value, n: f64, inside: Inside<'_>) -> bool {
+pub(crate) fn set_number_member(
+    object: &Arc<Object>,
+    name: &Value,
+    spot: &AtomicU32,
+    n: f64,
+    inside: Inside<'_>,
+) -> bool {
     if let ObjectKind::Script { class, props, .. } = &object.0
         && let Value::Str(text) = name
         && (class.guarded.is_empty() || same_class(inside, class))
-        && let Some(slot) = props.lock().get_ident_mut(text)
+        && let Some(slot) = props.lock().get_ident_mut(text, spot)
     {
         slot.put(Value::Number(n));
         return true;
@@ -72,11 +84,16 @@ pub(crate) fn set_number_member(object: &Arc<Object>, name: &Value, n: f64, insi
 
 /// `object->name`: the quick way for the properties of a class without restrictions.
 #[inline]
-pub(crate) fn member(object: &Arc<Object>, name: &Value, inside: Inside<'_>) -> Result<Value, Error> {
+pub(crate) fn member(
+    object: &Arc<Object>,
+    name: &Value,
+    spot: &AtomicU32,
+    inside: Inside<'_>,
+) -> Result<Value, Error> {
     if let ObjectKind::Script { class, props, .. } = &object.0
         && let Value::Str(text) = name
         && (class.guarded.is_empty() || same_class(inside, class))
-        && let Some(value) = props.lock().get_ident(text)
+        && let Some(value) = props.lock().get_ident(text, spot)
     {
         return Ok(value.clone());
     }
@@ -88,6 +105,7 @@ pub(crate) fn member(object: &Arc<Object>, name: &Value, inside: Inside<'_>) -> 
 pub(crate) fn set_member(
     object: &Arc<Object>,
     name: &Value,
+    spot: &AtomicU32,
     value: Value,
     inside: Inside<'_>,
 ) -> Result<(), Error> {
@@ -96,7 +114,7 @@ pub(crate) fn set_member(
         && (class.guarded.is_empty() || same_class(inside, class))
     {
         let mut props = props.lock();
-        if let Some(slot) = props.get_ident_mut(text) {
+        if let Some(slot) = props.get_ident_mut(text, spot) {
             // No destructor of a value takes a lock.
             slot.put(value);
             return Ok(());
@@ -178,7 +196,7 @@ pub(crate) fn set_property(
         check_write(class, name.as_bytes(), inside)?;
     }
     if let Value::Str(name) = key
-        && let Some(slot) = props.lock().get_ident_mut(name)
+        && let Some(slot) = props.lock().get_ident_mut(name, &AtomicU32::new(0))
     {
         // No destructor of a value takes a lock.
         slot.put(value);

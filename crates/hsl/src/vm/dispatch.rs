@@ -4,7 +4,7 @@ use super::access::{self, Inside};
 use super::frame_stack::{Handler, Mode};
 use super::frames::{
     Flow, Resumed, WINDOW, call_native, call_native_method, call_value, construct, continue_native,
-    push_call, raise, resume_generator, return_value, with_cx, yield_value,
+    push_call, raise, raise_now, resume_generator, return_value, with_cx, yield_value,
 };
 use super::{Machine, Step, Waiting, cache};
 use crate::array::Array;
@@ -86,10 +86,15 @@ fn start(m: &mut Machine, stack: &mut Vec<Value>) -> Result<Flow, Error> {
             }
         }
         Waiting::Continuation => return continue_native(m, stack, value),
+        Waiting::Raise => {
+            let error = m.held.take().unwrap_or_else(|| Error::fatal("An exception was lost"));
+            return Ok(raise_now(m, stack, error));
+        }
     }
     Ok(Flow::Continue)
 }
 
+#[inline(always)]
 fn window(stack: &mut [Value], base: usize) -> Result<&mut Regs, Error> {
     // Every push reserves a whole window.
     stack
@@ -169,13 +174,19 @@ fn int_slow(regs: &mut Regs, op: BinaryOp, dst: Reg, a: Reg, n: i32, proto: &Pro
 #[inline(never)]
 fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<Value, Error> {
     let parts = &mut regs[usize::from(start)..usize::from(start) + usize::from(count)];
-    let total: usize = parts.iter().map(|p| if let Value::Str(s) = p { s.len() } else { 16 }).sum();
-    ops::check_length(total)?;
-    if !interpolated && let Some(i) = parts.iter().position(Value::is_none) {
-        let other = if i == 0 { parts.get(1) } else { parts.first() };
-        let other = other.map_or("none", Value::type_name);
-        let (a, b) = if i == 0 { ("none", other) } else { (other, "none") };
-        return Err(Error::exception(format!("Unsupported operand types for .: {a} and {b}")));
+    let mut total = 0;
+    let mut none = false;
+    for p in parts.iter() {
+        match p {
+            Value::Str(s) => total += s.len(),
+            other => {
+                none |= other.is_none();
+                total += 16;
+            }
+        }
+    }
+    if none && !interpolated {
+        return Err(concat_none(parts));
     }
     if total <= SHORT {
         let mut out = Short { buf: [0; 2 * SHORT], len: 0 };
@@ -201,11 +212,21 @@ fn concat(regs: &mut Regs, start: Reg, count: u8, interpolated: bool) -> Result<
         }
         return Ok(Value::Str(Str::from_bytes(&out.buf[..out.len])));
     }
+    ops::check_length(total)?;
     concat_long(parts, total)
 }
 
+#[cold]
+fn concat_none(parts: &[Value]) -> Error {
+    let i = parts.iter().position(Value::is_none).unwrap_or(0);
+    let other = if i == 0 { parts.get(1) } else { parts.first() };
+    let other = other.map_or("none", Value::type_name);
+    let (a, b) = if i == 0 { ("none", other) } else { (other, "none") };
+    Error::exception(format!("Unsupported operand types for .: {a} and {b}"))
+}
+
 /// Longest result that is put together on the native stack, bytes, with 16 counted for what is no string.
-const SHORT: usize = 128;
+const SHORT: usize = 48;
 
 /// Room for a short result on the native stack.
 struct Short {
@@ -358,11 +379,24 @@ fn segment<'p>(
     program: &'p Arc<Program>,
     mut proto: &'p Proto,
     mut base: usize,
-    mut pc: usize,
+    pc: usize,
 ) -> Result<Flow, Error> {
     let mut code = &proto.code[..];
+    // What comes next: an iterator is one pointer to move where an index would be counted and checked.
+    let mut coming = code.get(pc..).unwrap_or_default().iter();
     let mut fuel = *fuel_out;
     let mut regs = window(stack, base)?;
+    /// Index of what comes next.
+    macro_rules! pc {
+        () => {
+            code.len() - coming.len()
+        };
+    }
+    macro_rules! go_to {
+        ($to:expr) => {
+            coming = code.get($to as usize..).unwrap_or_default().iter()
+        };
+    }
     macro_rules! r {
         ($i:expr) => {
             regs[usize::from($i)]
@@ -371,7 +405,7 @@ fn segment<'p>(
     macro_rules! save {
         () => {
             if let Some(f) = m.frames.script_mut() {
-                f.pc = pc as u32;
+                f.pc = pc!() as u32;
             }
         };
     }
@@ -407,7 +441,7 @@ fn segment<'p>(
     }
     macro_rules! jump {
         ($to:expr) => {{
-            pc = $to as usize;
+            go_to!($to);
             burn!();
         }};
     }
@@ -422,7 +456,7 @@ fn segment<'p>(
                         proto = &program.protos[f.proto as usize];
                         code = &proto.code[..];
                         base = f.base as usize;
-                        pc = f.pc as usize;
+                        go_to!(f.pc);
                         regs = check!(window(stack, base));
                     }
                     _ => leave!(Ok(Flow::Continue)),
@@ -435,7 +469,7 @@ fn segment<'p>(
     macro_rules! give_back {
         ($src:expr) => {{
             let src: Reg = $src;
-            if let Some((parent, f)) = m.frames.last_two()
+            if let Some((parent, f)) = m.frames.last_two_mut()
                 && f.mode == Mode::Value
                 && f.extra.is_none()
             {
@@ -450,6 +484,22 @@ fn segment<'p>(
                 }
                 if parent.program as usize == slot {
                     let dst = f.dst;
+                    if f.closure.is_some() {
+                        f.closure = None;
+                    }
+                    if let Value::Number(n) = r!(src) {
+                        for v in &mut regs[..usize::from(proto.registers).min(WINDOW)] {
+                            v.put(Value::Undef);
+                        }
+                        proto = &program.protos[parent.proto as usize];
+                        code = &proto.code[..];
+                        base = parent.base as usize;
+                        go_to!(parent.pc);
+                        m.frames.forget();
+                        regs = check!(window(stack, base));
+                        set_number(regs, dst, n);
+                        continue;
+                    }
                     let from = base + usize::from(src);
                     for (i, v) in regs[..usize::from(proto.registers).min(WINDOW)].iter_mut().enumerate() {
                         if i != usize::from(src) {
@@ -459,8 +509,8 @@ fn segment<'p>(
                     proto = &program.protos[parent.proto as usize];
                     code = &proto.code[..];
                     base = parent.base as usize;
-                    pc = parent.pc as usize;
-                    m.frames.leave();
+                    go_to!(parent.pc);
+                    m.frames.forget();
                     // A swap moves the value whole, where moving it by way of a variable would take it apart.
                     let to = base + usize::from(dst);
                     stack.swap(from, to);
@@ -481,7 +531,7 @@ fn segment<'p>(
             proto = $callee;
             code = &proto.code[..];
             base = $at;
-            pc = 0;
+            coming = code.iter();
             regs = check!(window(stack, base));
             burn!();
             continue;
@@ -493,8 +543,7 @@ fn segment<'p>(
         };
     }
     loop {
-        let Some(op) = code.get(pc) else { fail!(Error::fatal("Code ends without a return")) };
-        pc += 1;
+        let Some(op) = coming.next() else { fail!(Error::fatal("Code ends without a return")) };
         match *op {
             Op::Const { dst, k } => r!(dst).copy_from(&proto.consts[k as usize]),
             Op::Int { dst, n } => set_number(regs, dst, f64::from(n)),
@@ -970,14 +1019,15 @@ fn segment<'p>(
             }
             Op::GetProp { dst, base: b, quiet, k } => {
                 let name = &proto.consts[k as usize];
+                let spot = &proto.spots[k as usize];
                 if let Value::Object(object) = &r!(b)
-                    && let Some(n) = access::number_member(object, name, inside!())
+                    && let Some(n) = access::number_member(object, name, spot, inside!())
                 {
                     set_number(regs, dst, n);
                     continue;
                 }
                 let v = match &r!(b) {
-                    Value::Object(object) => match access::member(object, name, inside!()) {
+                    Value::Object(object) => match access::member(object, name, spot, inside!()) {
                         Err(_) if quiet => Value::None,
                         result => check!(result),
                     },
@@ -995,16 +1045,18 @@ fn segment<'p>(
                 r!(dst).put(Value::Bool(set));
             }
             Op::SetProp { base: b, src, k } => {
+                let name = &proto.consts[k as usize];
+                let spot = &proto.spots[k as usize];
                 if let Value::Number(n) = r!(src)
                     && let Value::Object(object) = &r!(b)
-                    && access::set_number_member(object, &proto.consts[k as usize], n, inside!())
+                    && access::set_number_member(object, name, spot, n, inside!())
                 {
                     continue;
                 }
                 let value = check!(fetch(regs, src, proto));
                 match &r!(b) {
                     Value::Object(object) => {
-                        check!(access::set_member(object, &proto.consts[k as usize], value, inside!()));
+                        check!(access::set_member(object, name, spot, value, inside!()));
                     }
                     Value::Undef => fail!(undefined(proto, b)),
                     other => fail!(no_member(other)),
@@ -1048,15 +1100,15 @@ fn segment<'p>(
             Op::Call { dst, start, argc, proto: index } => {
                 let callee = &program.protos[index as usize];
                 let at = base + usize::from(start);
-                save!();
                 if callee.plain
                     && argc == callee.params
                     && m.frames.len() < m.limits.depth
                     && stack.len() >= at + WINDOW
                 {
-                    m.frames.enter(slot as u16, index, at as u32, dst, Mode::Value);
+                    m.frames.call(pc!() as u32, slot as u16, index, at as u32, dst);
                     enter!(callee, at);
                 }
+                save!();
                 let pushed = push_call(
                     m,
                     stack,
@@ -1107,7 +1159,6 @@ fn segment<'p>(
                 resume!(call_value(m, stack, &callee, at, argc, dst));
             }
             Op::CallMethod { dst, start, argc, k } => {
-                save!();
                 if let Value::Object(object) = &r!(start)
                     && let ObjectKind::Script { program: owner, class, .. } = &object.0
                     && Arc::ptr_eq(owner, program)
@@ -1126,10 +1177,11 @@ fn segment<'p>(
                         && stack.len() >= base + usize::from(start) + WINDOW
                     {
                         let at = base + usize::from(start);
-                        m.frames.enter(slot as u16, index, at as u32, dst, Mode::Value);
+                        m.frames.call(pc!() as u32, slot as u16, index, at as u32, dst);
                         enter!(callee, at);
                     }
                 }
+                save!();
                 resume!(call_method(
                     m,
                     stack,
@@ -1266,8 +1318,9 @@ fn segment<'p>(
                 fuel -= 1;
                 if fuel == 0 {
                     // This instruction runs again with new fuel.
-                    pc -= 1;
-                    save!();
+                    if let Some(f) = m.frames.script_mut() {
+                        f.pc = pc!() as u32 - 1;
+                    }
                     leave!(Ok(Flow::Continue));
                 }
                 let at = r!(iter + 1).to_number() as usize;
@@ -1328,7 +1381,7 @@ fn segment<'p>(
                     }
                     None => {
                         r!(iter).put(Value::Undef);
-                        pc = to as usize;
+                        go_to!(to);
                     }
                 }
             }
@@ -1378,7 +1431,7 @@ fn segment<'p>(
             }
             Op::Echo { src } => {
                 let text = check!(defined(regs, src, proto).and_then(ops::to_str));
-                let span = proto.spans[pc - 1];
+                let span = proto.spans[pc!() - 1];
                 let place = program.sources.place(span);
                 m.host.echo(text.as_bytes(), &place);
             }
@@ -1427,16 +1480,19 @@ fn no_member(v: &Value) -> Error {
 
 #[inline(always)]
 fn compare_const(regs: &Regs, a: Reg, k: u16, proto: &Proto, strict: bool) -> Result<bool, Error> {
-    let right = &proto.consts[usize::from(k)];
-    match (&regs[usize::from(a)], right) {
-        (Value::Number(x), Value::Number(y)) => Ok(if strict { x < y } else { x <= y }),
-        (left, right) => {
-            if matches!(left, Value::Undef) {
-                return Err(undefined(proto, a));
-            }
-            Ok(if strict { ops::less(left, right) } else { ops::less_or_equal(left, right) })
-        }
+    let (left, right) = (&regs[usize::from(a)], &proto.consts[usize::from(k)]);
+    if let Value::Number(x) = left
+        && let Value::Number(y) = right
+    {
+        return Ok(if strict { x < y } else { x <= y });
     }
+    compare_slow(regs, a, proto, right, strict)
+}
+
+#[inline(never)]
+fn compare_slow(regs: &Regs, a: Reg, proto: &Proto, right: &Value, strict: bool) -> Result<bool, Error> {
+    let left = defined(regs, a, proto)?;
+    Ok(if strict { ops::less(left, right) } else { ops::less_or_equal(left, right) })
 }
 
 #[inline(never)]

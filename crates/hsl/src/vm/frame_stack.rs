@@ -172,8 +172,8 @@ impl Frames {
 
     /// The innermost call and the one around it.
     #[inline(always)]
-    pub(crate) fn last_two(&self) -> Option<(&Frame, &Frame)> {
-        match self.slots.get(self.len.wrapping_sub(2)..self.len) {
+    pub(crate) fn last_two_mut(&mut self) -> Option<(&mut Frame, &mut Frame)> {
+        match self.slots.get_mut(self.len.wrapping_sub(2)..self.len) {
             Some([outer, inner]) => Some((outer, inner)),
             _ => None,
         }
@@ -215,6 +215,24 @@ impl Frames {
         frame
     }
 
+    /// As [`enter`](Self::enter) for a plain call; the caller goes on at `pc`.
+    #[inline(always)]
+    pub(crate) fn call(&mut self, pc: u32, program: u16, proto: u32, base: u32, dst: Reg) {
+        if self.len == self.slots.len() {
+            self.grow();
+        }
+        if let Some([caller, frame]) = self.slots.get_mut(self.len.wrapping_sub(1)..=self.len) {
+            self.len += 1;
+            caller.pc = pc;
+            frame.mode = Mode::Value;
+            frame.proto = proto;
+            frame.pc = 0;
+            frame.base = base;
+            frame.program = program;
+            frame.dst = dst;
+        }
+    }
+
     #[cold]
     fn grow(&mut self) {
         let more = self.slots.len().clamp(4, 256);
@@ -254,6 +272,13 @@ impl Frames {
                 frame.native = None;
             }
         }
+    }
+
+    /// Drops the innermost call, a script function whose closure and extra are taken out.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self) {
+        debug_assert!(self.last().is_none_or(|f| f.is_script() && f.closure.is_none() && f.extra.is_none()));
+        self.len = self.len.saturating_sub(1);
     }
 
     /// Gives memory of popped slots back while the execution waits.

@@ -7,7 +7,8 @@ use crate::array::{Array, Key};
 use crate::diag::{ScriptError, Severity, Span};
 use crate::error::Error;
 use crate::mem;
-use crate::object::{Cell, Exception, Function, FunctionKind, Object, ObjectKind};
+use crate::object::{Cell, Exception, Function, FunctionKind, Lock, Object, ObjectKind};
+use crate::probe::Thrown;
 use crate::program::{Program, Proto, Reg};
 use crate::registry::{Args, BoxFuture, FunctionDef, NativeFn, Next, Outcome, arity_message};
 use crate::string::Str;
@@ -240,7 +241,7 @@ pub(crate) fn construct(
     dst: Reg,
 ) -> Result<(), Error> {
     let def = &program.classes[class as usize];
-    let props = Mutex::new(def.fields.clone());
+    let props = Lock::new(def.fields.clone());
     let object =
         Arc::new(Object(ObjectKind::Script { program: Arc::clone(program), class: Arc::clone(def), props }));
     m.heap.object(&object);
@@ -705,24 +706,60 @@ pub(crate) fn variables(
     found
 }
 
-/// Unwinds to the nearest handler, or fails the execution.
+/// Raises an error where the execution stands. An observer gets to know first, and may have it wait.
 pub(crate) fn raise(m: &mut Machine, stack: &mut Vec<Value>, error: Error) -> Flow {
-    let failure = script_error(m, &error);
-    let value = match error {
-        Error::Fatal(_) => {
-            unwind_all(m, stack);
-            return Flow::Fail(Box::new(failure));
+    if !matches!(error, Error::Fatal(_))
+        && let Some(mut observer) = m.observer.take()
+    {
+        let value = exception_value(m, &error);
+        let at =
+            Thrown { value: &value, caught: is_caught(m), frames: &m.frames, programs: &m.programs, stack };
+        let future = observer.thrown(&at);
+        m.observer = Some(observer);
+        if let Some(future) = future {
+            m.held = Some(error);
+            m.waiting = Waiting::Raise;
+            return Flow::Wait(future);
         }
-        Error::Thrown(value) => value,
-        Error::Exception(message) => {
-            let place = failure.diagnostic.place.clone();
-            let exception = Exception { message: Str::from(&*message), place: Some(place) };
+    }
+    raise_now(m, stack, error)
+}
+
+/// Whether a handler of an active function would get an exception.
+fn is_caught(m: &Machine) -> bool {
+    let mut extras = m.frames.iter().filter(|f| f.is_script()).filter_map(|f| f.extra.as_ref());
+    extras.any(|extra| extra.handlers.iter().any(|h| matches!(h, Handler::Catch { .. })))
+}
+
+/// What a handler gets for an error.
+fn exception_value(m: &Machine, error: &Error) -> Value {
+    match error {
+        Error::Thrown(value) => value.clone(),
+        Error::Exception(message) | Error::Fatal(message) => {
+            let place = current_span(&m.frames, &m.programs)
+                .map(|(program, span)| m.programs[program].program.sources.place(span));
+            let exception = Exception { message: Str::from(&**message), place };
             Object::native(&super::builtin::exception_class(), exception)
         }
-    };
+    }
+}
+
+/// Unwinds to the nearest handler, or fails the execution.
+pub(crate) fn raise_now(m: &mut Machine, stack: &mut Vec<Value>, error: Error) -> Flow {
+    if matches!(error, Error::Fatal(_)) {
+        let failure = script_error(m, &error);
+        unwind_all(m, stack);
+        return Flow::Fail(Box::new(failure));
+    }
+    // The report is only made when somebody will read it.
+    let failure = if is_caught(m) { None } else { Some(script_error(m, &error)) };
+    let value = exception_value(m, &error);
     loop {
         match m.frames.last_mut() {
-            None => return Flow::Fail(Box::new(failure)),
+            None => {
+                let failure = failure.unwrap_or_else(|| script_error(m, &error));
+                return Flow::Fail(Box::new(failure));
+            }
             Some(f) if !f.is_script() => m.frames.leave(),
             Some(f) => match f.pop_handler() {
                 Some(Handler::Catch { pc, dst }) => {

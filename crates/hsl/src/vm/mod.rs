@@ -188,6 +188,8 @@ pub(crate) enum Waiting {
     Continuation,
     /// Drops it.
     Drop,
+    /// Raises the error that is held.
+    Raise,
 }
 
 /// Everything of a machine but its registers.
@@ -201,6 +203,8 @@ pub(crate) struct Machine {
     pub(crate) started_s: f64,
     pub(crate) waiting: Waiting,
     pub(crate) resumed: Option<Result<Value, Error>>,
+    /// What [`Waiting::Raise`] raises.
+    pub(crate) held: Option<Error>,
     pub(crate) barriers: u32,
     pub(crate) observer: Option<Box<dyn Observer>>,
     /// Objects and cells that may form cycles; emptied at the end of the execution.
@@ -285,6 +289,7 @@ impl Vm {
                 resumed: None,
                 barriers: 0,
                 observer: None,
+                held: None,
                 heap: Heap::default(),
             },
             balance: 0,
