@@ -1,7 +1,7 @@
 //! `smtpd.yaml`: what a running process cannot change.
 
 use crate::pki::PemTexts;
-use crate::value::{Duration, Mode, Size};
+use crate::value::{Duration, Mode, Network, Size};
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -40,11 +40,14 @@ pub struct Startup {
 pub struct Server {
     /// Joined to the running file's server of that id.
     pub id: String,
-    /// Only `smtp` is served.
+    /// What it speaks.
     #[serde(default, rename = "type")]
     pub kind: ServerKind,
-    /// At least one.
+    /// At least one; exactly one for HTTP.
     pub listeners: Vec<Listener>,
+    /// Who may send PROXY headers on every listener.
+    #[serde(default)]
+    pub proxyprotocol: Vec<Network>,
     /// Threads of this server.
     #[serde(default)]
     pub threads: ServerThreads,
@@ -57,6 +60,10 @@ pub enum ServerKind {
     /// RFC 5321.
     #[default]
     Smtp,
+    /// Submission over HTTP.
+    Http,
+    /// Submission over HTTPS.
+    Https,
 }
 
 /// `servers[].listeners[]`
@@ -64,13 +71,47 @@ pub enum ServerKind {
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// TCP port.
-    pub port: u16,
+    pub port: Option<u16>,
+    /// Unix socket instead of the port.
+    pub path: Option<PathBuf>,
+    /// Owner of the path.
+    pub owner: Option<String>,
+    /// Group of the path.
+    pub group: Option<String>,
+    /// Mode of the path.
+    pub chmod: Option<Mode>,
     /// All addresses when absent.
     pub address: Option<IpAddr>,
     /// Accept queue of the system.
     pub backlog: Option<u32>,
     /// Name for the running file.
     pub id: Option<String>,
+    /// Encryption of this listener.
+    #[serde(default)]
+    pub tls: ListenerTls,
+    /// Who may send PROXY headers; the server's list when absent.
+    pub proxyprotocol: Option<ProxyProtocol>,
+    /// A socket of its own for each event loop thread.
+    #[serde(default)]
+    pub reuseport: bool,
+}
+
+/// `servers[].listeners[].tls`
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerTls {
+    /// TLS from the first byte.
+    pub implicit: bool,
+}
+
+/// `servers[].listeners[].proxyprotocol`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum ProxyProtocol {
+    /// Everybody, or nobody.
+    All(bool),
+    /// Those of the networks.
+    From(Vec<Network>),
 }
 
 /// `servers[].threads`
@@ -273,6 +314,10 @@ pub struct Environment {
     pub appconf: Option<PathBuf>,
     /// The policy file.
     pub policyconf: Option<PathBuf>,
+    /// The suspend file.
+    pub suspendconf: Option<PathBuf>,
+    /// The delivery file.
+    pub deliveryconf: Option<PathBuf>,
     /// The spool folder.
     pub spool: SpoolPath,
     /// Scratch files.
@@ -419,6 +464,16 @@ impl Startup {
     /// `environment.policyconf` or its default.
     pub fn policy_path(&self) -> PathBuf {
         self.environment.policyconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-policy.yaml".into())
+    }
+
+    /// `environment.suspendconf` or its default.
+    pub fn suspend_path(&self) -> PathBuf {
+        self.environment.suspendconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-suspend.yaml".into())
+    }
+
+    /// `environment.deliveryconf` or its default.
+    pub fn delivery_path(&self) -> PathBuf {
+        self.environment.deliveryconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-delivery.yaml".into())
     }
 
     /// `environment.spool.path` or its default.

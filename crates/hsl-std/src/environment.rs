@@ -34,6 +34,18 @@ impl Credential {
         let key = PrivateKey::from_pem(key).ok_or(
             "privatekey: expected an RSA, P-256, P-384, P-521 or Ed25519 key in PEM without password",
         )?;
+        Credential::from_key(key, certificate, chain)
+    }
+
+    /// As [`from_pem`](Credential::from_pem) with a key that was read already.
+    ///
+    /// # Errors
+    /// Which text is not usable.
+    pub fn from_key(
+        key: PrivateKey,
+        certificate: Option<&[u8]>,
+        chain: &[Vec<u8>],
+    ) -> Result<Credential, String> {
         let certificates = |text: &[u8], name: &str| {
             X509::stack_from_pem(text)
                 .ok()

@@ -34,7 +34,7 @@ mod tls_options;
 mod yaml;
 mod zlib;
 
-pub use crypto::keys::{KeyKind, PrivateKey};
+pub use crypto::keys::{KeyKind, PrivateKey, certificate_value};
 pub use data::{decode, to_json};
 pub use encoding::base64_decode;
 pub use environment::{Credential, Environment};

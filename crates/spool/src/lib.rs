@@ -28,6 +28,7 @@ mod error;
 mod files;
 mod hqf;
 mod journal;
+mod late;
 mod load;
 mod options;
 pub mod record;

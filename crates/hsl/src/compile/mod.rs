@@ -2,11 +2,14 @@
 
 mod assign;
 mod call;
+mod emit;
 mod expr;
 mod fold;
 mod generate;
+mod modules;
 mod scan;
 mod stmt;
+mod variables;
 
 use crate::array::Array;
 use crate::ast::{Element, Expr, ExprKind, Import, ImportWhat, Name, Stmt, StmtKind};

@@ -25,12 +25,13 @@ pub(super) fn process_stats(daemon: &Daemon) -> wire::ProcessStatsResponse {
             }),
             scripts: Some(stats::Scripts {
                 connect: script("connect"),
+                proxy: script("proxy"),
                 helo: script("helo"),
+                auth: script("auth"),
                 mailfrom: script("mailfrom"),
                 rcptto: script("rcptto"),
                 eod: script("eod"),
                 disconnect: script("disconnect"),
-                ..stats::Scripts::default()
             }),
         }
     });
@@ -111,9 +112,9 @@ fn queue(daemon: &Daemon, outbound_max: u32) -> stats::Queue {
     stats::Queue {
         loader: Some(q::Loader {
             count: daemon.loaded.load(Relaxed),
-            pending: 0,
+            pending: daemon.engine.backlog.len(),
             active: counters.messages,
-            maxactive: 0,
+            maxactive: daemon.generations.current().messages_max,
         }),
         scripts: Some(q::Scripts {
             predelivery: Some(queue_script(&shared.counters("", "predelivery"))),
