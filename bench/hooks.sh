@@ -1,11 +1,11 @@
 #!/bin/sh
 # What hooks cost: accept rates of the same server without hooks and with a realistic set (mailfrom, rcptto and eod scripts
 # with access to the header and a cached look-up), beside Postfix, runs interleaved; then memory of idle sessions.
-# Needs root (Postfix's own rule for a queue of its own). Options: RUNS, MESSAGES, IDLE, DIR (on a real disk).
+# Needs root (Postfix's own rule for a queue of its own). Options: RUNS, MESSAGES, IDLE, DIR (on a real disk), BIN.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-bin=$root/target/release
+bin=${BIN:-$root/target/release}
 tools=$root/bench/smtp
 runs=${RUNS:-5}
 messages=${MESSAGES:-10000}
