@@ -31,10 +31,12 @@ test: test-packages lint
 	scripts/python-tests.sh
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
+	$(CARGO) test -p queue --features defects --test mutants --locked
 
 bench: test-packages
 	$(CARGO) build --release --locked
 	bench/run.sh
+	bench/queue.sh
 	$(CARGO) bench --locked -p spool --bench commit
 	$(CARGO) bench --locked -p queue --bench queue
 	$(CARGO) bench --locked -p mail --bench mime

@@ -6,6 +6,7 @@
 pub mod app;
 pub mod certificates;
 pub mod client;
+pub mod limits;
 pub mod peer;
 pub mod sink;
 pub mod talk;
@@ -52,8 +53,16 @@ pub fn lasting_port() -> u16 {
 ///
 /// # Panics
 /// After [`PATIENCE`].
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until_for(what, PATIENCE, condition);
+}
+
+/// Waits until `condition` holds, for so long.
+///
+/// # Panics
+/// After that.
+pub fn wait_until_for(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + patience;
     while !condition() {
         assert!(Instant::now() < end, "gave up waiting: {what}");
         std::thread::sleep(Duration::from_millis(20));

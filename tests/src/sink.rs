@@ -30,6 +30,7 @@ pub struct Sink {
     /// Where it listens.
     pub port: u16,
     taken: Arc<Mutex<Vec<Taken>>>,
+    connected: Arc<Mutex<Vec<Instant>>>,
     open: Arc<AtomicU64>,
     busy: Arc<AtomicU64>,
     most_busy: Arc<AtomicU64>,
@@ -54,6 +55,7 @@ impl Sink {
         let sink = Sink {
             port,
             taken: Arc::default(),
+            connected: Arc::default(),
             open: Arc::default(),
             busy: Arc::default(),
             most_busy: Arc::default(),
@@ -63,6 +65,7 @@ impl Sink {
         let of_thread = sink.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                of_thread.connected.lock().expect("no thread panics with it").push(Instant::now());
                 let sink = of_thread.clone();
                 std::thread::spawn(move || {
                     sink.open.fetch_add(1, Ordering::SeqCst);
@@ -94,6 +97,11 @@ impl Sink {
             .rev()
             .take_while(|t| t.at >= moment)
             .count()
+    }
+
+    /// When connections were made.
+    pub fn connected(&self) -> Vec<Instant> {
+        self.connected.lock().expect("no thread panics with it").clone()
     }
 
     /// Connections open now.

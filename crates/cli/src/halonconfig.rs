@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use config::pack::{self, Options};
-use config::{App, Error, Policy, Startup, load, validate};
+use config::{App, DeliveryFile, Error, Policy, Startup, Suspend, load, validate};
 use hsl::{Compiler, Loader, Registry};
 use hsl_std::ScriptFiles;
 use hsl_std::hooks::{self, Hook};
@@ -160,6 +160,8 @@ fn check_files(config: &Path, files: &BTreeMap<String, String>) -> Vec<String> {
         errors.extend(match name.as_str() {
             "smtpd.yaml" => typed::<Startup>(&shown, packed, validate::startup),
             "smtpd-policy.yaml" => typed::<Policy>(&shown, packed, validate::policy),
+            "smtpd-suspend.yaml" => typed::<Suspend>(&shown, packed, validate::suspend),
+            "smtpd-delivery.yaml" => typed::<DeliveryFile>(&shown, packed, validate::delivery),
             "smtpd-app.yaml" => {
                 // Lines of the packed file differ from those of the source, so the source is read for them.
                 match std::fs::read_to_string(&path).map(|source| load::parse::<App>(&shown, &source)) {

@@ -31,26 +31,29 @@ pub struct App {
     /// Metrics of scripts.
     #[serde(default)]
     pub metrics: Vec<Metric>,
-    /// Certificates, with their keys here or in the startup file.
+    /// Keys and certificates.
     #[serde(default)]
     pub pki: Pki,
+    /// Named lists for the files of the active queue.
+    #[serde(default)]
+    pub lists: Vec<crate::policy::List>,
 }
 
 /// `pki` of the running file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pki {
-    /// Joined to the startup file's item of that id.
-    pub private: Vec<Certificate>,
+    /// Private keys with their certificates.
+    pub private: Vec<PrivateKey>,
 }
 
-/// `pki.private[]`
+/// `pki.private[]` of the running file. What it leaves out comes from the entry of that id in the startup file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Certificate {
+pub struct PrivateKey {
     /// Unique.
     pub id: String,
-    /// The key, where it is not in the startup file.
+    /// The key.
     pub privatekey: Option<Pem>,
     /// Its certificate.
     pub certificate: Option<Pem>,
@@ -678,11 +681,18 @@ pub struct Queues {
     pub failover: u32,
     /// Names for sets of destinations.
     pub grouping: Grouping,
+    /// Messages in memory, 0 = no limit; more wait on disk.
+    pub maxmessages: u64,
 }
 
 impl Default for Queues {
     fn default() -> Queues {
-        Queues { concurrency: QueueConcurrency::default(), failover: 1, grouping: Grouping::default() }
+        Queues {
+            concurrency: QueueConcurrency::default(),
+            failover: 1,
+            grouping: Grouping::default(),
+            maxmessages: 0,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `smtpd.yaml`: what a running process cannot change.
 
+use crate::pki::PemTexts;
 use crate::value::{Duration, Mode, Network, Size};
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -157,9 +158,6 @@ pub struct PrivateKey {
     pub chain: Vec<Pem>,
 }
 
-/// The texts of a key: the key, its certificate, the certificates above it.
-pub type PemTexts = (Vec<u8>, Option<Vec<u8>>, Vec<Vec<u8>>);
-
 impl PrivateKey {
     /// Reads the texts.
     ///
@@ -167,7 +165,8 @@ impl PrivateKey {
     /// A file cannot be read, as a message.
     pub fn read(&self) -> Result<PemTexts, String> {
         let chain = self.chain.iter().map(Pem::read).collect::<Result<_, _>>()?;
-        Ok((self.privatekey.read()?, self.certificate.as_ref().map(Pem::read).transpose()?, chain))
+        let certificate = self.certificate.as_ref().map(Pem::read).transpose()?;
+        Ok(PemTexts { key: self.privatekey.read()?, certificate, chain })
     }
 }
 
@@ -315,6 +314,10 @@ pub struct Environment {
     pub appconf: Option<PathBuf>,
     /// The policy file.
     pub policyconf: Option<PathBuf>,
+    /// The suspend file.
+    pub suspendconf: Option<PathBuf>,
+    /// The delivery file.
+    pub deliveryconf: Option<PathBuf>,
     /// The spool folder.
     pub spool: SpoolPath,
     /// Scratch files.
@@ -373,9 +376,11 @@ pub struct ControlSocket {
 pub struct Sockets {
     /// Where HTTP requests in the background go.
     pub httprd: SocketPath,
+    /// Who counts for the function `rate`.
+    pub rated: SocketPath,
 }
 
-/// `environment.sockets.httprd`
+/// `environment.sockets.httprd` and `environment.sockets.rated`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SocketPath {
@@ -459,6 +464,16 @@ impl Startup {
     /// `environment.policyconf` or its default.
     pub fn policy_path(&self) -> PathBuf {
         self.environment.policyconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-policy.yaml".into())
+    }
+
+    /// `environment.suspendconf` or its default.
+    pub fn suspend_path(&self) -> PathBuf {
+        self.environment.suspendconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-suspend.yaml".into())
+    }
+
+    /// `environment.deliveryconf` or its default.
+    pub fn delivery_path(&self) -> PathBuf {
+        self.environment.deliveryconf.clone().unwrap_or_else(|| "/etc/halon/smtpd-delivery.yaml".into())
     }
 
     /// `environment.spool.path` or its default.

@@ -2,7 +2,7 @@
 
 use crate::app::{self, App, RcptToHook};
 use crate::load::Error;
-use crate::policy::Policy;
+use crate::policy::{DeliveryFile, Field, List, Policy, Suspend};
 use crate::startup::{self, ServerKind, Startup};
 use std::collections::{BTreeMap, HashSet};
 
@@ -31,6 +31,16 @@ impl Check<'_> {
             && minor.bytes().all(|b| b.is_ascii_digit());
         if !known {
             self.error("/version", format!("Unknown version \"{version}\", expected \"5.0\" to \"6.99\""));
+        }
+    }
+
+    fn lists(&mut self, lists: &[List]) {
+        self.ids("/lists", lists.iter().map(|list| list.id.as_str()));
+    }
+
+    fn tag(&mut self, pointer: String, tag: Option<&str>) {
+        if tag.is_some_and(|tag| tag.chars().count() > TAG_CHARS_MAX) {
+            self.error(pointer, format!("tag longer than {TAG_CHARS_MAX} characters"));
         }
     }
 
@@ -129,8 +139,9 @@ pub fn app(file: &str, app: &App) -> Result<(), Vec<Error>> {
     check.version(&app.version);
     check.ids("/servers", app.servers.iter().map(|server| server.id.as_str()));
     check.ids("/transportgroups", app.transportgroups.iter().map(|group| group.id.as_str()));
-    check.ids("/addresses", app.addresses.iter().map(|address| address.id.as_str()));
     check.ids("/pki/private", app.pki.private.iter().map(|key| key.id.as_str()));
+    check.ids("/addresses", app.addresses.iter().map(|address| address.id.as_str()));
+    check.lists(&app.lists);
     check.ids("/scripting/files", app.scripting.files.iter().map(|file| file.id.as_str()));
     let mut transports = HashSet::new();
     for (group_index, group) in app.transportgroups.iter().enumerate() {
@@ -219,11 +230,9 @@ fn check_transport(
     if retry.intervals.as_ref().is_some_and(Vec::is_empty) {
         check.error(format!("{at}/retry/intervals"), "must not be empty");
     }
-    const STATES: [&str; 11] =
-        ["BANNER", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "EOD", "RSET", "QUIT"];
     for state in session.timeout.keys() {
-        if !STATES.contains(&state.as_str()) {
-            let message = format!("unknown state \"{state}\"{}", suggestion(state, STATES));
+        if !CLIENT_STATES.contains(&state.as_str()) {
+            let message = format!("unknown state \"{state}\"{}", suggestion(state, CLIENT_STATES));
             check.error(format!("{at}/session/timeout/{state}"), message);
         }
     }
@@ -346,26 +355,70 @@ pub fn scripts<'a>(app: &'a App, phase: &str) -> &'a [app::Script] {
 pub fn policy(file: &str, policy: &Policy) -> Result<(), Vec<Error>> {
     let mut check = Check { file, errors: Vec::new() };
     check.version(&policy.version);
+    check.lists(&policy.lists);
     for (index, counter) in policy.policies.iter().enumerate() {
+        for (at, item) in counter.fields.iter().enumerate() {
+            let pointer = format!("/policies/{index}/fields/{at}");
+            if counter.fields[..at].iter().any(|earlier| earlier.field == item.field) {
+                check.error(&pointer, format!("'{}' is named twice", item.field.name()));
+            }
+            for (group, _) in
+                item.groups.iter().filter(|(group, _)| group.is_empty() || group.starts_with('#'))
+            {
+                check.error(&pointer, format!("group name \"{group}\": expected a name without '#'"));
+            }
+        }
         for (at, condition) in counter.conditions.iter().enumerate() {
-            for field in condition.when.keys().filter(|field| !counter.fields.contains(field)) {
-                let name = format!("{field:?}").to_lowercase();
-                let pointer = format!("/policies/{index}/conditions/{at}/if/{name}");
+            let named = |field: &Field| counter.fields.iter().any(|item| item.field == *field);
+            for field in condition.when.keys().filter(|field| !named(field)) {
+                let pointer = format!("/policies/{index}/conditions/{at}/if/{}", field.name());
                 check.error(pointer, "is not among the 'fields' of this counter");
             }
         }
         let thens = counter.conditions.iter().map(|condition| &condition.then).chain(&counter.default);
         for then in thens {
-            if then.tag.as_ref().is_some_and(|tag| tag.chars().count() > TAG_CHARS_MAX) {
-                check.error(
-                    format!("/policies/{index}"),
-                    format!("tag longer than {TAG_CHARS_MAX} characters"),
-                );
-            }
+            check.tag(format!("/policies/{index}"), then.tag.as_deref());
         }
     }
     finish(check)
 }
+
+/// Checks a suspend file.
+pub fn suspend(file: &str, suspend: &Suspend) -> Result<(), Vec<Error>> {
+    let mut check = Check { file, errors: Vec::new() };
+    check.version(&suspend.version);
+    check.lists(&suspend.lists);
+    check.ids("/suspends", suspend.suspends.iter().filter_map(|item| item.id.as_deref()));
+    for (index, item) in suspend.suspends.iter().enumerate() {
+        check.tag(format!("/suspends/{index}/tag"), item.tag.as_deref());
+    }
+    finish(check)
+}
+
+/// Checks a delivery file.
+pub fn delivery(file: &str, delivery: &DeliveryFile) -> Result<(), Vec<Error>> {
+    let mut check = Check { file, errors: Vec::new() };
+    check.version(&delivery.version);
+    check.lists(&delivery.lists);
+    let conditions = delivery.delivery.conditions.iter().enumerate();
+    let settings = conditions
+        .map(|(index, condition)| (format!("/delivery/conditions/{index}/then"), &condition.then))
+        .chain([("/delivery/default".to_owned(), &delivery.delivery.default)]);
+    for (pointer, settings) in settings {
+        for state in settings.timeout.smtp.keys().filter(|state| !CLIENT_STATES.contains(&state.as_str())) {
+            let message = format!("unknown state \"{state}\"{}", suggestion(state, CLIENT_STATES));
+            check.error(format!("{pointer}/timeout/smtp/{state}"), message);
+        }
+        if settings.retry.intervals.as_ref().is_some_and(Vec::is_empty) {
+            check.error(format!("{pointer}/retry/intervals"), "expected at least one interval");
+        }
+    }
+    finish(check)
+}
+
+/// States of the client with a patience of their own.
+const CLIENT_STATES: [&str; 11] =
+    ["BANNER", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "EOD", "RSET", "QUIT"];
 
 /// What does not fit between the startup and the running file; none of it stops a reload.
 pub fn pair(startup: &Startup, app: &App) -> Vec<String> {

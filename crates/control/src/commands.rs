@@ -159,6 +159,7 @@ pub const COMMANDS: &[Command] = &[
     command(b'4', "ConfigGet", Some("ConfigGetRequest"), Message("ConfigGetResponse")),
     command(b'5', "ConfigCheck", Some("ConfigCheckRequest"), Message("ConfigCheckResponse")),
     command(b'6', "Health", None, Message("HealthResponse")),
+    command(b'7', "QueueExplain", Some("QueueExplainRequest"), Message("QueueExplainResponse")),
 ];
 
 #[cfg(test)]

@@ -98,6 +98,10 @@ pub struct Environment {
     pub mail_queue: Option<Arc<dyn MailQueue>>,
     /// Socket of the daemon that sends HTTP requests in the background.
     pub httprd: PathBuf,
+    /// Socket of the daemon that counts for `rate`.
+    pub rated: PathBuf,
+    /// Writes a line about something that went wrong where no script can learn of it.
+    pub log: fn(std::fmt::Arguments<'_>),
 }
 
 impl Default for Environment {
@@ -116,6 +120,8 @@ impl Default for Environment {
             server: None,
             mail_queue: None,
             httprd: PathBuf::from("/var/run/halon/httprd.sock"),
+            rated: PathBuf::from("/var/run/halon/rated.sock"),
+            log: |line| eprintln!("{line}"),
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod metrics;
 mod mimeword;
 mod misc;
 pub mod network;
+mod rate;
 mod regex;
 pub mod server;
 mod string;
@@ -56,6 +57,9 @@ pub fn registry() -> Registry {
         registry.add_class(class);
     }
     aliases::add(&mut registry);
+    // Plugins elsewhere, and imported from their modules.
+    registry.add_module("ldap", &["LDAP", "LDAPResult"]);
+    registry.add_module("rate", &["rate"]);
     registry
 }
 
@@ -84,6 +88,7 @@ fn groups() -> Vec<(&'static str, Vec<FunctionDef>)> {
         ("Metrics", metrics::functions()),
         ("Miscellaneous", misc::functions()),
         ("Queue and server", server::functions()),
+        ("Rates", vec![rate::function()]),
         ("Regular expressions", regex::functions()),
         ("Strings", string::functions()),
     ]

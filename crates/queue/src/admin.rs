@@ -13,7 +13,7 @@ use crate::policy::{Applied, BucketKey, CompiledPolicy, DynamicCondition, Limits
 use crate::queue::Queue;
 use crate::sched::Blocker;
 use crate::state::State;
-use crate::suspend::{SuspendSlot, Suspension, SuspensionSource, SuspensionView, describe};
+use crate::suspend::{SuspendSlot, Suspension, SuspensionSource, SuspensionView, view_of};
 use crate::time::Time;
 
 /// A policy as it applies to given field values.
@@ -108,6 +108,9 @@ impl Queue {
                 let found = self.sched.bucket_of(&mut self.store, policy, &attempt.fields, attempt.local_ip);
                 if let Some(bucket) = found {
                     let record = &mut self.sched.buckets[bucket];
+                    if broken!(ReloadForgetsRunning) {
+                        continue;
+                    }
                     record.running += 1;
                     held.push(crate::sched::Held { bucket, evaluated });
                     evaluated &= !record.applied.stops();
@@ -134,9 +137,10 @@ impl Queue {
             .ok_or_else(|| QueueError::UnknownCounter(condition.fields.to_string()))?;
         let expires = condition.ttl.map(|ttl| now.after(ttl));
         policies[policy].add_dynamic(condition, expires);
+        let may_stop = policies[policy].may_stop();
         let selected =
             self.buckets_where(policy, |policy, bucket, store| policy.newest_selects(&bucket.key, store));
-        self.reapply(now, policy, selected);
+        self.reapply(now, policy, selected, may_stop);
         Ok(())
     }
 
@@ -152,9 +156,11 @@ impl Queue {
         }
         let expires = change.ttl.map(|ttl| ttl.map(|ttl| now.after(ttl)));
         for policy in 0..self.sched.policies.len() {
+            let may_stop = self.sched.policies[policy].may_stop();
             if self.sched.policies[policy].change_dynamic(id, change.then.clone(), expires) {
+                let may_stop = may_stop || self.sched.policies[policy].may_stop();
                 let ruled = self.buckets_ruled_by(policy, &[id.to_owned()]);
-                self.reapply(now, policy, ruled);
+                self.reapply(now, policy, ruled, may_stop);
                 return Ok(true);
             }
         }
@@ -164,11 +170,14 @@ impl Queue {
     /// Removes a dynamic condition; false when there is none with this id.
     pub fn delete_condition(&mut self, now: Time, id: &str) -> bool {
         let policies = &mut self.sched.policies;
-        let Some(policy) = policies.iter_mut().position(|policy| policy.remove_dynamic(id)) else {
-            return false;
-        };
+        let mut may_stop = false;
+        let removed = policies.iter_mut().position(|policy| {
+            may_stop = policy.may_stop();
+            policy.remove_dynamic(id)
+        });
+        let Some(policy) = removed else { return false };
         let ruled = self.buckets_ruled_by(policy, &[id.to_owned()]);
-        self.reapply(now, policy, ruled);
+        self.reapply(now, policy, ruled, may_stop);
         true
     }
 
@@ -190,10 +199,11 @@ impl Queue {
             return;
         }
         for policy in 0..self.sched.policies.len() {
+            let may_stop = self.sched.policies[policy].may_stop();
             let ended = self.sched.policies[policy].expire_dynamics(now);
             if !ended.is_empty() {
                 let ruled = self.buckets_ruled_by(policy, &ended);
-                self.reapply(now, policy, ruled);
+                self.reapply(now, policy, ruled, may_stop);
             }
         }
         self.note_dynamic_expiry();
@@ -225,21 +235,20 @@ impl Queue {
         })
     }
 
-    /// Works out the limits of these counters of a policy again.
-    fn reapply(&mut self, now: Time, policy: usize, buckets: Vec<u32>) {
+    /// Works out the limits of these counters of a policy again. `may_stop`: the evaluation may end elsewhere now, also
+    /// for lanes that have no counter of this policy (idle counters are forgotten).
+    fn reapply(&mut self, now: Time, policy: usize, buckets: Vec<u32>, may_stop: bool) {
         self.note_dynamic_expiry();
-        let mut stops_changed = false;
         for bucket in buckets {
             let key = self.sched.buckets[bucket].key;
             let applied = self.sched.policies[policy].applied(&key, &self.store);
             let record = &mut self.sched.buckets[bucket];
             if *record.applied != applied {
-                stops_changed |= record.applied.stops() != applied.stops();
                 record.set_applied(Arc::new(applied), now);
                 self.sched.kick(&mut self.store, bucket, now);
             }
         }
-        if stops_changed {
+        if may_stop {
             // Lanes may wait for counters that are no longer asked.
             self.sched.wake_all();
             for bucket in self.sched.buckets.keys() {
@@ -336,14 +345,7 @@ impl Queue {
 
     /// Suspensions in force: of the file, added ones, and counters that let nothing start now.
     pub fn suspensions(&self, now: Time) -> Vec<SuspensionView> {
-        let listed = self.sched.suspends.values().map(|slot| SuspensionView {
-            source: if slot.dynamic { SuspensionSource::Dynamic } else { SuspensionSource::Static },
-            id: slot.definition.id.clone(),
-            fields: describe(&slot.definition.when),
-            ttl: slot.expires.map(|at| at.since(now)),
-            tag: slot.definition.tag.clone(),
-            properties: slot.definition.properties.clone(),
-        });
+        let listed = self.sched.suspends.values().map(|slot| view_of(slot, now));
         let counters = self.sched.buckets.iter().filter_map(|(_, bucket)| {
             let (cause, ttl) = match bucket.availability(now) {
                 Availability::Free(_) => return None,
@@ -353,27 +355,13 @@ impl Queue {
             Some(SuspensionView {
                 source: SuspensionSource::Counter(cause),
                 id: String::new(),
-                fields: self.describe_key(&bucket.key),
+                fields: bucket_fields(&self.store, &bucket.key),
                 ttl,
                 tag: bucket.applied.limits.as_ref().and_then(|limits| limits.tag.clone()),
                 properties: Default::default(),
             })
         });
         listed.chain(counters).collect()
-    }
-
-    fn describe_key(&self, key: &BucketKey) -> Vec<(Field, String)> {
-        let fields = Field::ALL.into_iter().filter(|&f| key.values[f as usize] != BucketKey::ABSENT);
-        fields.map(|field| (field, self.key_text(key, field))).collect()
-    }
-
-    fn key_text(&self, key: &BucketKey, field: Field) -> String {
-        let value = key.values[field as usize];
-        if field.is_address() && !key.is_rolled(field) {
-            self.store.ip_of(value).map(|ip| ip.to_string()).unwrap_or_default()
-        } else {
-            self.store.texts.get(value).to_owned()
-        }
     }
 
     /// Which policies apply to these values, in evaluation order. Absent fields are empty.
@@ -445,7 +433,7 @@ impl Queue {
                     continue;
                 }
                 let key = record.key;
-                if wanted.iter().any(|(field, text)| self.key_text(&key, *field) != *text) {
+                if wanted.iter().any(|(field, text)| key_text(&self.store, &key, *field) != *text) {
                     continue;
                 }
             }
@@ -465,6 +453,17 @@ impl Queue {
                 policy.definition.rollups.iter().map(move |r| (fields, r.field, format!("#{}", r.name)))
             })
             .collect()
+    }
+
+    /// The members of a group as written, by the fields of its policy, the field and the name with `#`.
+    pub fn rollup_members(&self, fields: FieldSet, field: Field, name: &str) -> Option<Vec<String>> {
+        let wanted = name.strip_prefix('#')?;
+        let mut policies = self.sched.policies.iter().filter(|policy| policy.definition.fields == fields);
+        policies.find_map(|policy| {
+            let mut rollups = policy.definition.rollups.iter();
+            let rollup = rollups.find(|rollup| rollup.field == field && rollup.name == wanted)?;
+            Some(rollup.patterns.iter().map(ToString::to_string).collect())
+        })
     }
 
     /// The name a policy with exactly these fields rolls a value up to.
@@ -496,8 +495,8 @@ impl Queue {
                 for &ip in self.store.ips.get(fields.get(Field::LocalIp)) {
                     let local_ip = self.store.ips.find(&[ip]).unwrap_or(Sym::EMPTY);
                     for policy in &self.sched.policies {
-                        let key = policy.key(&fields.values, local_ip, &self.store);
-                        let applied = policy.applied(&key, &self.store);
+                        let key = policy.key_of(&fields.values, local_ip, &self.store, Some(ip));
+                        let applied = policy.applied_to(&key, &self.store, Some(ip));
                         let stops = applied.stops();
                         tags.extend(applied.limits.and_then(|limits| limits.tag));
                         if stops {
@@ -516,5 +515,20 @@ impl Queue {
         tags.sort_unstable();
         tags.dedup();
         tags
+    }
+}
+
+/// The values of a counter's key.
+pub(crate) fn bucket_fields(store: &Store, key: &BucketKey) -> Vec<(Field, String)> {
+    let fields = Field::ALL.into_iter().filter(|&f| key.values[f as usize] != BucketKey::ABSENT);
+    fields.map(|field| (field, key_text(store, key, field))).collect()
+}
+
+fn key_text(store: &Store, key: &BucketKey, field: Field) -> String {
+    let value = key.values[field as usize];
+    if field.is_address() && !key.is_rolled(field) {
+        store.ip_of(value).map(|ip| ip.to_string()).unwrap_or_default()
+    } else {
+        store.texts.get(value).to_owned()
     }
 }

@@ -51,8 +51,8 @@ pub(crate) struct Bucket {
     /// Next new connection not before.
     connect_at: Time,
     pub(crate) waiters: Waiters,
-    /// Lanes woken by this bucket that have not been looked at since.
-    pub(crate) woken: u32,
+    /// Lanes woken by this bucket that have not been looked at since, by priority.
+    pub(crate) woken: [u32; 2],
     pub(crate) timer: Option<Time>,
 }
 
@@ -66,7 +66,7 @@ impl Bucket {
             rate: RateState::Fresh,
             connect_at: Time(i64::MIN),
             waiters: Waiters::default(),
-            woken: 0,
+            woken: [0; 2],
             timer: None,
         }
     }
@@ -85,7 +85,7 @@ impl Bucket {
         };
         let mut free = u32::MAX;
         if let Some(concurrency) = limits.concurrency {
-            free = concurrency.saturating_sub(self.running);
+            free = concurrency.saturating_add(u32::from(broken!(OneMore))).saturating_sub(self.running);
             if free == 0 {
                 return Availability::Full;
             }
@@ -146,14 +146,20 @@ impl Bucket {
         let before = self.rate();
         let after = applied.limits.as_ref().and_then(|limits| limits.rate);
         self.rate = match (before, after) {
-            (Some(old), Some(new)) if old.algorithm == new.algorithm => match self.rate {
-                RateState::Tokens { .. } => {
-                    let level =
-                        self.level(old, now).saturating_mul(interval_us(new)) / interval_us(old).max(1);
-                    RateState::Tokens { level: level.min(capacity(new)), at: now }
+            (Some(old), Some(new)) if old.algorithm == new.algorithm && !broken!(ReloadRefills) => {
+                match self.rate {
+                    // What is over under the old limits does not come back under longer ones: an idle counter would have
+                    // been forgotten by now.
+                    RateState::Tokens { .. } if self.level(old, now) >= capacity(old) => RateState::Fresh,
+                    RateState::Window { start, .. } if !in_window(start, old, now) => RateState::Fresh,
+                    RateState::Tokens { .. } => {
+                        let level =
+                            self.level(old, now).saturating_mul(interval_us(new)) / interval_us(old).max(1);
+                        RateState::Tokens { level: level.min(capacity(new)), at: now }
+                    }
+                    other => other,
                 }
-                other => other,
-            },
+            }
             _ => RateState::Fresh,
         };
         self.applied = applied;
@@ -186,7 +192,7 @@ impl Bucket {
 
     /// When nothing is left to remember, if no attempt starts until then. `None` while attempts run or lanes wait.
     pub(crate) fn forgettable_at(&self, now: Time) -> Option<Time> {
-        if self.running > 0 || self.woken > 0 || self.has_waiters() {
+        if self.running > 0 || self.woken != [0; 2] || self.has_waiters() {
             return None;
         }
         let mut at = now.max(self.connect_at);

@@ -1,9 +1,11 @@
 //! The records: a message and its entries, one per recipient, packed for a budget of 400 bytes per entry.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use uuid::Uuid;
 
+use crate::arena::{Arena, Text};
 use crate::intern::{Interner, Sym};
 use crate::slab::Slab;
 use crate::state::State;
@@ -167,7 +169,7 @@ pub(crate) struct Message {
     pub(crate) id: Uuid,
     pub(crate) received: Time,
     pub(crate) size: u64,
-    pub(crate) subject: Box<str>,
+    pub(crate) subject: Text,
     pub(crate) server_id: Sym,
     pub(crate) sender_ip: Sym,
     pub(crate) sender_helo: Sym,
@@ -175,19 +177,21 @@ pub(crate) struct Message {
     pub(crate) stage_id: Sym,
     /// First entry of the chain through `Entry::next`.
     pub(crate) first: u32,
-    pub(crate) entries: u32,
+    /// A message without entries is gone.
+    pub(crate) entries: NonZeroU32,
 }
 
 /// Rarely present parts of an entry.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Extra {
-    /// Sorted by key.
-    pub(crate) metadata: Vec<(Box<str>, Box<str>)>,
     pub(crate) quotas: Vec<Sym>,
     pub(crate) dsn: Option<Box<Dsn>>,
     pub(crate) sender_params: Box<str>,
     pub(crate) recipient_params: Box<str>,
     pub(crate) edits: u32,
+    /// Upper halves of the queue id and the size.
+    pub(crate) queue_id_high: u32,
+    pub(crate) size_high: u32,
     pub(crate) notified: u64,
 }
 
@@ -195,12 +199,14 @@ pub(crate) struct Extra {
 pub(crate) const NONE: u32 = u32::MAX;
 
 pub(crate) struct Entry {
-    /// Local part of the sender followed by that of the recipient: one allocation for both.
-    pub(crate) locals: Box<str>,
     pub(crate) extra: Option<Box<Extra>>,
-    pub(crate) queue_id: u64,
-    pub(crate) size: u64,
     pub(crate) retry_at: Time,
+    /// Local part of the sender, that of the recipient, then the metadata as [`Metadata`] reads it.
+    pub(crate) text: Text,
+    /// Lower half; see [`Entry::queue_id`].
+    queue_id_low: u32,
+    /// Lower half; see [`Entry::size`].
+    size_low: u32,
     pub(crate) message: u32,
     pub(crate) next: u32,
     pub(crate) retry_count: u32,
@@ -218,7 +224,8 @@ pub(crate) struct Entry {
     pub(crate) lane: u32,
     /// Place in the heap of its lane (ACTIVE) or of the deferred (DEFER).
     pub(crate) position: u32,
-    pub(crate) sender_bytes: u16,
+    sender_bytes: u16,
+    recipient_bytes: u16,
     pub(crate) state: State,
     pub(crate) priority: u8,
     pub(crate) local_ips_ordered: bool,
@@ -226,17 +233,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn sender_localpart(&self) -> &str {
-        // `sender_bytes` is the length of the first text that `locals` was joined from.
-        self.locals.get(..usize::from(self.sender_bytes)).unwrap_or_default()
+    pub(crate) fn queue_id(&self) -> u64 {
+        u64::from(self.queue_id_low)
+            | self.extra.as_ref().map_or(0, |extra| u64::from(extra.queue_id_high) << 32)
     }
 
-    pub(crate) fn recipient_localpart(&self) -> &str {
-        self.locals.get(usize::from(self.sender_bytes)..).unwrap_or_default()
-    }
-
-    pub(crate) fn metadata(&self) -> &[(Box<str>, Box<str>)] {
-        self.extra.as_ref().map_or(&[], |extra| &extra.metadata)
+    pub(crate) fn size(&self) -> u64 {
+        u64::from(self.size_low) | self.extra.as_ref().map_or(0, |extra| u64::from(extra.size_high) << 32)
     }
 
     pub(crate) fn quotas(&self) -> &[Sym] {
@@ -249,6 +252,60 @@ impl Entry {
     }
 }
 
+/// Metadata as stored: for each pair the symbol of its key, the length of its value and the value, in the order of the
+/// keys' texts.
+#[derive(Clone, Copy)]
+pub(crate) struct Metadata<'a>(&'a [u8]);
+
+/// Lengths below this take one byte.
+const LENGTH_LONG: u8 = u8::MAX;
+
+impl<'a> Metadata<'a> {
+    fn encode(pairs: &[(Sym, &str)]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(pairs.iter().map(|(_, value)| 9 + value.len()).sum());
+        for (key, value) in pairs {
+            out.extend_from_slice(&key.0.to_le_bytes());
+            match u8::try_from(value.len()) {
+                Ok(short) if short < LENGTH_LONG => out.push(short),
+                _ => {
+                    out.push(LENGTH_LONG);
+                    // `check_entry` has bounded values by 4 GiB.
+                    out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+                }
+            }
+            out.extend_from_slice(value.as_bytes());
+        }
+        out
+    }
+}
+
+impl<'a> Iterator for Metadata<'a> {
+    type Item = (Sym, &'a str);
+
+    fn next(&mut self) -> Option<(Sym, &'a str)> {
+        let (key, rest) = self.0.split_first_chunk::<4>()?;
+        let (short, rest) = rest.split_first()?;
+        let (length, rest) = match *short {
+            LENGTH_LONG => {
+                let (long, rest) = rest.split_first_chunk::<4>()?;
+                (u32::from_le_bytes(*long) as usize, rest)
+            }
+            short => (usize::from(short), rest),
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some((Sym(u32::from_le_bytes(*key)), std::str::from_utf8(value).unwrap_or_default()))
+    }
+}
+
+/// What is written of an entry in one text.
+pub(crate) struct EntryText<'a> {
+    pub(crate) sender: &'a str,
+    pub(crate) recipient: &'a str,
+    /// Keys counted, in the order of their texts.
+    pub(crate) metadata: &'a [(Sym, &'a str)],
+}
+
 /// Records and shared values: what all other parts of the queue refer to.
 pub(crate) struct Store {
     pub(crate) texts: Interner<str>,
@@ -256,11 +313,167 @@ pub(crate) struct Store {
     pub(crate) ips: Interner<[IpAddr]>,
     pub(crate) messages: Slab<Message>,
     pub(crate) entries: Slab<Entry>,
+    /// Texts of single records.
+    pub(crate) arena: Arena,
 }
 
 impl Store {
     pub(crate) fn new() -> Self {
-        Store { texts: Interner::new(), ips: Interner::new(), messages: Slab::new(), entries: Slab::new() }
+        Store {
+            texts: Interner::new(),
+            ips: Interner::new(),
+            messages: Slab::new(),
+            entries: Slab::new(),
+            arena: Arena::new(),
+        }
+    }
+
+    fn piece(&self, text: Text, from: usize, length: usize) -> &str {
+        let bytes = self.arena.get(text).get(from..from + length).unwrap_or_default();
+        // They were written from texts of these lengths.
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn sender_localpart(&self, entry: &Entry) -> &str {
+        self.piece(entry.text, 0, usize::from(entry.sender_bytes))
+    }
+
+    pub(crate) fn recipient_localpart(&self, entry: &Entry) -> &str {
+        self.piece(entry.text, usize::from(entry.sender_bytes), usize::from(entry.recipient_bytes))
+    }
+
+    pub(crate) fn subject(&self, message: &Message) -> &str {
+        std::str::from_utf8(self.arena.get(message.subject)).unwrap_or_default()
+    }
+
+    pub(crate) fn metadata(&self, entry: &Entry) -> Metadata<'_> {
+        let from = usize::from(entry.sender_bytes) + usize::from(entry.recipient_bytes);
+        Metadata(self.arena.get(entry.text).get(from..).unwrap_or_default())
+    }
+
+    /// The record of a new entry, in no list; its shared values are counted.
+    pub(crate) fn entry_record(&mut self, new: &NewEntry, message: u32, next: u32) -> Entry {
+        let metadata = self.key_symbols(&new.metadata);
+        let (text, lengths) = self.write(&EntryText {
+            sender: &new.sender.localpart,
+            recipient: &new.recipient.localpart,
+            metadata: &metadata,
+        });
+        let extra = Extra {
+            quotas: new.quotas.iter().map(|name| self.texts.intern(name)).collect(),
+            dsn: new.dsn.clone().map(Box::new),
+            sender_params: new.sender_params.as_str().into(),
+            recipient_params: new.recipient_params.as_str().into(),
+            edits: new.edits,
+            queue_id_high: (new.queue_id >> 32) as u32,
+            size_high: (new.size >> 32) as u32,
+            notified: new.notified,
+        };
+        Entry {
+            extra: (extra != Extra::default()).then(|| Box::new(extra)),
+            retry_at: new.retry_at,
+            text,
+            queue_id_low: new.queue_id as u32,
+            size_low: new.size as u32,
+            message,
+            next,
+            retry_count: new.retry_count,
+            retry_reason: self.texts.intern(&new.retry_reason),
+            sender_domain: self.domain(&new.sender.domain),
+            recipient_domain: self.domain(&new.recipient.domain),
+            transport_id: self.texts.intern(&new.transport_id),
+            job_id: self.texts.intern(&new.job_id),
+            tenant_id: self.texts.intern(&new.tenant_id),
+            local_ips: Sym::EMPTY,
+            remote_ip: Sym::EMPTY,
+            remote_mx: Sym::EMPTY,
+            grouping: Sym::EMPTY,
+            lane: NONE,
+            position: 0,
+            sender_bytes: lengths.0,
+            recipient_bytes: lengths.1,
+            state: State::Defer,
+            priority: new.priority.min(1),
+            local_ips_ordered: false,
+            delivered: new.delivered,
+        }
+    }
+
+    /// Gives back what an entry that is gone held, but for its lanes and addresses.
+    pub(crate) fn release_entry(&mut self, entry: &Entry) {
+        for text in [
+            entry.retry_reason,
+            entry.sender_domain,
+            entry.recipient_domain,
+            entry.transport_id,
+            entry.job_id,
+            entry.tenant_id,
+        ] {
+            self.texts.release(text);
+        }
+        entry.quotas().iter().for_each(|&name| self.texts.release(name));
+        self.release_keys(entry);
+        self.arena.remove(entry.text);
+    }
+
+    fn release_keys(&mut self, entry: &Entry) {
+        let keys: Vec<Sym> = self.metadata(entry).map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.texts.release(key));
+    }
+
+    /// Symbols of the keys, counted, with the values; sorted by key, of equal keys the last one.
+    fn key_symbols<'v>(&mut self, metadata: &'v [(String, String)]) -> Vec<(Sym, &'v str)> {
+        let mut sorted: Vec<&(String, String)> = metadata.iter().collect();
+        // Stable, so that of equal keys the last one given is the last one here.
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut pairs: Vec<(Sym, &str)> = Vec::with_capacity(sorted.len());
+        for (i, (key, value)) in sorted.iter().enumerate() {
+            if sorted.get(i + 1).is_none_or(|next| next.0 != *key) {
+                pairs.push((self.texts.intern(key), value));
+            }
+        }
+        pairs
+    }
+
+    fn write(&mut self, text: &EntryText<'_>) -> (Text, (u16, u16)) {
+        let encoded = Metadata::encode(text.metadata);
+        let name = self.arena.insert(&[text.sender.as_bytes(), text.recipient.as_bytes(), &encoded]);
+        // `check_entry` has bounded both local parts by 65,535 bytes.
+        (name, (text.sender.len() as u16, text.recipient.len() as u16))
+    }
+
+    /// Replaces the metadata, all of it.
+    pub(crate) fn set_metadata(&mut self, index: u32, metadata: &[(String, String)]) {
+        let pairs = self.key_symbols(metadata);
+        let entry = &self.entries[index];
+        let sender = self.sender_localpart(entry).to_owned();
+        let recipient = self.recipient_localpart(entry).to_owned();
+        let old: Vec<Sym> = self.metadata(entry).map(|(key, _)| key).collect();
+        self.rewrite(index, &EntryText { sender: &sender, recipient: &recipient, metadata: &pairs });
+        old.into_iter().for_each(|key| self.texts.release(key));
+    }
+
+    /// Replaces local parts.
+    pub(crate) fn set_localparts(&mut self, index: u32, sender: Option<&str>, recipient: Option<&str>) {
+        let entry = &self.entries[index];
+        let own = [self.sender_localpart(entry).to_owned(), self.recipient_localpart(entry).to_owned()];
+        let metadata: Vec<(Sym, String)> =
+            self.metadata(entry).map(|(key, value)| (key, value.to_owned())).collect();
+        let metadata: Vec<(Sym, &str)> = metadata.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let text = EntryText {
+            sender: sender.unwrap_or(&own[0]),
+            recipient: recipient.unwrap_or(&own[1]),
+            metadata: &metadata,
+        };
+        self.rewrite(index, &text);
+    }
+
+    fn rewrite(&mut self, index: u32, text: &EntryText<'_>) {
+        let (name, lengths) = self.write(text);
+        let entry = &mut self.entries[index];
+        let old = std::mem::replace(&mut entry.text, name);
+        (entry.sender_bytes, entry.recipient_bytes) = lengths;
+        self.arena.remove(old);
     }
 
     pub(crate) fn domain(&mut self, domain: &str) -> Sym {
@@ -345,7 +558,7 @@ mod tests {
     /// The records' share of the 400 bytes an entry may cost; the rest is for texts, lists and the allocator.
     #[test]
     fn records_stay_small() {
-        assert!(size_of::<Option<Entry>>() <= 120);
-        assert!(size_of::<Option<Message>>() <= 80);
+        assert!(size_of::<Option<Entry>>() <= 96);
+        assert!(size_of::<Option<Message>>() <= 64);
     }
 }

@@ -35,6 +35,9 @@ pub enum QueueError {
     /// Client: a local part above 65,535 bytes.
     #[error("local part of {0} bytes is too long")]
     AddressTooLong(usize),
+    /// Client: a metadata value above 4 GiB.
+    #[error("the value of metadata key \"{0}\" is too long")]
+    MetadataTooLong(String),
     /// Configuration or client: a pattern that is no valid regular expression.
     #[error("invalid regular expression /{pattern}/: {reason}")]
     Regex {

@@ -24,8 +24,10 @@ impl Heap {
     pub(crate) fn push(&mut self, due: Time, entry: u32, entries: &mut Slab<Entry>) {
         if self.items.is_empty() {
             self.arrivals = 0;
-            // Most lanes hold one entry: no spare room for them.
-            self.items.reserve_exact(1);
+        }
+        if self.items.len() == self.items.capacity() {
+            // Most lanes hold one entry or a few, and the deferred are millions: a quarter of spare room, not a whole.
+            self.items.reserve_exact(1 + self.items.len() / 4);
         }
         let arrival = self.arrivals;
         self.arrivals = self.arrivals.wrapping_add(1);
@@ -61,6 +63,15 @@ impl Heap {
         self.items.is_empty()
     }
 
+    /// How many go before the one at this place. Costs time in proportion to the heap.
+    pub(crate) fn ahead_of(&self, position: u32) -> usize {
+        let position = position as usize;
+        if position >= self.items.len() {
+            return 0;
+        }
+        (0..self.items.len()).filter(|&other| self.before(other, position)).count()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Time, u32)> + '_ {
         self.items.iter().map(|item| (item.due, item.entry))
     }
@@ -78,6 +89,9 @@ impl Heap {
 
     fn before(&self, a: usize, b: usize) -> bool {
         let (a, b) = (&self.items[a], &self.items[b]);
+        if broken!(LastInFirstOut) {
+            return (a.due, a.arrival) > (b.due, b.arrival);
+        }
         (a.due, a.arrival) < (b.due, b.arrival)
     }
 

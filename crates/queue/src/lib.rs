@@ -32,12 +32,28 @@
 //! assert!(queue.is_empty());
 //! ```
 
+/// Whether the engine is broken in this way on purpose; never, but in one test.
+macro_rules! broken {
+    ($defect:ident) => {{
+        #[cfg(feature = "defects")]
+        let is_broken = crate::defect::is(crate::defect::Defect::$defect);
+        #[cfg(not(feature = "defects"))]
+        let is_broken = false;
+        is_broken
+    }};
+}
+
 mod admin;
+mod arena;
 mod bucket;
 mod condition;
 mod counters;
+#[cfg(feature = "defects")]
+mod defect;
 mod entry;
 mod error;
+mod explain;
+mod few;
 mod fields;
 mod groupby;
 mod heap;
@@ -55,6 +71,7 @@ mod slab;
 mod state;
 mod suspend;
 mod time;
+mod unload;
 mod update;
 mod verify;
 mod view;
@@ -68,8 +85,11 @@ pub use condition::{
     TextTest, TimeValue,
 };
 pub use counters::{Counters, DeliveryCounters, LimitCounters, Quota};
+#[cfg(feature = "defects")]
+pub use defect::{Defect, break_on_purpose};
 pub use entry::{Address, Dsn, EntryKey, NewEntry, NewMessage, Resolved, SUBJECT_BYTES_MAX};
 pub use error::QueueError;
+pub use explain::{AddressView, BucketView, Explanation, LaneView};
 pub use fields::{Field, FieldSet};
 pub use groupby::{
     Count, CountReturn, CountTest, GroupField, GroupQuery, GroupRequest, GroupRollup, GroupRow,
@@ -79,7 +99,7 @@ pub use list::{ListQuery, SLICE_ENTRIES, SortField, Sorting};
 pub use pattern::{Lists, Pattern, Regex, parse_net};
 pub use policy::{
     Applied, DynamicCondition, Limits, Policy, PolicyCondition, PolicySet, Rate, RateAlgorithm, Rollup,
-    Selector,
+    Selection, Selector,
 };
 pub use queue::Queue;
 pub use retry::{DELAY_MAX, DayWindow, RetryInterval, RetryPlan, RetrySchedule};
@@ -87,8 +107,7 @@ pub use sched::PickupCounters;
 pub use state::{Phase, State, States, WorkInfo};
 pub use suspend::{Suspension, SuspensionSource, SuspensionView};
 pub use time::Time;
-pub use update::{
-    AddressChange, AgedRun, Changes, Task, UnloadReport, Unloaded, UpdateReport, UpdateRequest, UpdateRun,
-};
+pub use unload::{UnloadReport, UnloadRun, Unloaded};
+pub use update::{AddressChange, AgedRun, Changes, Duplicate, Task, UpdateReport, UpdateRequest, UpdateRun};
 pub use view::EntryView;
 pub use work::{AttemptClass, Outcome, Pick, Requeue, Settings, Settled, Ticket, Work};

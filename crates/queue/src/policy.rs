@@ -1,6 +1,7 @@
 //! Policies as configured: which fields are counted together, and which limits apply to a counter.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::entry::Store;
@@ -172,8 +173,8 @@ impl CompiledSelector {
     }
 
     /// Whether the asked-for fields of a counter key match; keys hold single local addresses and rolled-up values.
-    pub(crate) fn matches_key(&self, key: &BucketKey, store: &Store) -> bool {
-        self.0.iter().all(|(field, matcher)| key.matches(*field, matcher, store))
+    pub(crate) fn matches_key(&self, key: &BucketKey, store: &Store, local: Option<IpAddr>) -> bool {
+        self.0.iter().all(|(field, matcher)| key.matches(*field, matcher, store, local))
     }
 
     /// Whether all but `localip` match; `values` are those of a lane.
@@ -193,6 +194,33 @@ impl CompiledSelector {
     }
 }
 
+/// A compiled selector for values written as text.
+pub struct Selection(CompiledSelector);
+
+impl std::fmt::Debug for Selection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.0.iter().map(|(field, _)| field.name())).finish()
+    }
+}
+
+impl Selection {
+    /// Compiles a selector.
+    pub fn new(selector: &Selector) -> Selection {
+        Selection(CompiledSelector::new(selector))
+    }
+
+    /// Whether all fields asked for have a matching value.
+    pub fn matches(&self, value: &dyn Fn(Field) -> String) -> bool {
+        self.0.0.iter().all(|(field, matcher)| {
+            let text = value(*field);
+            match field.is_address() {
+                true => text.parse().is_ok_and(|ip| matcher.matches_ip(ip)),
+                false => matcher.matches_text(&text),
+            }
+        })
+    }
+}
+
 /// Values of the fields of a counter. Fields outside the counter are [`BucketKey::ABSENT`]; a rolled-up value is
 /// the symbol of `#name` with its bit in `rolled` set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -208,13 +236,15 @@ impl BucketKey {
         self.rolled & (1 << field as u8) != 0
     }
 
-    fn matches(&self, field: Field, matcher: &Matcher, store: &Store) -> bool {
+    /// `local` stands for a source address that has no symbol because nothing counts it yet.
+    fn matches(&self, field: Field, matcher: &Matcher, store: &Store, local: Option<IpAddr>) -> bool {
         let value = self.values[field as usize];
         if value == BucketKey::ABSENT {
             return false;
         }
         if field.is_address() && !self.is_rolled(field) {
-            return store.ip_of(value).is_some_and(|ip| matcher.matches_ip(ip));
+            let local = local.filter(|_| field == Field::LocalIp);
+            return local.or_else(|| store.ip_of(value)).is_some_and(|ip| matcher.matches_ip(ip));
         }
         matcher.matches_text(store.texts.get(value))
     }
@@ -315,6 +345,17 @@ impl CompiledPolicy {
 
     /// The counter key of an attempt. `local_ip` is the single address chosen.
     pub(crate) fn key(&self, values: &[Sym; 8], local_ip: Sym, store: &Store) -> BucketKey {
+        self.key_of(values, local_ip, store, None)
+    }
+
+    /// The same for a source address that may have no symbol yet.
+    pub(crate) fn key_of(
+        &self,
+        values: &[Sym; 8],
+        local_ip: Sym,
+        store: &Store,
+        local: Option<IpAddr>,
+    ) -> BucketKey {
         let mut key = BucketKey { values: [BucketKey::ABSENT; 8], rolled: 0 };
         for field in self.definition.fields.iter() {
             let value = if field == Field::LocalIp { local_ip } else { values[field as usize] };
@@ -326,7 +367,8 @@ impl CompiledPolicy {
                 continue;
             }
             let member = if rollup.field.is_address() {
-                store.ip_of(value).is_some_and(|ip| rollup.matcher.matches_ip(ip))
+                let local = local.filter(|_| rollup.field == Field::LocalIp);
+                local.or_else(|| store.ip_of(value)).is_some_and(|ip| rollup.matcher.matches_ip(ip))
             } else {
                 rollup.matcher.matches_text(store.texts.get(value))
             };
@@ -339,7 +381,7 @@ impl CompiledPolicy {
     }
 
     /// The rolled-up name of a value, if it belongs to a group of this policy.
-    pub(crate) fn rollup_of(&self, field: Field, text: &str, ip: Option<std::net::IpAddr>) -> Option<&str> {
+    pub(crate) fn rollup_of(&self, field: Field, text: &str, ip: Option<IpAddr>) -> Option<&str> {
         self.definition.rollups.iter().zip(&self.rollups).find_map(|(definition, rollup)| {
             let member = rollup.field == field
                 && match ip {
@@ -352,6 +394,11 @@ impl CompiledPolicy {
 
     /// The limits of a counter: dynamic conditions first, newest first, then the file's in order.
     pub(crate) fn applied(&self, key: &BucketKey, store: &Store) -> Applied {
+        self.applied_to(key, store, None)
+    }
+
+    /// The same for a key of [`CompiledPolicy::key_of`].
+    pub(crate) fn applied_to(&self, key: &BucketKey, store: &Store, local: Option<IpAddr>) -> Applied {
         let grouping = self
             .definition
             .fields
@@ -359,12 +406,13 @@ impl CompiledPolicy {
             .filter(|&field| key.is_rolled(field))
             .map(|field| (field, store.texts.get(key.values[field as usize]).to_owned()))
             .collect();
-        let dynamic = self.dynamics.iter().rev().find(|d| self.dynamic_matches(&d.selector, key, store));
+        let dynamic =
+            self.dynamics.iter().rev().find(|d| self.dynamic_matches(&d.selector, key, store, local));
         let limits = match dynamic {
             Some(dynamic) => Some(dynamic.definition.then.divided(self.hosts)),
             None => {
                 let mut conditions = self.conditions.iter();
-                let matching = conditions.find(|(selector, _)| selector.matches_key(key, store));
+                let matching = conditions.find(|(selector, _)| selector.matches_key(key, store, local));
                 matching.map(|(_, limits)| limits.clone()).or_else(|| self.default.clone())
             }
         };
@@ -373,9 +421,15 @@ impl CompiledPolicy {
     }
 
     /// A dynamic condition on a member of a group applies to the whole group.
-    fn dynamic_matches(&self, selector: &CompiledSelector, key: &BucketKey, store: &Store) -> bool {
+    fn dynamic_matches(
+        &self,
+        selector: &CompiledSelector,
+        key: &BucketKey,
+        store: &Store,
+        local: Option<IpAddr>,
+    ) -> bool {
         selector.0.iter().all(|(field, matcher)| {
-            if key.matches(*field, matcher, store) {
+            if key.matches(*field, matcher, store, local) {
                 return true;
             }
             if !key.is_rolled(*field) {
@@ -427,13 +481,19 @@ impl CompiledPolicy {
 
     /// Whether the newest dynamic condition is about this counter.
     pub(crate) fn newest_selects(&self, key: &BucketKey, store: &Store) -> bool {
-        self.dynamics.last().is_some_and(|newest| self.dynamic_matches(&newest.selector, key, store))
+        self.dynamics.last().is_some_and(|newest| self.dynamic_matches(&newest.selector, key, store, None))
     }
 
     /// Drops dynamic conditions whose time is over; their ids.
     pub(crate) fn expire_dynamics(&mut self, now: Time) -> Vec<String> {
         let over = |d: &CompiledDynamic| d.expires.is_some_and(|expires| expires <= now);
         self.dynamics.extract_if(.., |d| over(d)).map(|d| d.definition.id).collect()
+    }
+
+    /// Whether any of its conditions stops the evaluation.
+    pub(crate) fn may_stop(&self) -> bool {
+        let conditions = self.conditions.iter().map(|(_, limits)| limits).chain(&self.default);
+        conditions.chain(self.dynamics.iter().map(|d| &d.definition.then)).any(|limits| limits.stop)
     }
 
     pub(crate) fn next_expiry(&self) -> Option<Time> {

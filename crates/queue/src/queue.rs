@@ -1,6 +1,7 @@
 //! The queue itself: entries in, work out, outcomes back.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -76,7 +77,7 @@ impl Queue {
     ) -> Result<Vec<EntryKey>, QueueError> {
         self.check_new(&message, &entries)?;
         let id = message.id;
-        let count = u32::try_from(entries.len()).map_err(|_| QueueError::Full)?;
+        let count = u32::try_from(entries.len()).ok().and_then(NonZeroU32::new).ok_or(QueueError::Full)?;
         let record = self.message_record(message, count);
         let owner = match self.store.messages.insert(record) {
             Ok(owner) => owner,
@@ -105,14 +106,15 @@ impl Queue {
     /// Adds an entry to a message that is there (a duplicate under a new queue id).
     pub fn insert_into(&mut self, now: Time, message: Uuid, entry: NewEntry) -> Result<EntryKey, QueueError> {
         let owner = self.find_message(message).ok_or(QueueError::NoSuchEntry)?;
-        if self.chain(owner).any(|index| self.store.entries[index].queue_id == entry.queue_id) {
+        if self.chain(owner).any(|index| self.store.entries[index].queue_id() == entry.queue_id) {
             return Err(QueueError::DuplicateQueueId { message, queue_id: entry.queue_id });
         }
         check_entry(&entry)?;
         if self.store.entries.len() + 1 >= ENTRIES_MAX {
             return Err(QueueError::Full);
         }
-        self.store.messages[owner].entries += 1;
+        let message = &mut self.store.messages[owner];
+        message.entries = message.entries.saturating_add(1);
         Ok(self.insert_entry(now, owner, entry))
     }
 
@@ -125,7 +127,7 @@ impl Queue {
             let Some(entry) = self.pop_due(now) else { break };
             self.sizes[State::Defer as usize] -= 1;
             left -= 1;
-            if self.store.entries[entry].delivered {
+            if self.store.entries[entry].delivered && !broken!(DeliveredAgain) {
                 work.push(Work::Postdelivery(self.start_work(now, entry, Phase::Postdelivery)));
             } else {
                 work.push(Work::Predelivery(self.start_work(now, entry, Phase::Predelivery)));
@@ -283,13 +285,13 @@ impl Queue {
     /// The entry with this written id.
     pub fn find(&self, message: Uuid, queue_id: u64) -> Option<EntryKey> {
         let owner = self.find_message(message)?;
-        let index = self.chain(owner).find(|&index| self.store.entries[index].queue_id == queue_id)?;
+        let index = self.chain(owner).find(|&index| self.store.entries[index].queue_id() == queue_id)?;
         Some(self.store.key(index))
     }
 
     /// Number of entries of a message; 0 when unknown.
     pub fn entry_count(&self, message: Uuid) -> usize {
-        self.find_message(message).map_or(0, |owner| self.store.messages[owner].entries as usize)
+        self.find_message(message).map_or(0, |owner| self.store.messages[owner].entries.get() as usize)
     }
 
     /// All entries of a message, in no particular order; empty when unknown.
@@ -325,7 +327,7 @@ impl Queue {
         metadata: Vec<(String, String)>,
     ) -> Result<(), QueueError> {
         self.check_ticket(ticket)?;
-        self.put_metadata(ticket.key.index, metadata);
+        self.store.set_metadata(ticket.key.index, &metadata);
         Ok(())
     }
 
@@ -339,7 +341,7 @@ impl Queue {
         if !self.working.contains_key(&key.index) {
             return Err(QueueError::StaleTicket(key.index));
         }
-        self.put_metadata(key.index, metadata);
+        self.store.set_metadata(key.index, &metadata);
         Ok(())
     }
 
@@ -402,7 +404,7 @@ impl Queue {
     }
 
     /// The entry is no longer working and in no list; tells whether it was to be frozen.
-    fn stop_work(&mut self, now: Time, entry: u32) -> bool {
+    pub(crate) fn stop_work(&mut self, now: Time, entry: u32) -> bool {
         self.end_phase(now, entry);
         let Some(working) = self.working.remove(&entry) else { return false };
         self.sizes[working.phase.state() as usize] -= 1;
@@ -437,7 +439,7 @@ impl Queue {
 
     /// Puts an entry that is in no list into UPDATE, HOLD or DEFER (at its `retry_at`).
     pub(crate) fn park(&mut self, index: u32, update: bool, hold: bool) -> Settled {
-        let state = match (update, hold) {
+        let state = match (update && !broken!(FreezeForgotten), hold) {
             (true, _) => State::Update,
             (false, true) => State::Hold,
             (false, false) => State::Defer,
@@ -474,7 +476,7 @@ impl Queue {
         self.sizes[state as usize] -= 1;
     }
 
-    fn check_ticket(&self, ticket: &Ticket) -> Result<(), QueueError> {
+    pub(crate) fn check_ticket(&self, ticket: &Ticket) -> Result<(), QueueError> {
         let working = self.working.get(&ticket.key.index);
         match working {
             Some(working) if working.serial == ticket.serial => Ok(()),

@@ -1,14 +1,14 @@
 //! The records of messages and entries: made, changed, removed, with what they share.
 
 use std::hash::BuildHasher as _;
+use std::num::NonZeroU32;
 
 use uuid::Uuid;
 
-use crate::entry::{Entry, EntryKey, Extra, Message, NONE, NewEntry, NewMessage, SUBJECT_BYTES_MAX};
+use crate::entry::{Entry, EntryKey, Message, NONE, NewEntry, NewMessage, SUBJECT_BYTES_MAX};
 use crate::error::QueueError;
 use crate::intern::Sym;
 use crate::queue::Queue;
-use crate::state::State;
 use crate::time::Time;
 use crate::work::Requeue;
 
@@ -48,18 +48,15 @@ impl Queue {
         entries.iter().try_for_each(check_entry)
     }
 
-    pub(crate) fn message_record(&mut self, message: NewMessage, entries: u32) -> Message {
-        let mut subject = message.subject;
-        if subject.len() > SUBJECT_BYTES_MAX {
-            let end = (0..=SUBJECT_BYTES_MAX).rev().find(|&i| subject.is_char_boundary(i)).unwrap_or(0);
-            subject.truncate(end);
-        }
+    pub(crate) fn message_record(&mut self, message: NewMessage, entries: NonZeroU32) -> Message {
+        let subject = message.subject.as_str();
+        let end = (0..=SUBJECT_BYTES_MAX.min(subject.len())).rev().find(|&i| subject.is_char_boundary(i));
         let store = &mut self.store;
         Message {
             id: message.id,
             received: message.received,
             size: message.size,
-            subject: subject.into_boxed_str(),
+            subject: store.arena.insert(&[&subject.as_bytes()[..end.unwrap_or(0)]]),
             server_id: store.texts.intern(&message.server_id),
             sender_ip: store.ip(message.sender_ip),
             sender_helo: store.texts.intern(&message.sender_helo),
@@ -75,51 +72,13 @@ impl Queue {
             self.store.texts.release(text);
         }
         self.store.ips.release(message.sender_ip);
+        self.store.arena.remove(message.subject);
     }
 
     /// The entry is new, checked, and there is room for it.
     pub(crate) fn insert_entry(&mut self, now: Time, owner: u32, new: NewEntry) -> EntryKey {
-        let (sender, recipient) = (&new.sender, &new.recipient);
-        let mut locals = String::with_capacity(sender.localpart.len() + recipient.localpart.len());
-        locals.push_str(&sender.localpart);
-        locals.push_str(&recipient.localpart);
-        let extra = Extra {
-            metadata: sorted_metadata(new.metadata),
-            quotas: new.quotas.iter().map(|name| self.store.texts.intern(name)).collect(),
-            dsn: new.dsn.map(Box::new),
-            sender_params: new.sender_params.into_boxed_str(),
-            recipient_params: new.recipient_params.into_boxed_str(),
-            edits: new.edits,
-            notified: new.notified,
-        };
-        let entry = Entry {
-            // `check_entry` has bounded both local parts by 65,535 bytes.
-            sender_bytes: sender.localpart.len() as u16,
-            locals: locals.into_boxed_str(),
-            extra: (extra != Extra::default()).then(|| Box::new(extra)),
-            queue_id: new.queue_id,
-            size: new.size,
-            retry_at: new.retry_at,
-            message: owner,
-            next: self.store.messages[owner].first,
-            retry_count: new.retry_count,
-            retry_reason: self.store.texts.intern(&new.retry_reason),
-            sender_domain: self.store.domain(&sender.domain),
-            recipient_domain: self.store.domain(&recipient.domain),
-            transport_id: self.store.texts.intern(&new.transport_id),
-            job_id: self.store.texts.intern(&new.job_id),
-            tenant_id: self.store.texts.intern(&new.tenant_id),
-            local_ips: Sym::EMPTY,
-            remote_ip: Sym::EMPTY,
-            remote_mx: Sym::EMPTY,
-            grouping: Sym::EMPTY,
-            lane: NONE,
-            position: 0,
-            state: State::Defer,
-            priority: new.priority.min(1),
-            local_ips_ordered: false,
-            delivered: new.delivered,
-        };
+        let next = self.store.messages[owner].first;
+        let entry = self.store.entry_record(&new, owner, next);
         let Ok(index) = self.store.entries.insert(entry) else {
             unreachable!("the callers have compared the number of entries with ENTRIES_MAX");
         };
@@ -135,7 +94,7 @@ impl Queue {
     /// Adds or takes back an entry's quota charges.
     pub(crate) fn charge(&mut self, index: u32, add: bool) {
         let entry = &self.store.entries[index];
-        let size = entry.size;
+        let size = entry.size();
         for name in entry.quotas().to_vec() {
             let quota = self.quotas.entry(name).or_default();
             if add {
@@ -175,7 +134,7 @@ impl Queue {
             }
         }
         if let Some(metadata) = options.metadata {
-            self.put_metadata(index, metadata);
+            self.store.set_metadata(index, &metadata);
         }
         if let Some(names) = options.quotas {
             self.charge(index, false);
@@ -187,37 +146,22 @@ impl Queue {
         }
     }
 
-    pub(crate) fn put_metadata(&mut self, index: u32, metadata: Vec<(String, String)>) {
-        let entry = &mut self.store.entries[index];
-        entry.extra_mut().metadata = sorted_metadata(metadata);
-        if entry.extra.as_deref() == Some(&Extra::default()) {
-            entry.extra = None;
-        }
-    }
-
     /// Removes an entry that is in no list; true when it was the last of its message.
     pub(crate) fn remove_entry(&mut self, index: u32) -> bool {
         self.charge(index, false);
         self.store.clear_resolved(index);
         let Some(entry) = self.store.entries.remove(index) else { return false };
-        for text in [
-            entry.retry_reason,
-            entry.sender_domain,
-            entry.recipient_domain,
-            entry.transport_id,
-            entry.job_id,
-            entry.tenant_id,
-        ] {
-            self.store.texts.release(text);
-        }
-        entry.quotas().iter().for_each(|&name| self.store.texts.release(name));
+        self.store.release_entry(&entry);
         self.unchain(index, &entry)
     }
 
     pub(crate) fn unchain(&mut self, index: u32, entry: &Entry) -> bool {
         let owner = entry.message;
         let message = &mut self.store.messages[owner];
-        message.entries -= 1;
+        let left = NonZeroU32::new(message.entries.get() - 1);
+        if let Some(left) = left {
+            message.entries = left;
+        }
         if message.first == index {
             message.first = entry.next;
         } else {
@@ -230,7 +174,7 @@ impl Queue {
                 at = record.next;
             }
         }
-        if self.store.messages[owner].entries > 0 {
+        if left.is_some() {
             return false;
         }
         let hash = self.hasher.hash_one(self.store.messages[owner].id);
@@ -253,11 +197,8 @@ pub(crate) fn check_entry(entry: &NewEntry) -> Result<(), QueueError> {
             return Err(QueueError::AddressTooLong(address.localpart.len()));
         }
     }
-    Ok(())
-}
-
-/// Sorted by key; of equal keys the last one counts.
-fn sorted_metadata(metadata: Vec<(String, String)>) -> Vec<(Box<str>, Box<str>)> {
-    let sorted: std::collections::BTreeMap<String, String> = metadata.into_iter().collect();
-    sorted.into_iter().map(|(key, value)| (key.into_boxed_str(), value.into_boxed_str())).collect()
+    match entry.metadata.iter().find(|(_, value)| u32::try_from(value.len()).is_err()) {
+        Some((key, _)) => Err(QueueError::MetadataTooLong(key.clone())),
+        None => Ok(()),
+    }
 }

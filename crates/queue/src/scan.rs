@@ -167,6 +167,18 @@ impl Scan {
         self.cursor >= self.end
     }
 
+    /// How many of these entries match now; a random choice among them was made when they were found.
+    pub(crate) fn count_matches(&mut self, queue: &Queue, entries: &[u32]) -> usize {
+        self.forget();
+        let share = std::mem::take(&mut self.condition.probability);
+        let mut matching = 0;
+        for &index in entries {
+            matching += usize::from(self.matches(EntryView::new(queue, index, &queue.store.entries[index])));
+        }
+        self.condition.probability = share;
+        matching
+    }
+
     fn forget(&mut self) {
         self.texts.iter_mut().for_each(Memo::clear);
         self.sender_domains.iter_mut().for_each(Memo::clear);
@@ -205,13 +217,13 @@ impl Scan {
         if !times_match(&self.received, message.received)
             || !times_match(&self.retry_at, entry.retry_at)
             || !any(&condition.retry_counts, u64::from(entry.retry_count))
-            || !any(&condition.sizes, entry.size)
+            || !any(&condition.sizes, entry.size())
             || !any(&condition.priorities, u64::from(entry.priority))
         {
             return false;
         }
         if !condition.ids.is_empty() {
-            let (id, number) = (message.id, entry.queue_id);
+            let (id, number) = (message.id, entry.queue_id());
             let is = |test: &crate::condition::IdTest| {
                 test.message == id && test.queue_id.is_none_or(|wanted| wanted == number)
             };
@@ -273,13 +285,17 @@ impl Scan {
             found || !wanted
         };
         let condition = &self.condition;
-        check(&condition.senders, &mut self.sender_domains, entry.sender_localpart(), entry.sender_domain)
-            && check(
-                &condition.recipients,
-                &mut self.recipient_domains,
-                entry.recipient_localpart(),
-                entry.recipient_domain,
-            )
+        check(
+            &condition.senders,
+            &mut self.sender_domains,
+            store.sender_localpart(entry),
+            entry.sender_domain,
+        ) && check(
+            &condition.recipients,
+            &mut self.recipient_domains,
+            store.recipient_localpart(entry),
+            entry.recipient_domain,
+        )
     }
 
     fn rare_match(&self, view: EntryView<'_>) -> bool {

@@ -12,12 +12,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::bucket::{Availability, Bucket};
 use crate::entry::Store;
+use crate::few::Few;
 use crate::fields::{Field, Fields};
 use crate::heap::Heap;
 use crate::intern::Sym;
@@ -39,15 +41,15 @@ pub(crate) struct Lane {
     pub(crate) priority: u8,
     pub(crate) heap: Heap,
     /// Turn in the ready list, `None` while waiting.
-    pub(crate) ready: Option<u64>,
+    pub(crate) ready: Option<NonZeroU64>,
     /// Place in the blockers' lists; kept until the lane is served, so that waiting is rewarded.
     pub(crate) wait: u64,
-    pub(crate) waits: Vec<Blocker>,
+    pub(crate) waits: Few<Blocker>,
     /// Counters whose room brought this lane back to the ready list.
-    pub(crate) woken_by: Vec<u32>,
+    pub(crate) woken_by: Few<u32>,
     /// Suspensions up to this number have been compared with the lane; those that concern it are in `suspends`.
     pub(crate) suspends_seen: u64,
-    pub(crate) suspends: Vec<u64>,
+    pub(crate) suspends: Few<u64>,
 }
 
 /// A counter an attempt is counted in.
@@ -93,8 +95,8 @@ pub struct PickupCounters {
 pub(crate) struct Scheduler {
     pub(crate) lanes: Slab<Lane>,
     lane_index: HashTable<u32>,
-    pub(crate) ready: [BTreeMap<u64, u32>; 2],
-    turn: u64,
+    pub(crate) ready: [BTreeMap<NonZeroU64, u32>; 2],
+    turn: NonZeroU64,
     pub(crate) buckets: Slab<Bucket>,
     bucket_index: HashTable<u32>,
     pub(crate) timers: BTreeSet<(Time, Blocker)>,
@@ -125,7 +127,7 @@ impl Scheduler {
             lanes: Slab::new(),
             lane_index: HashTable::new(),
             ready: Default::default(),
-            turn: 0,
+            turn: NonZeroU64::MIN,
             buckets: Slab::new(),
             bucket_index: HashTable::new(),
             timers: BTreeSet::new(),
@@ -169,11 +171,11 @@ impl Scheduler {
                     priority,
                     heap: Heap::default(),
                     ready: Some(turn),
-                    wait: turn,
-                    waits: Vec::new(),
-                    woken_by: Vec::new(),
+                    wait: turn.get(),
+                    waits: Few::default(),
+                    woken_by: Few::default(),
                     suspends_seen: 0,
-                    suspends: Vec::new(),
+                    suspends: Few::default(),
                 };
                 let lane = self.lanes.insert(lane).map_err(|lane| lane.fields)?;
                 let (lanes, hasher) = (&self.lanes, &self.hasher);
@@ -206,32 +208,32 @@ impl Scheduler {
         if self.running >= self.running_max {
             return None;
         }
-        for priority in [1usize, 0] {
-            while let Some((_, lane)) = self.ready[priority].pop_first() {
-                self.lanes[lane].ready = None;
-                let verdict = self.evaluate(store, lane, now, rng);
-                let woken_by = std::mem::take(&mut self.lanes[lane].woken_by);
-                for &bucket in &woken_by {
-                    self.buckets[bucket].woken -= 1;
+        // Looking at a lane may let another one go, so high priority is asked for again each time.
+        while let Some((_, lane)) = self.ready[1].pop_first().or_else(|| self.ready[0].pop_first()) {
+            self.lanes[lane].ready = None;
+            let verdict = self.evaluate(store, lane, now, rng);
+            let priority = usize::from(self.lanes[lane].priority);
+            let woken_by = self.lanes[lane].woken_by.take();
+            for &bucket in &woken_by {
+                self.buckets[bucket].woken[priority] -= 1;
+            }
+            let picked = match verdict {
+                Verdict::Go { local_index, local_ip, held } => {
+                    Some(self.take(store, lane, local_index, local_ip, held, now))
                 }
-                let picked = match verdict {
-                    Verdict::Go { local_index, local_ip, held } => {
-                        Some(self.take(store, lane, local_index, local_ip, held, now))
-                    }
-                    Verdict::Blocked(blockers) => {
-                        self.counters.skips += 1;
-                        self.wait_for(lane, &blockers);
-                        self.kick_all(store, blockers, now);
-                        None
-                    }
-                };
-                for bucket in woken_by {
-                    self.kick(store, bucket, now);
+                Verdict::Blocked(blockers) => {
+                    self.counters.skips += 1;
+                    self.wait_for(lane, &blockers);
+                    self.kick_all(store, blockers, now);
+                    None
                 }
-                if let Some(picked) = picked {
-                    self.counters.count += 1;
-                    return Some(picked);
-                }
+            };
+            for bucket in woken_by {
+                self.kick(store, bucket, now);
+            }
+            if let Some(picked) = picked {
+                self.counters.count += 1;
+                return Some(picked);
             }
         }
         self.counters.misses += 1;
@@ -253,15 +255,15 @@ impl Scheduler {
         for held in &attempt.held {
             self.buckets[held.bucket].running -= 1;
         }
-        for held in &attempt.held {
+        for held in attempt.held.iter().filter(|_| !broken!(NobodyWoken)) {
             self.kick(store, held.bucket, now);
         }
         attempt.fields.release(store);
         store.ips.release(attempt.local_ip);
     }
 
-    pub(crate) fn next_turn(&mut self) -> u64 {
-        self.turn += 1;
+    pub(crate) fn next_turn(&mut self) -> NonZeroU64 {
+        self.turn = self.turn.saturating_add(1);
         self.turn
     }
 
@@ -297,7 +299,7 @@ impl Scheduler {
             // Served: the next wait starts anew, behind those that wait already.
             let left = self.leave_waits(lane);
             let record = &mut self.lanes[lane];
-            record.wait = turn;
+            record.wait = turn.get();
             record.ready = Some(turn);
             self.ready[priority].insert(turn, lane);
             self.kick_all(store, left, now);
@@ -444,14 +446,15 @@ impl Scheduler {
         if let Ok(found) = self.lane_index.find_entry(hash, |&l| l == lane) {
             found.remove();
         }
-        let Some(record) = self.lanes.remove(lane) else { return };
+        let Some(mut record) = self.lanes.remove(lane) else { return };
         if let Some(turn) = record.ready {
             self.ready[usize::from(record.priority)].remove(&turn);
         }
-        for &bucket in &record.woken_by {
-            self.buckets[bucket].woken -= 1;
+        let woken_by = record.woken_by.take();
+        for &bucket in &woken_by {
+            self.buckets[bucket].woken[usize::from(record.priority)] -= 1;
         }
-        for bucket in record.woken_by {
+        for bucket in woken_by {
             self.kick(store, bucket, now);
         }
         self.kick_all(store, left, now);
@@ -480,12 +483,15 @@ impl Scheduler {
         }
         for (index, bucket) in self.buckets.iter() {
             let limit = bucket.applied.limits.as_ref().and_then(|l| l.concurrency);
-            let woken = self.lanes.iter().filter(|(_, l)| l.woken_by.contains(&index)).count();
-            if woken != bucket.woken as usize {
-                return Err(format!("bucket {index} counts {} woken, found {woken}", bucket.woken));
+            let mut woken = [0; 2];
+            for (_, lane) in self.lanes.iter().filter(|(_, lane)| lane.woken_by.contains(&index)) {
+                woken[usize::from(lane.priority)] += 1;
+            }
+            if woken != bucket.woken {
+                return Err(format!("bucket {index} counts {:?} woken, found {woken:?}", bucket.woken));
             }
             let full = limit.is_some_and(|limit| bucket.running >= limit);
-            if bucket.has_waiters() && !full && bucket.timer.is_none() && bucket.woken == 0 {
+            if bucket.has_waiters() && !full && bucket.timer.is_none() && bucket.woken == [0; 2] {
                 return Err(format!("bucket {index} has forgotten its waiters"));
             }
         }

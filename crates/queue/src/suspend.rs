@@ -74,8 +74,20 @@ impl SuspendSlot {
     }
 }
 
+/// A suspension as lists show it.
+pub(crate) fn view_of(slot: &SuspendSlot, now: Time) -> SuspensionView {
+    SuspensionView {
+        source: if slot.dynamic { SuspensionSource::Dynamic } else { SuspensionSource::Static },
+        id: slot.definition.id.clone(),
+        fields: describe(&slot.definition.when),
+        ttl: slot.expires.map(|at| at.since(now)),
+        tag: slot.definition.tag.clone(),
+        properties: slot.definition.properties.clone(),
+    }
+}
+
 /// The patterns of a selector as text, one per field.
-pub(crate) fn describe(selector: &Selector) -> Vec<(Field, String)> {
+fn describe(selector: &Selector) -> Vec<(Field, String)> {
     let text = |pattern: &crate::pattern::Pattern| pattern.to_string();
     selector
         .fields

@@ -1,10 +1,9 @@
 //! Updates by operators: delete, bounce, move, change, duplicate, freeze, unload; in slices.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::condition::{Condition, TimeValue};
-use crate::entry::{EntryKey, NewEntry, NewMessage};
+use crate::entry::EntryKey;
 use crate::error::QueueError;
 use crate::queue::Queue;
 use crate::retry::DELAY_MAX;
@@ -104,10 +103,21 @@ pub struct UpdateReport {
     pub working: u64,
     /// Entries with new values or another state, still in the queue.
     pub changed: Vec<EntryKey>,
-    /// Copies made, with the entry they came from.
-    pub created: Vec<(EntryKey, EntryKey)>,
+    /// Copies made, changed but not yet in the queue. Once a copy is stored, [`Queue::finish_duplicate`] lets it in.
+    pub created: Vec<Duplicate>,
     /// Entries that go: run post-delivery with the pending action, then settle.
     pub released: Vec<Ticket>,
+}
+
+/// A copy of an entry that is not in the queue yet.
+#[derive(Debug)]
+pub struct Duplicate {
+    /// The right to let it in.
+    pub ticket: Ticket,
+    /// Number of the entry it was copied from, within the same message.
+    pub original: u64,
+    /// Where that one was.
+    pub was: State,
 }
 
 /// An update in progress. Call [`UpdateRun::step`] until it says true.
@@ -184,17 +194,16 @@ impl UpdateRun {
             // It moved between two slices.
             return;
         }
-        let key = if self.request.duplicate {
-            let Some(copy) = queue.duplicate(now, key) else { return };
-            self.report.created.push((copy, key));
-            copy
-        } else {
-            key
-        };
+        if self.request.duplicate {
+            if let Some(copy) = queue.duplicate(now, key, &self.request.changes) {
+                self.report.affected += 1;
+                self.report.created.push(copy);
+            }
+            return;
+        }
         self.report.affected += 1;
         match queue.update_entry(now, key.index, self.request.task, &self.request.changes) {
             Some(ticket) => self.report.released.push(ticket),
-            None if self.request.duplicate => {}
             None => self.report.changed.push(key),
         }
     }
@@ -237,84 +246,12 @@ impl AgedRun {
     }
 }
 
-/// A message taken out of memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unloaded {
-    /// Its facts.
-    pub message: NewMessage,
-    /// Its entries as they were.
-    pub entries: Vec<NewEntry>,
-}
-
-/// What came of an unload.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct UnloadReport {
-    /// Messages no longer in memory.
-    pub unloaded: Vec<Unloaded>,
-    /// Messages left because only some entries match.
-    pub partial: u64,
-    /// Messages left because entries are being worked on.
-    pub working: u64,
-}
-
 impl Queue {
     /// An update in one go.
     pub fn update(&mut self, now: Time, request: UpdateRequest) -> Result<UpdateReport, QueueError> {
         let mut run = UpdateRun::new(self, now, request)?;
         while !run.step(self, now, usize::MAX) {}
         Ok(run.finish())
-    }
-
-    /// Takes messages out of memory whose entries all match (any of them with `partial`). With `freeze` the
-    /// working entries of the others are marked.
-    pub fn unload(
-        &mut self,
-        now: Time,
-        mut condition: Condition,
-        partial: bool,
-        freeze: bool,
-    ) -> UnloadReport {
-        // Working entries are looked at as well: they decide whether a message can go.
-        let asked = &mut condition.states.states;
-        if asked.is_empty() {
-            *asked = States::QUEUED;
-        }
-        *asked = asked.with(State::Unknown).with(State::Sending);
-        let mut matched: BTreeMap<u32, u32> = BTreeMap::new();
-        let mut scan = Scan::new(self, now, condition, now.0 as u64);
-        while !scan.step(self, usize::MAX, |view| *matched.entry(view.entry.message).or_default() += 1) {}
-        let mut report = UnloadReport::default();
-        for (owner, count) in matched {
-            if count < self.store.messages[owner].entries && !partial {
-                report.partial += 1;
-                continue;
-            }
-            let entries: Vec<u32> = self.chain(owner).collect();
-            if entries.iter().any(|&index| self.store.entries[index].state.is_working()) {
-                report.working += 1;
-                for index in entries {
-                    if let Some(working) = self.working.get_mut(&index).filter(|_| freeze) {
-                        working.freezing = true;
-                    }
-                }
-                continue;
-            }
-            report.unloaded.push(self.unload_message(now, entries));
-        }
-        report
-    }
-
-    fn unload_message(&mut self, now: Time, entries: Vec<u32>) -> Unloaded {
-        let mut unloaded = Unloaded { message: NewMessage::default(), entries: Vec::new() };
-        for index in entries {
-            if let Some(view) = self.entry(self.store.key(index)) {
-                unloaded.message = view.to_new_message();
-                unloaded.entries.push(view.to_new());
-            }
-            self.unpark(now, index);
-            self.remove_entry(index);
-        }
-        unloaded
     }
 
     /// Changes one entry that is not being worked on.
@@ -350,18 +287,14 @@ impl Queue {
         }
         self.unpark(now, index);
         self.apply_changes(index, changes);
-        let entry = &mut self.store.entries[index];
         match task {
             Some(Task::Release) => return Some(self.start_work(now, index, Phase::Postdelivery)),
-            Some(Task::Active) => entry.retry_at = now,
-            Some(Task::Defer { at, jitter }) => {
-                let wanted = at.at(now).max(now).since(now).saturating_add(self.rng.duration(jitter));
-                entry.retry_at = now.after(wanted.min(DELAY_MAX));
-            }
+            Some(Task::Active) => self.store.entries[index].retry_at = now,
+            Some(Task::Defer { at, jitter }) => self.defer(now, index, at, jitter),
             Some(Task::Hold | Task::Freeze) | None => {}
         }
         if let Some(fields) = lane_fields {
-            let due = entry.retry_at.min(now);
+            let due = self.store.entries[index].retry_at.min(now);
             match self.sched.enqueue(&mut self.store, index, fields, due) {
                 Ok(()) => {
                     self.sizes[State::Active as usize] += 1;
@@ -395,10 +328,12 @@ impl Queue {
             entry.retry_count = retry_count;
         }
         if !changes.metadata.is_empty() {
-            let known = entry.metadata().iter().map(|(k, v)| (k.to_string(), v.to_string()));
+            let store = &self.store;
+            let known = store.metadata(&store.entries[index]);
+            let known = known.map(|(key, value)| (store.texts.get(key).to_owned(), value.to_owned()));
             // Of equal keys the later one counts.
-            let all = known.chain(changes.metadata.iter().cloned()).collect();
-            self.put_metadata(index, all);
+            let all: Vec<(String, String)> = known.chain(changes.metadata.iter().cloned()).collect();
+            self.store.set_metadata(index, &all);
         }
         self.change_addresses(index, changes);
     }
@@ -412,28 +347,66 @@ impl Queue {
                     false => &mut entry.recipient_domain,
                 });
             }
-            let Some(localpart) = &change.localpart else { continue };
-            let entry = &mut self.store.entries[index];
-            let (sender, recipient) = match is_sender {
-                true => (localpart.as_str(), entry.recipient_localpart()),
-                false => (entry.sender_localpart(), localpart.as_str()),
-            };
+        }
+        let changed = |change: &AddressChange| {
             // A local part too long for the record cannot come from a client: lines are shorter.
-            let Ok(sender_bytes) = u16::try_from(sender.len()) else { continue };
-            let locals = [sender, recipient].concat().into_boxed_str();
-            entry.sender_bytes = sender_bytes;
-            entry.locals = locals;
+            change.localpart.clone().filter(|part| part.len() <= usize::from(u16::MAX))
+        };
+        let (sender, recipient) = (changed(&changes.sender), changed(&changes.recipient));
+        if sender.is_some() || recipient.is_some() {
+            self.store.set_localparts(index, sender.as_deref(), recipient.as_deref());
         }
     }
 
-    /// Copies an entry under the next free queue id of its message.
-    fn duplicate(&mut self, now: Time, key: EntryKey) -> Option<EntryKey> {
+    /// Copies an entry under the next free queue id of its message and changes the copy. It is nowhere in the queue:
+    /// nobody may send it before it is stored.
+    fn duplicate(&mut self, now: Time, key: EntryKey, changes: &Changes) -> Option<Duplicate> {
         let view = self.entry(key)?;
         let message = view.message_id();
         let mut copy = view.to_new();
+        let (original, was) = (copy.queue_id, view.state());
         let owner = view.entry.message;
-        let last = self.chain(owner).map(|index| self.store.entries[index].queue_id).max()?;
+        let last = self.chain(owner).map(|index| self.store.entries[index].queue_id()).max()?;
         copy.queue_id = last.checked_add(1)?;
-        self.insert_into(now, message, copy).ok()
+        let copy = self.insert_into(now, message, copy).ok()?.index;
+        self.unpark(now, copy);
+        self.apply_changes(copy, changes);
+        let ticket = self.start_work(now, copy, Phase::Postdelivery);
+        Some(Duplicate { ticket, original, was })
+    }
+
+    /// Lets a copy into the queue as an update's task wants it; without one it goes where its original stands
+    /// (HOLD, UPDATE or DEFER). [`Task::Release`] gives the ticket back: run post-delivery, then settle.
+    pub fn finish_duplicate(
+        &mut self,
+        now: Time,
+        copy: Duplicate,
+        task: Option<Task>,
+    ) -> Result<Option<Ticket>, QueueError> {
+        let Duplicate { ticket, was, .. } = copy;
+        self.check_ticket(&ticket)?;
+        if task == Some(Task::Release) {
+            return Ok(Some(ticket));
+        }
+        let index = ticket.key.index;
+        let freezing = self.stop_work(now, index);
+        match task {
+            Some(Task::Active) => self.store.entries[index].retry_at = now,
+            Some(Task::Defer { at, jitter }) => self.defer(now, index, at, jitter),
+            Some(Task::Release | Task::Hold | Task::Freeze) | None => {}
+        }
+        let (update, hold) = match task {
+            Some(Task::Hold) => (false, true),
+            Some(Task::Freeze) => (true, false),
+            Some(_) => (false, false),
+            None => (was == State::Update, was == State::Hold),
+        };
+        self.park(index, update || freezing, hold);
+        Ok(None)
+    }
+
+    fn defer(&mut self, now: Time, index: u32, at: TimeValue, jitter: Duration) {
+        let wanted = at.at(now).max(now).since(now).saturating_add(self.rng.duration(jitter));
+        self.store.entries[index].retry_at = now.after(wanted.min(DELAY_MAX));
     }
 }

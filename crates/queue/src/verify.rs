@@ -42,7 +42,7 @@ impl Queue {
             for &name in entry.quotas() {
                 let quota = quotas.entry(name).or_default();
                 quota.count += 1;
-                quota.bytes += entry.size;
+                quota.bytes += entry.size();
             }
         }
         if sizes != self.sizes {
@@ -83,7 +83,7 @@ impl Queue {
         let mut chained = 0;
         for (owner, message) in self.store.messages.iter() {
             let count = self.chain(owner).count();
-            if count != message.entries as usize || count == 0 {
+            if count != message.entries.get() as usize || count == 0 {
                 return Err(format!("message {} says {} entries, has {count}", message.id, message.entries));
             }
             if self.find_message(message.id) != Some(owner) {

@@ -37,7 +37,7 @@ impl<'a> EntryView<'a> {
     }
     /// Number within the message.
     pub fn queue_id(&self) -> u64 {
-        self.entry.queue_id
+        self.entry.queue_id()
     }
     /// When the message was received.
     pub fn received(&self) -> Time {
@@ -61,7 +61,7 @@ impl<'a> EntryView<'a> {
     }
     /// Subject, possibly cut.
     pub fn subject(&self) -> &'a str {
-        &self.message.subject
+        self.queue.store.subject(self.message)
     }
     /// Live stage that received it.
     pub fn stage_id(&self) -> &'a str {
@@ -73,7 +73,7 @@ impl<'a> EntryView<'a> {
     }
     /// Local part of the sender.
     pub fn sender_localpart(&self) -> &'a str {
-        self.entry.sender_localpart()
+        self.queue.store.sender_localpart(self.entry)
     }
     /// Domain of the sender.
     pub fn sender_domain(&self) -> &'a str {
@@ -89,7 +89,7 @@ impl<'a> EntryView<'a> {
     }
     /// Local part of the recipient.
     pub fn recipient_localpart(&self) -> &'a str {
-        self.entry.recipient_localpart()
+        self.queue.store.recipient_localpart(self.entry)
     }
     /// Domain of the recipient.
     pub fn recipient_domain(&self) -> &'a str {
@@ -124,13 +124,14 @@ impl<'a> EntryView<'a> {
     }
     /// Script data, sorted by key.
     pub fn metadata(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        self.entry.metadata().iter().map(|(key, value)| (&**key, &**value))
+        let store = &self.queue.store;
+        store.metadata(self.entry).map(|(key, value)| (store.texts.get(key), value))
     }
     /// Value of one metadata key.
     pub fn metadata_value(&self, key: &str) -> Option<&'a str> {
-        let metadata = self.entry.metadata();
-        let at = metadata.binary_search_by(|(known, _)| (**known).cmp(key)).ok()?;
-        metadata.get(at).map(|(_, value)| &**value)
+        let store = &self.queue.store;
+        let symbol = store.texts.find(key)?;
+        store.metadata(self.entry).find(|(known, _)| *known == symbol).map(|(_, value)| value)
     }
     /// Quota names.
     pub fn quotas(&self) -> impl Iterator<Item = &'a str> + use<'a> {
@@ -143,7 +144,7 @@ impl<'a> EntryView<'a> {
     }
     /// Bytes with edits.
     pub fn size(&self) -> u64 {
-        self.entry.size
+        self.entry.size()
     }
     /// State.
     pub fn state(&self) -> State {

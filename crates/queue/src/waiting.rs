@@ -58,13 +58,18 @@ impl Scheduler {
         }
     }
 
-    /// Makes up to `free` lanes ready, counting those already on their way.
+    /// Makes up to `free` lanes ready, counting those already on their way. Lanes of low priority on their way do not
+    /// count against those of high priority: these overtake them.
     pub(crate) fn wake(&mut self, bucket: u32, free: u32) {
-        while self.buckets[bucket].woken < free {
-            let waiters = &mut self.buckets[bucket].waiters;
-            let Some((_, lane)) = waiters[1].pop_first().or_else(|| waiters[0].pop_first()) else {
-                break;
+        loop {
+            let record = &mut self.buckets[bucket];
+            let (high, low) = (record.woken[1], record.woken[0]);
+            let next = match (record.waiters[1].is_empty(), high < free, high.saturating_add(low) < free) {
+                (false, true, _) => record.waiters[1].pop_first(),
+                (true, _, true) => record.waiters[0].pop_first(),
+                _ => None,
             };
+            let Some((_, lane)) = next else { break };
             let record = &mut self.lanes[lane];
             record.waits.retain(|&blocker| blocker != Blocker::Bucket(bucket));
             if record.ready.is_some() {
@@ -72,7 +77,7 @@ impl Scheduler {
                 continue;
             }
             record.woken_by.push(bucket);
-            self.buckets[bucket].woken += 1;
+            self.buckets[bucket].woken[usize::from(record.priority)] += 1;
             self.make_ready(lane);
         }
     }
@@ -111,7 +116,7 @@ impl Scheduler {
         let record = &mut self.lanes[lane];
         let priority = usize::from(record.priority);
         let wait = record.wait;
-        let waits = std::mem::take(&mut record.waits);
+        let waits = record.waits.take();
         for &blocker in &waits {
             let waiters = match blocker {
                 Blocker::Bucket(bucket) => self.buckets.get_mut(bucket).map(|b| &mut b.waiters),
@@ -140,7 +145,7 @@ impl Scheduler {
             self.make_ready(lane);
         }
         for bucket in self.buckets.keys() {
-            self.buckets[bucket].woken = 0;
+            self.buckets[bucket].woken = [0; 2];
         }
     }
 
@@ -149,7 +154,9 @@ impl Scheduler {
         let record = &mut self.lanes[lane];
         let suspends = &self.suspends;
         record.suspends.retain(|number| suspends.contains_key(number));
-        if record.suspends_seen >= self.suspend_last {
+        if record.suspends_seen >= self.suspend_last
+            || broken!(LateSuspensionsIgnored) && record.suspends_seen > 0
+        {
             return;
         }
         for (&number, slot) in suspends.range(record.suspends_seen + 1..) {

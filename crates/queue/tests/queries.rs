@@ -414,8 +414,19 @@ fn duplicates_get_new_queue_ids_and_the_changes() {
     };
     let report = update(&mut queue, request);
     assert_eq!((report.affected, report.changed.len(), queue.len()), (2, 0, 22));
-    let (copy, original) = report.created[0];
-    let (copy, original) = (queue.entry(copy).unwrap(), queue.entry(original).unwrap());
+    let mut keys = Vec::new();
+    for copy in report.created {
+        keys.push((copy.ticket.key(), copy.original));
+        assert_eq!(
+            queue.entry(copy.ticket.key()).unwrap().state(),
+            State::Unknown,
+            "not before it is stored"
+        );
+        assert_eq!(queue.finish_duplicate(T0, copy, Some(Task::Hold)), Ok(None));
+    }
+    queue.verify().unwrap();
+    let copy = queue.entry(keys[0].0).unwrap();
+    let original = queue.entry(queue.find(copy.message_id(), keys[0].1).unwrap()).unwrap();
     assert_eq!((copy.queue_id(), copy.transport_id(), copy.state()), (3, "copy", State::Hold));
     assert_eq!((original.queue_id(), original.transport_id()), (1, "t2"));
     assert_eq!(copy.received().as_secs(), T0.as_secs() - 8 * 3600, "the oldest first");

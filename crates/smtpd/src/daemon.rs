@@ -1,10 +1,11 @@
 //! Start, signals and shutdown: the order of `config` section 1.4, so that nothing is half-started.
 
 use crate::clock::Ids;
+use crate::delivery::settings::{self, Settings};
 use crate::generation::{Generations, Shared};
+use crate::lists::Lists;
 use crate::log::{self, Target};
 use crate::queueing::engine::Engine;
-use crate::queueing::load;
 use crate::server::listener;
 use crate::{control, error, info, privileges, warning};
 use config::startup::{Corrupt, Startup};
@@ -44,8 +45,40 @@ pub struct Daemon {
     pub journal_message_max: u64,
     /// Messages read into memory, for the counters.
     pub loaded: Arc<AtomicU64>,
-    /// Policy file, for reloads.
-    pub policy_path: PathBuf,
+    /// Policy, suspend and delivery file, for reloads.
+    pub paths: QueuePaths,
+    /// Lists that dynamic conditions may name.
+    pub policy_lists: Mutex<Lists>,
+    /// Lists that dynamic suspensions may name.
+    pub suspend_lists: Mutex<Lists>,
+}
+
+/// The files of the active queue.
+#[derive(Clone, Debug)]
+pub struct QueuePaths {
+    /// Limits.
+    pub policy: PathBuf,
+    /// Suspensions.
+    pub suspend: PathBuf,
+    /// Delivery settings.
+    pub delivery: PathBuf,
+}
+
+/// What those files say.
+struct QueueFiles {
+    policies: (queue::PolicySet, Lists),
+    suspensions: (Vec<queue::Suspension>, Lists),
+    delivery: Settings,
+}
+
+impl QueueFiles {
+    fn load(startup: &Startup, lists: &Lists) -> Result<QueueFiles, Vec<String>> {
+        Ok(QueueFiles {
+            policies: crate::policies::load(&startup.policy_path(), lists)?,
+            suspensions: crate::policies::load_suspensions(&startup.suspend_path(), lists)?,
+            delivery: settings::load(&startup.delivery_path(), lists)?,
+        })
+    }
 }
 
 /// How `smtpd` was called.
@@ -81,7 +114,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     let shared = Shared::new(&startup)?;
     privileges::drop_rights(&startup)?;
     let generations = Generations::load(&startup, shared).map_err(|errors| errors.join("\n"))?;
-    let policies = crate::policies::load(&startup.policy_path()).map_err(|errors| errors.join("\n"))?;
+    let files = QueueFiles::load(&startup, &generations.current().lists);
+    let files = files.map_err(|errors| errors.join("\n"))?;
     if options.test {
         info!("", "configuration is valid");
         return Ok(());
@@ -93,7 +127,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         .worker_threads(event_threads(&startup))
         .build()
         .map_err(|error| format!("runtime: {error}"))?;
-    let result = runtime.block_on(serve(&startup, generations, policies, listeners, control_socket));
+    let result = runtime.block_on(serve(&startup, generations, files, listeners, control_socket));
     runtime.shutdown_timeout(Duration::from_secs(5));
     if result.is_ok()
         && let Some(pidfile) = &startup.environment.pidfile
@@ -130,7 +164,7 @@ fn event_threads(startup: &Startup) -> usize {
 async fn serve(
     startup: &Startup,
     generations: Generations,
-    policies: queue::PolicySet,
+    files: QueueFiles,
     listeners: Vec<listener::Listening>,
     control_socket: Option<control::Bound>,
 ) -> Result<(), String> {
@@ -142,13 +176,16 @@ async fn serve(
         attempts_max: generations.current().outbound_max,
         seed: rand::random(),
     });
-    queue.set_policies(crate::clock::now(), policies).map_err(|error| format!("policies: {error}"))?;
+    let now = crate::clock::now();
+    queue.set_policies(now, files.policies.0).map_err(|error| format!("policies: {error}"))?;
+    queue.set_suspensions(now, files.suspensions.0).map_err(|error| format!("suspensions: {error}"))?;
     let tls = net::tls::TlsClient::new().map_err(|error| error.to_string())?;
     let options = spool_options(startup);
     let (hold, message_max) = (options.journal_hold, options.journal_maxmessage_bytes);
     let (spool, loader) = open_spool(options)?;
     let engine =
         Arc::new(Engine::new(queue, spool.clone(), generations.clone(), tls, ids, hold, message_max));
+    *engine.settings.write() = Arc::new(files.delivery);
     let loaded = Arc::new(AtomicU64::new(0));
     let daemon = Arc::new(Daemon {
         generations,
@@ -159,10 +196,17 @@ async fn serve(
         started: Instant::now(),
         journal_message_max: message_max,
         loaded: loaded.clone(),
-        policy_path: startup.policy_path(),
+        paths: QueuePaths {
+            policy: startup.policy_path(),
+            suspend: startup.suspend_path(),
+            delivery: startup.delivery_path(),
+        },
+        policy_lists: Mutex::new(files.policies.1),
+        suspend_lists: Mutex::new(files.suspensions.1),
     });
     daemon.generations.shared().server().set(&daemon);
     loader.connect(&engine, &loaded);
+    tokio::spawn(engine.clone().load_backlog(shutdown.clone(), loaded));
     let scheduler = tokio::spawn(engine.run(shutdown, GRACE));
     for listening in listeners {
         tokio::spawn(listener::accept(listening, daemon.clone()));
@@ -224,7 +268,12 @@ async fn signals(daemon: &Arc<Daemon>) -> Result<(), String> {
 
 async fn reload_all(daemon: &Arc<Daemon>) -> Vec<String> {
     let mut errors = Vec::new();
-    for reload in [daemon.clone().reload_app().await, daemon.clone().reload_policies().await] {
+    for reload in [
+        daemon.clone().reload_app().await,
+        daemon.clone().reload_policies().await,
+        daemon.clone().reload_suspensions().await,
+        daemon.clone().reload_delivery().await,
+    ] {
         errors.extend(reload.err().unwrap_or_default());
     }
     errors
@@ -237,6 +286,7 @@ impl Daemon {
         let built = tokio::task::spawn_blocking(move || daemon.generations.reload()).await;
         let next = built.map_err(|error| vec![error.to_string()])??;
         self.engine.queue.lock().set_limits(PREDELIVERY_MAX, next.outbound_max);
+        self.engine.backlog.wake();
         self.engine.wake();
         info!("", "configuration reloaded");
         Ok(())
@@ -244,13 +294,38 @@ impl Daemon {
 
     /// Replaces the policies, or keeps them and says why.
     pub async fn reload_policies(self: Arc<Self>) -> Result<(), Vec<String>> {
-        let path = self.policy_path.clone();
-        let read = tokio::task::spawn_blocking(move || crate::policies::load(&path)).await;
-        let policies = read.map_err(|error| vec![error.to_string()])??;
+        let (path, lists) = (self.paths.policy.clone(), self.generations.current().lists.clone());
+        let read = tokio::task::spawn_blocking(move || crate::policies::load(&path, &lists)).await;
+        let (policies, lists) = read.map_err(|error| vec![error.to_string()])??;
         let set = self.engine.queue.lock().set_policies(crate::clock::now(), policies);
         set.map_err(|error| vec![error.to_string()])?;
+        *self.policy_lists.lock() = lists;
         self.engine.wake();
         info!("", "policies reloaded");
+        Ok(())
+    }
+
+    /// Replaces the suspensions of the file, or keeps them and says why.
+    pub async fn reload_suspensions(self: Arc<Self>) -> Result<(), Vec<String>> {
+        let (path, lists) = (self.paths.suspend.clone(), self.generations.current().lists.clone());
+        let read =
+            tokio::task::spawn_blocking(move || crate::policies::load_suspensions(&path, &lists)).await;
+        let (suspensions, lists) = read.map_err(|error| vec![error.to_string()])??;
+        let set = self.engine.queue.lock().set_suspensions(crate::clock::now(), suspensions);
+        set.map_err(|error| vec![error.to_string()])?;
+        *self.suspend_lists.lock() = lists;
+        self.engine.wake();
+        info!("", "suspensions reloaded");
+        Ok(())
+    }
+
+    /// Replaces the delivery settings, or keeps them and says why.
+    pub async fn reload_delivery(self: Arc<Self>) -> Result<(), Vec<String>> {
+        let (path, lists) = (self.paths.delivery.clone(), self.generations.current().lists.clone());
+        let read = tokio::task::spawn_blocking(move || settings::load(&path, &lists)).await;
+        let settings = read.map_err(|error| vec![error.to_string()])??;
+        *self.engine.settings.write() = Arc::new(settings);
+        info!("", "delivery settings reloaded");
         Ok(())
     }
 }
@@ -333,16 +408,16 @@ impl Loader {
 }
 
 fn insert(engine: &Arc<Engine>, loaded: &AtomicU64, recovered: &Recovered) {
-    let (message, entries) =
-        load::to_queue(recovered.id, &recovered.meta, &recovered.entries, recovered.content_bytes);
-    if entries.is_empty() {
+    if recovered.entries.is_empty() {
         return;
     }
-    match engine.queue.lock().insert(crate::clock::now(), message, entries) {
-        Ok(_) => {
+    match engine.take_in(recovered) {
+        Ok(true) => {
             loaded.fetch_add(1, Ordering::Relaxed);
             engine.wake();
         }
+        // It waits on disk.
+        Ok(false) => {}
         Err(failure) => error!(recovered.id, "found in the spool but not queued: {failure}"),
     }
 }

@@ -7,10 +7,12 @@ use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
 use crate::hooks::pool::Pool;
 use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
+use crate::lists::Lists;
 use crate::server::limits::Gate;
 use crate::server::tls::{ServerTls, SharedTls};
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
+use config::pki::{self, PemTexts};
 use config::startup::ServerKind;
 use config::{Startup, validate};
 use hsl_std::Environment;
@@ -136,6 +138,10 @@ pub struct Generation {
     resolver_settings: resolver::Settings,
     /// Names for sets of destinations.
     pub grouping: Grouping,
+    /// Named lists for policies, suspensions and delivery settings.
+    pub lists: Lists,
+    /// Messages in memory, 0 = no limit.
+    pub messages_max: u64,
     /// Further candidates tried after a failed connect.
     pub failover: u32,
     /// Outbound connections at once.
@@ -144,6 +150,8 @@ pub struct Generation {
     pub predelivery: Option<Arc<Script>>,
     /// Runs after each attempt.
     pub postdelivery: Option<Arc<Script>>,
+    /// The virtual files.
+    files: hsl_std::ScriptFiles,
 }
 
 /// The current generation and what outlives it.
@@ -162,10 +170,12 @@ pub struct Shared {
     server: Arc<Bridge>,
     metrics: Arc<Metrics>,
     public_suffixes: Option<hsl_std::environment::List>,
-    keys: HashMap<String, hsl_std::Credential>,
+    /// Keys of the startup file, read before the rights go.
+    keys: HashMap<String, PemTexts>,
     ffi: bool,
     uuid_version: u8,
     httprd: Option<PathBuf>,
+    rated: Option<PathBuf>,
     pool: Arc<Pool>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
     counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
@@ -186,6 +196,7 @@ impl Shared {
             ffi: startup.scripting.ffi,
             uuid_version: startup.environment.uuid.version,
             httprd: startup.environment.sockets.httprd.path.clone(),
+            rated: startup.environment.sockets.rated.path.clone(),
             hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
             rootpath: startup.scripting.rootpath.clone(),
             state: Arc::default(),
@@ -225,10 +236,14 @@ impl Shared {
             metrics: self.metrics.clone(),
             server: Some(self.server.clone()),
             mail_queue: Some(self.server.clone()),
+            log: |line| crate::warning!("", "{line}"),
             ..Environment::default()
         };
         if let Some(path) = &self.httprd {
             environment.httprd.clone_from(path);
+        }
+        if let Some(path) = &self.rated {
+            environment.rated.clone_from(path);
         }
         environment
     }
@@ -244,52 +259,24 @@ impl Shared {
 }
 
 /// The keys of the startup file, read before the rights go.
-fn keys(startup: &Startup) -> Result<HashMap<String, hsl_std::Credential>, String> {
+fn keys(startup: &Startup) -> Result<HashMap<String, PemTexts>, String> {
     let mut keys = HashMap::new();
     for key in &startup.pki.private {
-        let wrong = |text: String| format!("/pki/private/{}: {text}", key.id);
-        let (private, certificate, chain) = key.read().map_err(wrong)?;
-        let read = hsl_std::Credential::from_pem(&private, certificate.as_deref(), &chain).map_err(wrong)?;
-        keys.insert(key.id.clone(), read);
+        let texts = key.read().map_err(|text| format!("/pki/private/{}: {text}", key.id))?;
+        keys.insert(key.id.clone(), texts);
     }
+    // Whoever starts the daemon is told of a mistake, not whoever reloads it later.
+    credentials(&keys)?;
     Ok(keys)
 }
 
-/// The keys of both files: what the running file says about a key of the startup file is put on top.
-fn merged_keys(
-    app: &App,
-    startup: &HashMap<String, hsl_std::Credential>,
-) -> Result<HashMap<String, hsl_std::Credential>, Vec<String>> {
-    let mut keys = startup.clone();
-    let mut errors = Vec::new();
-    for (index, item) in app.pki.private.iter().enumerate() {
-        match merged_key(item, startup.get(&item.id)) {
-            Ok(key) => {
-                keys.insert(item.id.clone(), key);
-            }
-            Err(text) => errors.push(format!("/pki/private/{index}: {text}")),
-        }
-    }
-    if errors.is_empty() { Ok(keys) } else { Err(errors) }
-}
-
-fn merged_key(
-    item: &app::Certificate,
-    known: Option<&hsl_std::Credential>,
-) -> Result<hsl_std::Credential, String> {
-    let certificate = item.certificate.as_ref().map(|pem| pem.read()).transpose()?;
-    let chain = item.chain.iter().map(|pem| pem.read()).collect::<Result<Vec<_>, _>>()?;
-    match (&item.privatekey, known) {
-        (Some(key), _) => hsl_std::Credential::from_pem(&key.read()?, certificate.as_deref(), &chain),
-        (None, Some(known)) if certificate.is_some() => {
-            hsl_std::Credential::from_key(known.key.clone(), certificate.as_deref(), &chain)
-        }
-        (None, Some(_)) => Err("needs 'certificate' or 'privatekey'".to_owned()),
-        (None, None) => Err(format!(
-            "no 'privatekey' here, and no key \"{}\" in pki.private of the startup file",
-            item.id
-        )),
-    }
+fn credentials(keys: &HashMap<String, PemTexts>) -> Result<HashMap<String, hsl_std::Credential>, String> {
+    let read = |(id, texts): (&String, &PemTexts)| {
+        let credential =
+            hsl_std::Credential::from_pem(&texts.key, texts.certificate.as_deref(), &texts.chain);
+        Ok((id.clone(), credential.map_err(|text| format!("/pki/private/{id}: {text}"))?))
+    };
+    keys.iter().map(read).collect()
 }
 
 /// Scripts that may run past their first slice at once.
@@ -330,6 +317,9 @@ impl Generations {
         let current = self.current();
         let next = Arc::new(build(&self.path, &self.shared, Some(&current))?);
         *self.current.write() = next.clone();
+        for name in next.files.changed(&current.files) {
+            self.shared.state.cache_clear(Some(format!("file:{name}").as_bytes()));
+        }
         Ok(next)
     }
 }
@@ -341,6 +331,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
     validate::app(&name, &app).map_err(strings)?;
     let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
+    let lists = Lists::read(&app.lists, None).map_err(|error| vec![format!("{name}: {error}")])?;
     let resolver_settings = resolver_settings(&app.resolver);
     let resolver = match previous {
         // The cache survives where nothing about the resolver changed.
@@ -349,8 +340,9 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     };
     let files =
         script_files(&app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
-    let keys = merged_keys(&app, &shared.keys)
-        .map_err(|errors| errors.iter().map(|error| format!("{name}: {error}")).collect::<Vec<_>>())?;
+    let files_kept = files.clone();
+    let keys = pki::merge(&shared.keys, &app.pki.private).and_then(|texts| credentials(&texts));
+    let keys = keys.map_err(|error| vec![format!("{name}: {error}")])?;
     let environment = Arc::new(shared.environment(&app, files, keys.clone(), &resolver));
     let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pool.clone());
     let mut errors = Vec::new();
@@ -385,10 +377,13 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         resolver,
         resolver_settings,
         grouping,
+        lists,
+        messages_max: app.queues.maxmessages,
         failover: app.queues.failover,
         outbound_max: app.queues.concurrency.total,
         predelivery,
         postdelivery,
+        files: files_kept,
     })
 }
 

@@ -12,6 +12,7 @@ pub mod delivery;
 pub mod generation;
 pub mod grouping;
 pub mod hooks;
+pub mod lists;
 pub mod log;
 pub mod policies;
 pub mod privileges;

@@ -18,6 +18,7 @@ use crate::{
         FreeFile, RECORD_HEAD_BYTES, SEGMENT_HEADER_BYTES, Segment, kind, record_bytes, record_head,
         segment_header,
     },
+    late::LateBatch,
     resident::{Memory, Place, Resident},
     shared::{Shared, count},
     ticket::Completer,
@@ -56,6 +57,8 @@ pub(crate) enum Settle {
     Commit { resident: Arc<Resident>, completer: Completer<Committed> },
     /// A change is recorded.
     Frame { completer: Option<Completer<()>> },
+    /// Changes of files are recorded.
+    Late { batch: Arc<LateBatch>, completer: Completer<()> },
     /// A finished message is released.
     Finished { resident: Arc<Resident>, completer: Option<Completer<()>> },
     /// A message that is a file now is released.
@@ -78,6 +81,11 @@ impl Submission {
     pub(crate) fn frame(id: Uuid, raw: Bytes, sync: bool, completer: Option<Completer<()>>) -> Self {
         let pieces = [Bytes::copy_from_slice(id.as_bytes()), raw, Bytes::new(), Bytes::new()];
         Self::new(kind::FRAME, sync, pieces, Settle::Frame { completer })
+    }
+
+    pub(crate) fn late(payload: Bytes, batch: Arc<LateBatch>, completer: Completer<()>) -> Self {
+        let pieces = [payload, Bytes::new(), Bytes::new(), Bytes::new()];
+        Self::new(kind::LATE, true, pieces, Settle::Late { batch, completer })
     }
 
     pub(crate) fn release(id: Uuid, sync: bool, settle: Settle) -> Self {
@@ -240,6 +248,9 @@ impl Committer {
                     active.segment.add_live();
                 }
             }
+            if let Settle::Late { batch, .. } = &item.settle {
+                batch.lies_in(&active.segment);
+            }
             // Payloads are at most a segment long, and segments of more than 4 GiB take no longer ones (see `limit`).
             let head = record_head(item.kind, item.payload_bytes as u32, self.sequence_next);
             let crc =
@@ -396,6 +407,10 @@ impl Shared {
                     self.event(Event::Journal { error });
                 }
             }
+            (Settle::Late { batch, completer }, result) => {
+                drop(batch);
+                completer.complete(result);
+            }
             (Settle::Finished { resident, completer }, Ok(())) => {
                 count(&self.counters.removed);
                 self.forget(&resident, false);
@@ -434,7 +449,7 @@ impl Shared {
             Settle::Finished { resident, .. }
             | Settle::Spilled { resident }
             | Settle::Dropped { resident } => resident.id,
-            Settle::Commit { .. } | Settle::Frame { .. } => return,
+            Settle::Commit { .. } | Settle::Frame { .. } | Settle::Late { .. } => return,
         };
         let sync = matches!(settle, Settle::Spilled { .. });
         self.commits.push(Submission::release(id, sync, settle));

@@ -19,6 +19,7 @@ use crate::{
     committer::{Committed, Settle, Submission},
     disk::{Disk, DiskFile, Open},
     hqf::{self, FileImage, HEADER_BYTES, Header},
+    late::{self, LateFrame, LateQueue},
     resident::{Memory, Op, Resident},
     shared::{Shared, count},
     ticket::Completer,
@@ -107,7 +108,16 @@ pub(crate) struct WorkQueue {
 #[derive(Default)]
 struct QueueState {
     jobs: VecDeque<Job>,
+    late: LateQueue,
     stop: bool,
+}
+
+/// What a worker does in one round.
+struct Helping {
+    /// Jobs, with the late changes of the message that come first.
+    jobs: Vec<(Vec<LateFrame>, Job)>,
+    /// Late changes of other messages.
+    late: Vec<(Uuid, Vec<LateFrame>)>,
 }
 
 impl WorkQueue {
@@ -128,32 +138,81 @@ impl WorkQueue {
         self.condvar.notify_one();
     }
 
-    /// The next round; `None` when stopped and empty.
-    fn take(&self) -> Option<Vec<Job>> {
+    pub(crate) fn add_late(&self, id: Uuid, frame: LateFrame) {
         let mut state = self.state.lock();
-        while state.jobs.is_empty() {
+        let is_first = state.late.is_empty();
+        late::queue_add(&mut state.late, id, frame);
+        drop(state);
+        if is_first {
+            self.condvar.notify_one();
+        }
+    }
+
+    fn put_back(&self, id: Uuid, frames: Vec<LateFrame>) {
+        self.state.lock().late.put_back(id, frames);
+    }
+
+    /// The next round; `None` when stopped and empty.
+    fn take(&self) -> Option<Helping> {
+        let mut state = self.state.lock();
+        while state.jobs.is_empty() && !(state.late.is_due() || state.stop && !state.late.is_empty()) {
             if state.stop {
                 return None;
             }
-            self.condvar.wait(&mut state);
+            match state.late.due() {
+                Some(due) => drop(self.condvar.wait_until(&mut state, due)),
+                None => self.condvar.wait(&mut state),
+            }
         }
         let n = state.jobs.len().min(ROUND_JOBS_MAX);
-        Some(state.jobs.drain(..n).collect())
+        let jobs: Vec<Job> = state.jobs.drain(..n).collect();
+        let with_late = |job: Job| match &job {
+            Job::Op(id, _) => (state.late.take_of(id).unwrap_or_default(), job),
+            _ => (Vec::new(), job),
+        };
+        let jobs: Vec<(Vec<LateFrame>, Job)> = jobs.into_iter().map(with_late).collect();
+        let late = match (jobs.is_empty(), state.late.is_due() || state.stop) {
+            (_, false) => Vec::new(),
+            (true, true) => state.late.take_some(late::ROUND_IDLE),
+            (false, true) => state.late.take_some(late::ROUND_BUSY),
+        };
+        Some(Helping { jobs, late })
     }
 }
 
 /// Runs a worker until its queue is stopped and empty.
 pub(crate) fn run(shared: &Arc<Shared>, index: usize) {
-    while let Some(jobs) = shared.workers[index].take() {
-        let mut round = Round { shared, appended: Vec::new(), publish: Vec::new(), directories: Vec::new() };
+    while let Some(helping) = shared.workers[index].take() {
+        let mut round = Round {
+            shared,
+            index,
+            appended: Vec::new(),
+            late: Vec::new(),
+            behind: Vec::new(),
+            publish: Vec::new(),
+            directories: Vec::new(),
+        };
         let mut barriers = Vec::new();
-        for job in jobs {
+        for (late, job) in helping.jobs {
+            if let Job::Op(id, _) = &job
+                && !late.is_empty()
+            {
+                // Also before the end: the file may come back in a crash, and must not be older than was promised.
+                round.late(*id, late);
+            }
             match job {
+                // What came before is not in the file yet, so this must not be either.
+                Job::Op(id, op @ (Op::Frame { .. } | Op::Unload { .. })) if round.behind.contains(&id) => {
+                    round.refuse(id, op);
+                }
                 Job::Store(job) => round.store(*job),
                 Job::Spill(resident) => round.spill(resident),
                 Job::Op(id, op) => round.op(id, op),
                 Job::Barrier(completer) => barriers.push(completer),
             }
+        }
+        for (id, late) in helping.late {
+            round.late(id, late);
         }
         round.finish();
         for completer in barriers {
@@ -165,11 +224,19 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize) {
 /// What a round has written and must still sync.
 struct Round<'a> {
     shared: &'a Arc<Shared>,
+    index: usize,
     appended: Vec<Appended>,
+    /// Files with late changes, to be synced before those are forgotten.
+    late: Vec<LateWritten>,
+    /// Messages whose late changes could not be written.
+    behind: Vec<Uuid>,
     publish: Vec<Publish>,
     /// Directories with removed names, and who waits for that.
     directories: Vec<(PathBuf, Completer<()>)>,
 }
+
+/// Late changes that are written: the message, its file, and what waits for the sync.
+type LateWritten = (Uuid, Arc<dyn DiskFile>, PathBuf, Vec<LateFrame>);
 
 /// A frame that is written: the file, its path, and who waits for the sync.
 type Appended = (Arc<dyn DiskFile>, PathBuf, Option<Completer<()>>);
@@ -188,6 +255,49 @@ enum PublishKind {
 }
 
 impl Round<'_> {
+    /// Appends late changes to their file.
+    fn late(&mut self, id: Uuid, frames: Vec<LateFrame>) {
+        let raw: Vec<u8> = frames.iter().flat_map(|frame| frame.raw.iter().copied()).collect();
+        match self.append(&id, &raw) {
+            Ok((file, path)) => self.late.push((id, file, path, frames)),
+            // It ended meanwhile.
+            Err(SpoolError::NotFound(_)) => {}
+            Err(error @ SpoolError::Corrupt { .. }) => self.shared.event(Event::Write { id, error }),
+            Err(error) => {
+                self.shared.event(Event::Write { id, error });
+                self.shared.workers[self.index].put_back(id, frames);
+                self.behind.push(id);
+            }
+        }
+    }
+
+    fn refuse(&self, id: Uuid, op: Op) {
+        let error =
+            SpoolError::io("write", self.shared.path(&id), io::Error::other("changes before it wait"));
+        match op {
+            Op::Frame { completer: None, .. } => self.shared.event(Event::Write { id, error }),
+            op => op.fail(error),
+        }
+    }
+
+    fn finish_late(shared: &Shared, late: Vec<LateWritten>) {
+        if !shared.options.fsync || late.is_empty() {
+            return;
+        }
+        let all = (late.len() >= TOGETHER_FILES).then(|| shared.sync_all());
+        for (id, file, path, frames) in late {
+            let synced = all.clone().unwrap_or_else(|| {
+                count(&shared.counters.syncs);
+                file.fdatasync().map_err(|e| SpoolError::io("sync", &path, e))
+            });
+            if let Err(error) = synced {
+                // They are in the file, but maybe not on the disk: the journal keeps them for the next start.
+                shared.event(Event::Write { id, error });
+                shared.unsynced.lock().extend(frames);
+            }
+        }
+    }
+
     fn store(&mut self, job: StoreJob) {
         let id = job.header.id;
         match self.write_store(&job.header, job.source, &job.frames) {
@@ -337,7 +447,8 @@ impl Round<'_> {
 
     /// The syncs of the round, and the answers.
     fn finish(self) {
-        let Self { shared, appended, publish, directories } = self;
+        let Self { shared, appended, late, publish, directories, .. } = self;
+        Self::finish_late(shared, late);
         for (file, path, completer) in appended {
             count(&shared.counters.syncs);
             let result = file.fdatasync().map_err(|e| SpoolError::io("sync", &path, e));

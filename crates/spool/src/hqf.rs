@@ -217,8 +217,14 @@ impl Frames {
                 _ => out.push_raw(frame),
             }
         }
+        // Entries that came later stand with the others now.
+        for payload in entries.values() {
+            out.push(kind::ENTRY, payload);
+        }
         out.commit();
-        for frame in self.appended.iter().filter(|f| !matches!(f.kind, kind::UPDATE | kind::DONE)) {
+        for frame in
+            self.appended.iter().filter(|f| !matches!(f.kind, kind::UPDATE | kind::DONE | kind::ENTRY))
+        {
             out.push_raw(frame);
         }
         Ok(out.out)
@@ -391,6 +397,7 @@ pub(crate) fn encode_frame(frame: &Frame) -> Result<Vec<u8>, SpoolError> {
     let mut out = FrameWriter::default();
     match frame {
         Frame::Update(update) => out.message(kind::UPDATE, &**update)?,
+        Frame::Entry(entry) => out.message(kind::ENTRY, &**entry)?,
         Frame::Done(done) => out.message(kind::DONE, done)?,
     }
     Ok(out.out)
@@ -458,6 +465,17 @@ fn next_frame(bytes: &Bytes, at: usize) -> Option<RawFrame> {
         return None;
     }
     Some(RawFrame { kind: head[0], crc, raw: bytes.slice(at..at + len), payload_bytes })
+}
+
+/// All bytes of the frame at `at`, if a whole and undamaged one is there.
+pub(crate) fn frame_bytes(bytes: &Bytes, at: usize) -> Option<Bytes> {
+    next_frame(bytes, at).map(|frame| frame.raw)
+}
+
+/// The update in a frame.
+pub(crate) fn decode_update(raw: &Bytes) -> Result<crate::EntryUpdate, Corruption> {
+    let frame = next_frame(raw, 0).filter(|frame| frame.kind == kind::UPDATE).ok_or(Corruption::Frame)?;
+    crate::EntryUpdate::decode(frame.payload()).map_err(|_| Corruption::Frame)
 }
 
 /// The first four bytes; callers pass at least that many.

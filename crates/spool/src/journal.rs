@@ -46,6 +46,8 @@ pub(crate) mod kind {
     pub(crate) const FRAME: u8 = 2;
     /// A message id: it is done, or its `.hqf` is durable.
     pub(crate) const RELEASE: u8 = 3;
+    /// Message ids, each with a frame that its `.hqf` gets later.
+    pub(crate) const LATE: u8 = 4;
 }
 
 /// A segment in use.
@@ -167,6 +169,8 @@ pub(crate) enum Record {
     Message(Box<JournalMessage>),
     Frame(Uuid, Bytes),
     Release(Uuid),
+    /// Changes of messages that are files.
+    Late(Vec<(Uuid, Bytes)>),
     /// A message that was written damaged; the reason is in the payload.
     Bad(crate::Corruption),
 }
@@ -235,6 +239,10 @@ fn record(kind: u8, payload: &[u8], offset: u64) -> Option<Record> {
         }),
         (kind::FRAME, Some(id)) => Some(Record::Frame(id, Bytes::copy_from_slice(&payload[16..]))),
         (kind::RELEASE, Some(id)) => Some(Record::Release(id)),
+        (kind::LATE, _) => Some(match crate::late::parse(&Bytes::copy_from_slice(payload)) {
+            Some(changes) => Record::Late(changes),
+            None => Record::Bad(crate::Corruption::Frame),
+        }),
         (kind::FRAME | kind::RELEASE, None) => Some(Record::Bad(crate::Corruption::Short)),
         _ => None,
     }

@@ -222,6 +222,9 @@ pub struct Entry {
     /// Why the last attempt failed.
     #[prost(string, tag = "20")]
     pub retry_reason: String,
+    /// Highest number of a late change that it has seen.
+    #[prost(uint64, tag = "21")]
+    pub late: u64,
 }
 
 /// Changed members of an entry (frame UPDATE); `None` and empty lists leave a member as it is.
@@ -275,6 +278,9 @@ pub struct EntryUpdate {
     /// Why the last attempt failed.
     #[prost(string, optional, tag = "20")]
     pub retry_reason: Option<String>,
+    /// Number of this change, if it goes through the journal first; set by [`crate::Spool::update_many`].
+    #[prost(uint64, optional, tag = "21")]
+    pub late: Option<u64>,
     /// Numbers of members that become empty.
     #[prost(uint32, repeated, tag = "100")]
     pub cleared: Vec<u32>,
@@ -375,6 +381,8 @@ impl StoredEdits {
 pub enum Frame {
     /// Changed members of one entry.
     Update(Box<EntryUpdate>),
+    /// A further entry, its number not in use.
+    Entry(Box<Entry>),
     /// One entry is over.
     Done(Done),
 }

@@ -20,6 +20,7 @@ use crate::{
     disk::Open,
     hqf::{self, FLAG_8BIT, FLAG_NUL, FLAG_SMTPUTF8, Frames, Header},
     journal::{self, FreeFile, JournalMessage, Record, Segment},
+    late::FoundLate,
     record::{Done, Entry, Meta},
     resident::{Inner, Phase, Place, Resident},
     shared::Shared,
@@ -96,6 +97,8 @@ pub(crate) struct Replay {
     pub(crate) residents: Vec<Recovered>,
     /// Messages that are over or a file, though no RELEASE says so.
     pub(crate) over: Vec<Settle>,
+    /// Changes that files may not have.
+    pub(crate) late: FoundLate,
 }
 
 struct Live {
@@ -122,6 +125,7 @@ impl Shared {
         replayed.sort_by_key(|(_, segment)| segment.as_ref().map(|segment| segment.number));
         let mut sequence_next = 1;
         let mut alive: BTreeMap<Uuid, Live> = BTreeMap::new();
+        let mut late = FoundLate::default();
         for (file, segment) in replayed {
             let Some(segment) = segment else {
                 if file.bytes == self.options.journal_segment_bytes && self.options.journal_enabled {
@@ -142,13 +146,13 @@ impl Shared {
             sequence_next = sequence_next.max(segment.sequence_next);
             let used = Arc::new(Segment::new(file.path, file.file, file.bytes));
             for record in segment.records {
-                self.replay_record(record, &used, &mut alive)?;
+                self.replay_record(record, &used, &mut alive, &mut late)?;
             }
             table.used.push_back(used);
         }
         self.segments_in_use.store(table.used.len(), Ordering::Relaxed);
         drop(table);
-        self.sort_out(alive, sequence_next)
+        self.sort_out(alive, sequence_next, late)
     }
 
     fn replay_all(
@@ -182,6 +186,7 @@ impl Shared {
         record: Record,
         segment: &Arc<Segment>,
         alive: &mut BTreeMap<Uuid, Live>,
+        late: &mut FoundLate,
     ) -> Result<(), SpoolError> {
         match record {
             Record::Message(message) => {
@@ -198,6 +203,11 @@ impl Shared {
             Record::Release(id) => {
                 alive.remove(&id);
             }
+            Record::Late(changes) => {
+                for (id, raw) in changes {
+                    late.add(id, raw, segment);
+                }
+            }
             Record::Bad(reason) => self.journal_damage(segment, reason)?,
         }
         Ok(())
@@ -213,8 +223,13 @@ impl Shared {
         Ok(())
     }
 
-    fn sort_out(&self, alive: BTreeMap<Uuid, Live>, sequence_next: u64) -> Result<Replay, SpoolError> {
-        let mut out = Replay { sequence_next, residents: Vec::new(), over: Vec::new() };
+    fn sort_out(
+        &self,
+        alive: BTreeMap<Uuid, Live>,
+        sequence_next: u64,
+        late: FoundLate,
+    ) -> Result<Replay, SpoolError> {
+        let mut out = Replay { sequence_next, residents: Vec::new(), over: Vec::new(), late };
         let now = Instant::now();
         // Their hold time was over when the last run ended.
         let since = now.checked_sub(self.options.journal_hold).unwrap_or(now);
@@ -266,25 +281,29 @@ impl Shared {
     }
 
     /// Reads one file found at start. `None` if it is over and now removed.
-    fn load(&self, path: &Path) -> Result<Option<Recovered>, SpoolError> {
+    fn load(&self, path: &Path, late: &Mutex<FoundLate>) -> Result<Option<Recovered>, SpoolError> {
         let bad = |reason| SpoolError::Corrupt { path: path.to_owned(), reason };
         let name = path.file_stem().and_then(|stem| stem.to_str());
         let id = name.and_then(|name| Uuid::try_parse(name).ok()).ok_or_else(|| bad(Corruption::Name))?;
         let file = self.open_file(&id, path, Open::Write)?;
-        let image = hqf::read_file(&*file).map_err(|e| e.at(path))?;
+        let mut image = hqf::read_file(&*file).map_err(|e| e.at(path))?;
         if image.header.id.is_nil() {
             return Err(bad(Corruption::NoId));
         }
         if image.header.id != id || path != self.path(&id) {
             return Err(bad(Corruption::Name));
         }
-        let recovered =
-            Recovered::new(&image.header, &image.frames, Location::File, path.to_owned()).map_err(bad)?;
         if image.torn_bytes() > 0 {
             file.truncate(image.good_end()).map_err(|e| SpoolError::io("truncate", path, e))?;
             self.sync_file(&*file, path)?;
             self.event(Event::TornTail { path: path.to_owned(), bytes: image.torn_bytes() });
+            image.file_bytes = image.good_end();
         }
+        let late = late.lock().take(&id);
+        self.apply_found(path, &*file, &mut image, late)?;
+        let recovered =
+            Recovered::new(&image.header, &image.frames, Location::File, path.to_owned()).map_err(bad)?;
+        recovered.entries.iter().for_each(|entry| self.saw_late_number(entry.late));
         if recovered.entries.is_empty() {
             self.disk.unlink(path).map_err(|e| SpoolError::io("remove", path, e))?;
             return Ok(None);
@@ -314,6 +333,8 @@ fn resident(message: &JournalMessage, segment: Arc<Segment>) -> Arc<Resident> {
 pub(crate) struct Scan {
     shared: Arc<Shared>,
     on_message: Arc<OnMessage>,
+    /// What the journal holds for files that have not been read yet.
+    late: Mutex<FoundLate>,
     directory_next: AtomicUsize,
     messages: AtomicU64,
     corrupt: AtomicU64,
@@ -328,11 +349,17 @@ pub(crate) struct Scan {
 pub(crate) const DIRECTORIES: usize = 256;
 
 impl Scan {
-    pub(crate) fn new(shared: Arc<Shared>, on_message: Arc<OnMessage>, messages: u64) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        on_message: Arc<OnMessage>,
+        messages: u64,
+        late: FoundLate,
+    ) -> Self {
         let threads = shared.options.threads_load;
         Self {
             shared,
             on_message,
+            late: Mutex::new(late),
             directory_next: AtomicUsize::new(0),
             messages: AtomicU64::new(messages),
             corrupt: AtomicU64::new(0),
@@ -356,6 +383,8 @@ impl Scan {
         if self.threads.fetch_sub(1, Ordering::AcqRel) == 1 {
             *self.shared.fresh.lock() = None;
             if !self.stop.load(Ordering::Relaxed) {
+                // Messages that are gone need no changes; the segments are free of them now.
+                *self.late.lock() = FoundLate::default();
                 let messages = self.messages.load(Ordering::Relaxed);
                 let corrupt = self.corrupt.load(Ordering::Relaxed);
                 self.shared.event(Event::Loaded { messages, corrupt });
@@ -396,7 +425,7 @@ impl Scan {
             if name.extension().is_none_or(|extension| extension != "hqf") || self.is_fresh(&name) {
                 continue;
             }
-            match self.shared.load(&directory.join(&name)) {
+            match self.shared.load(&directory.join(&name), &self.late) {
                 Ok(Some(recovered)) => {
                     self.messages.fetch_add(1, Ordering::Relaxed);
                     (self.on_message)(recovered);

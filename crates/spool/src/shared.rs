@@ -19,6 +19,7 @@ use crate::{
     disk::Disk,
     files::{Job, WorkQueue},
     journal::SegmentTable,
+    late::LateFrame,
     resident::{Inner, Op, Phase, Resident, Residents, spread},
     ticket::Pending,
 };
@@ -45,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) segments_in_use: AtomicUsize,
     pub(crate) low_space: AtomicBool,
     pub(crate) closed: AtomicBool,
+    /// Late changes whose files could not be synced; they keep their segments.
+    pub(crate) unsynced: Mutex<Vec<LateFrame>>,
+    /// The last number of a late change.
+    pub(crate) late_last: AtomicU64,
 }
 
 /// Wakes the spill thread before its time.

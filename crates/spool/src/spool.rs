@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
 };
@@ -120,12 +120,18 @@ impl Spool {
             segments_in_use: AtomicUsize::new(0),
             low_space: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            unsynced: Mutex::default(),
+            late_last: AtomicU64::new(0),
         });
         let replay = shared.replay()?;
         shared.check_space();
         let on_message: Arc<crate::recover::OnMessage> = Arc::new(on_message);
-        let scan =
-            Arc::new(Scan::new(Arc::clone(&shared), Arc::clone(&on_message), replay.residents.len() as u64));
+        let scan = Arc::new(Scan::new(
+            Arc::clone(&shared),
+            Arc::clone(&on_message),
+            replay.residents.len() as u64,
+            replay.late,
+        ));
         let spool = Self { shared, scan, threads: Mutex::default(), _lock: lock };
         spool.start(replay.sequence_next)?;
         // Before anything can remove the files: a RELEASE that is lost would bring their messages back.

@@ -128,7 +128,14 @@ fn session(world: &World, spool: &Spool, random: &mut Random, steps: usize, mine
                 let ballast = if random.below(4) == 0 { 3_000 } else { 0 };
                 let synced = random.below(2) == 0;
                 let durability = if synced { Durability::Synced } else { Durability::Written };
-                spool.append(id, &change(Some(retry), false, ballast), durability).wait().unwrap();
+                match change(Some(retry), false, ballast) {
+                    Frame::Update(update) if synced && random.below(2) == 0 => {
+                        for answer in spool.update_many([(id, *update)]) {
+                            answer.wait().unwrap();
+                        }
+                    }
+                    frame => spool.append(id, &frame, durability).wait().unwrap(),
+                }
                 if synced {
                     world.note(Note::RetrySynced(id, retry));
                 }

@@ -607,3 +607,63 @@ fn shutdown_under_load() {
         assert_eq!(seen.iter().map(|recovered| recovered.id).collect::<Vec<_>>(), stored);
     });
 }
+
+#[test]
+fn many_changes_are_durable_at_once_and_keep_their_order() {
+    let disk = SimDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (spool, _) = open(options("/spool"), &shared);
+    let ids: Vec<Uuid> = (1..=50).map(Uuid::from_u128).collect();
+    for id in &ids {
+        commit(&spool, id.as_u128(), b"content").unwrap();
+        spool.spill(*id).wait().unwrap();
+    }
+    let update = |retry| EntryUpdate { queue_id: 1, retry: Some(retry), ..EntryUpdate::default() };
+    let syncs = spool.stats().syncs;
+    for answer in spool.update_many(ids.iter().map(|id| (*id, update(7)))) {
+        answer.wait().unwrap();
+    }
+    assert!(spool.stats().syncs <= syncs + 2, "one sync for all, not one for each");
+    // What comes later stays later, whichever way it takes.
+    spool.append(ids[0], &Frame::Update(Box::new(update(8))), Synced).wait().unwrap();
+    for answer in spool.update_many([(ids[1], update(9))]) {
+        answer.wait().unwrap();
+    }
+    spool.remove(ids[2], Synced).wait().unwrap();
+    let path = spool.unload(ids[3]).wait().unwrap();
+    let crashed = |disk: &SimDisk| {
+        let mut cuts = disk.cuts();
+        cuts.advance(cuts.len());
+        cuts.crash(spool::disk::sim::Remains::Nothing, &mut spool::disk::sim::Random(1))
+    };
+    let retries = |disk: SimDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let (_, found) = open(options("/spool"), &disk);
+        found.iter().map(|message| message.entries[0].retry).collect::<Vec<_>>()
+    };
+    let expected: Vec<u32> = [8, 9, 7].into_iter().chain(vec![7; 46]).collect();
+    assert_eq!(retries(crashed(&disk)), expected, "right after the answer");
+    assert_eq!(spool::read_hqf(&disk, &path).unwrap().0.entries[0].retry, 7, "unloaded with its changes");
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(retries(crashed(&disk)), expected, "when they are in the files");
+    drop(spool);
+    assert_eq!(retries(crashed(&disk)), expected, "at the next start");
+}
+
+#[test]
+fn an_entry_that_came_later_is_kept() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let (spool, _) = open(options("/spool"), &disk);
+    let id = Uuid::from_u128(1);
+    commit(&spool, 1, b"content").unwrap();
+    spool.append(id, &Frame::Entry(Box::new(entry(5))), Synced).wait().unwrap();
+    let update = EntryUpdate { queue_id: 5, retry: Some(3), ..EntryUpdate::default() };
+    spool.append(id, &Frame::Update(Box::new(update)), Synced).wait().unwrap();
+    spool.spill(id).wait().unwrap();
+    spool.compact(id).wait().unwrap();
+    let found = spool.read(id).unwrap();
+    assert_eq!(
+        found.entries.iter().map(|e| (e.queue_id, e.retry)).collect::<Vec<_>>(),
+        [(1, 0), (2, 0), (5, 3)]
+    );
+}

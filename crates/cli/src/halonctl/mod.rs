@@ -7,6 +7,7 @@
 mod conditions;
 mod config;
 mod connections;
+mod explain;
 mod groupby;
 mod hsl;
 mod list;
@@ -111,6 +112,8 @@ enum QueueCommand {
     Groupby(Box<groupby::GroupByArgs>),
     /// Take actions on messages
     Update(Box<update::UpdateArgs>),
+    /// Tell why a message is where it is
+    Explain(explain::ExplainArgs),
     /// Export a message as message/rfc822
     Export(simple::ExportArgs),
     /// Unload messages from memory, leaving their files in place
@@ -347,6 +350,7 @@ async fn run_queue(context: &mut Context, command: QueueCommand) -> Result<(), C
         QueueCommand::List(args) => list::run(context, &args).await,
         QueueCommand::Groupby(args) => groupby::run(context, &args).await,
         QueueCommand::Update(args) => update::run(context, &args).await,
+        QueueCommand::Explain(args) => explain::run(context, &args).await,
         QueueCommand::Export(args) => simple::export(context, &args).await,
         QueueCommand::Unload(args) => simple::unload(context, &args).await,
         QueueCommand::Load(args) => simple::load(context, &args).await,

@@ -10,6 +10,7 @@ mod functions;
 pub(crate) mod object;
 mod parts;
 mod send;
+mod server_array;
 mod session;
 
 pub(crate) use classes::message_value;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use ::control::smtpd as pb;
 use queue::{
-    Cause, DynamicChange, DynamicCondition, Field, FieldSet, Limits, Lists, Pattern, PolicyMatch, Rate,
+    Cause, DynamicChange, DynamicCondition, Field, FieldSet, Limits, Pattern, PolicyMatch, Rate,
     RateAlgorithm, Selector, Suspension, SuspensionSource, SuspensionView,
 };
 
 use super::convert::{INVALID, Refusal, field_set};
+use crate::lists::Lists;
 
 /// Flags of a `Fields` message as a set: the schema has one such message per place.
 macro_rules! fields_of {
@@ -65,11 +66,8 @@ macro_rules! values_of {
     }};
 }
 
-fn selector(values: impl Iterator<Item = (Field, String)>, lists: Lists<'_>) -> Result<Selector, Refusal> {
-    let pattern = |(field, text): (Field, String)| {
-        let pattern = Pattern::parse(field, &text, lists).map_err(|e| e.to_string())?;
-        Ok((field, vec![pattern]))
-    };
+fn selector(values: impl Iterator<Item = (Field, String)>, lists: &Lists) -> Result<Selector, Refusal> {
+    let pattern = |(field, text): (Field, String)| Ok((field, vec![lists.pattern(field, &text)?]));
     Ok(Selector { fields: values.map(pattern).collect::<Result<_, Refusal>>()? })
 }
 
@@ -136,7 +134,7 @@ fn limits(parts: LimitParts<'_>) -> Result<Limits, Refusal> {
 /// A condition to add. `new_id` is used when the request names none.
 pub fn condition_add(
     request: &pb::PolicyConditionAddRequest,
-    lists: Lists<'_>,
+    lists: &Lists,
     new_id: String,
 ) -> Result<DynamicCondition, Refusal> {
     let then = request.then.as_ref().ok_or(INVALID)?;
@@ -238,7 +236,7 @@ pub fn condition_list<'a>(
 /// A suspension to add.
 pub fn suspend_add(
     request: &pb::SuspendAddRequest,
-    lists: Lists<'_>,
+    lists: &Lists,
     new_id: String,
 ) -> Result<Suspension, Refusal> {
     Ok(Suspension {
@@ -391,6 +389,48 @@ pub fn match_response(matches: &[PolicyMatch]) -> pb::PolicyMatchResponse {
     pb::PolicyMatchResponse { policies: matches.iter().map(one).collect() }
 }
 
+/// The groups that policies roll values up to.
+pub fn groupings(
+    request: &pb::PolicyGroupingListRequest,
+    rollups: Vec<(FieldSet, Field, String)>,
+) -> pb::PolicyGroupingListResponse {
+    use pb::policy_grouping_list_response::{Grouping, grouping::Field as One, grouping::Fields};
+    let paging = request.paging.unwrap_or_default();
+    let limit =
+        if paging.limit == 0 { usize::MAX } else { usize::try_from(paging.limit).unwrap_or(usize::MAX) };
+    let page = rollups.into_iter().skip(usize::try_from(paging.offset).unwrap_or(usize::MAX)).take(limit);
+    let one = |(fields, field, name): (FieldSet, Field, String)| Grouping {
+        fields: Some(to_fields!(fields, Fields)),
+        field: Some(match field {
+            Field::TransportId => One::Transportid(name),
+            Field::LocalIp => One::Localip(name),
+            Field::RemoteIp => One::Remoteip(name),
+            Field::RemoteMx => One::Remotemx(name),
+            Field::RecipientDomain => One::Recipientdomain(name),
+            Field::JobId => One::Jobid(name),
+            Field::Grouping => One::Grouping(name),
+            Field::TenantId => One::Tenantid(name),
+        }),
+    };
+    pb::PolicyGroupingListResponse { groupings: page.map(one).collect(), ..Default::default() }
+}
+
+/// The group that a request names: fields of the policy, field, name with `#`.
+pub fn grouping_of(request: pb::PolicyGroupingRequest) -> Result<(FieldSet, Field, String), Refusal> {
+    use pb::policy_grouping_request::Field as One;
+    let (field, name) = match request.field.ok_or(INVALID)? {
+        One::Transportid(name) => (Field::TransportId, name),
+        One::Localip(name) => (Field::LocalIp, name),
+        One::Remoteip(name) => (Field::RemoteIp, name),
+        One::Remotemx(name) => (Field::RemoteMx, name),
+        One::Recipientdomain(name) => (Field::RecipientDomain, name),
+        One::Jobid(name) => (Field::JobId, name),
+        One::Grouping(name) => (Field::Grouping, name),
+        One::Tenantid(name) => (Field::TenantId, name),
+    };
+    Ok((fields_of!(request.fields.unwrap_or_default()), field, name))
+}
+
 #[cfg(test)]
 mod tests {
     use queue::{Policy, PolicySet, Queue, Settings, Time};
@@ -414,7 +454,7 @@ mod tests {
             r#"{"fields": {"remotemx": true}, "if": {"remotemx": {"value": "*.example.com"}}, "ttl": 60,
                 "then": {"rate": {"count": 10, "interval": 600}, "concurrency": 3, "tag": {"value": "t"}}}"#,
         );
-        let condition = condition_add(&request, &|_| None, "made".into()).unwrap();
+        let condition = condition_add(&request, &Lists::default(), "made".into()).unwrap();
         queue.add_condition(NOW, condition).unwrap();
         let listed = condition_list(queue.conditions(NOW));
         let item = &listed.items[0];
@@ -439,7 +479,7 @@ mod tests {
             r#"{"then": {}, "if": {"localip": {"value": "x"}}}"#,
         ] {
             let request = from_json("PolicyConditionAddRequest", json);
-            assert!(condition_add(&request, &|_| None, String::new()).is_err(), "{json}");
+            assert!(condition_add(&request, &Lists::default(), String::new()).is_err(), "{json}");
         }
     }
 
@@ -451,7 +491,7 @@ mod tests {
             ("two", r#"{"jobid": {"value": "j"}}"#),
         ] {
             let request = from_json("SuspendAddRequest", json);
-            queue.add_suspension(NOW, suspend_add(&request, &|_| None, id.into()).unwrap()).unwrap();
+            queue.add_suspension(NOW, suspend_add(&request, &Lists::default(), id.into()).unwrap()).unwrap();
         }
         for (json, expected) in [
             ("{}", vec!["one", "two"]),

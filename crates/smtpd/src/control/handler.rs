@@ -1,6 +1,6 @@
 //! Dispatch of control commands.
 
-use crate::control::{hsl_ops, policy_ops, queue_ops, stats};
+use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, stats};
 use crate::daemon::Daemon;
 use bytes::Bytes;
 use control::frame::Request;
@@ -28,8 +28,10 @@ impl Commands {
             }
             b'r' => reloaded(daemon.clone().reload_app().await),
             b'p' => reloaded(daemon.clone().reload_policies().await),
+            b'o' => reloaded(daemon.clone().reload_suspensions().await),
+            b'H' => reloaded(daemon.clone().reload_delivery().await),
             b'D' => queue_ops::group_by(daemon, &request.body).await,
-            b'E' => queue_ops::import(daemon, &request.body).await,
+            b'E' => import::import(daemon, &request.body).await,
             b'F' => queue_ops::list(daemon, &request.body).await,
             b'G' => queue_ops::update(daemon, &request.body).await,
             b'J' => queue_ops::unload(daemon, &request.body).await,
@@ -44,6 +46,9 @@ impl Commands {
             b'x' => policy_ops::condition_delete(daemon, &request.body),
             b'B' => policy_ops::refill(daemon, &request.body),
             b'S' => policy_ops::policy_match(daemon, &request.body),
+            b'T' => policy_ops::grouping_list(daemon, &request.body),
+            b'U' => policy_ops::grouping_members(daemon, &request.body),
+            b'7' => explain::explain(daemon, &request.body),
             b'n' => Ok(payload(&wire::UsersResponse::default())),
             b'C' => {
                 let request: wire::ResolverCacheClearRequest = parse(&request.body)?;

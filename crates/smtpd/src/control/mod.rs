@@ -2,9 +2,11 @@
 
 pub mod admin;
 pub mod convert;
+mod explain;
 mod handler;
 mod hsl_ops;
-pub(crate) mod policy_ops;
+mod import;
+mod policy_ops;
 mod queue_ops;
 mod stats;
 

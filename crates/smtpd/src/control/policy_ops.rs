@@ -5,13 +5,7 @@ use crate::control::admin;
 use crate::daemon::Daemon;
 use control::server::{Answer, parse, payload};
 use control::smtpd as wire;
-use queue::{Limits, Pattern};
-use std::sync::Arc;
-
-/// Named lists of the policy files are not read by this version; a list is empty then.
-pub(crate) fn no_lists(_: &str) -> Option<Arc<Vec<Pattern>>> {
-    None
-}
+use queue::Limits;
 
 pub(super) fn suspend_list(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::SuspendRequest = parse(body)?;
@@ -21,7 +15,8 @@ pub(super) fn suspend_list(daemon: &Daemon, body: &[u8]) -> Answer {
 
 pub(super) fn suspend_add(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::SuspendAddRequest = parse(body)?;
-    let suspension = admin::suspend_add(&request, &no_lists, daemon.ids.next().to_string())?;
+    let lists = daemon.suspend_lists.lock().clone();
+    let suspension = admin::suspend_add(&request, &lists, daemon.ids.next().to_string())?;
     let id = suspension.id.clone();
     daemon.engine.queue.lock().add_suspension(clock::now(), suspension).map_err(|error| error.to_string())?;
     daemon.engine.wake();
@@ -51,7 +46,8 @@ pub(super) fn condition_list(daemon: &Daemon) -> Answer {
 
 pub(super) fn condition_add(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::PolicyConditionAddRequest = parse(body)?;
-    let condition = admin::condition_add(&request, &no_lists, daemon.ids.next().to_string())?;
+    let lists = daemon.policy_lists.lock().clone();
+    let condition = admin::condition_add(&request, &lists, daemon.ids.next().to_string())?;
     let id = condition.id.clone();
     daemon.engine.queue.lock().add_condition(clock::now(), condition).map_err(|error| error.to_string())?;
     daemon.engine.wake();
@@ -93,4 +89,17 @@ pub(super) fn policy_match(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::PolicyMatchRequest = parse(body)?;
     let matches = daemon.engine.queue.lock().match_policies(clock::now(), &admin::match_values(&request));
     Ok(payload(&admin::match_response(&matches)))
+}
+
+pub(super) fn grouping_list(daemon: &Daemon, body: &[u8]) -> Answer {
+    let request: wire::PolicyGroupingListRequest = parse(body)?;
+    let rollups = daemon.engine.queue.lock().rollups();
+    Ok(payload(&admin::groupings(&request, rollups)))
+}
+
+pub(super) fn grouping_members(daemon: &Daemon, body: &[u8]) -> Answer {
+    let (fields, field, name) = admin::grouping_of(parse(body)?)?;
+    let members = daemon.engine.queue.lock().rollup_members(fields, field, &name);
+    let items = members.ok_or_else(|| format!("No policy with the fields {fields} has a group '{name}'"))?;
+    Ok(payload(&wire::PolicyGroupingResponse { items }))
 }

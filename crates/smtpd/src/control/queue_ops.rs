@@ -6,20 +6,24 @@ use crate::control::convert::{self, PendingAction};
 use crate::daemon::Daemon;
 use crate::hooks::delivery::BounceOptions;
 use crate::queueing::engine::Engine;
-use crate::queueing::load;
 use crate::queueing::settle::DefaultAction;
 use crate::{error, info};
 use bytes::Bytes;
 use control::server::{Answer, parse, payload};
 use control::smtpd as wire;
-use queue::{AddressChange, Changes, EntryKey, EntryView, ListQuery, State, Ticket, Time, UpdateRun};
+use queue::{
+    AddressChange, Changes, Duplicate, EntryKey, EntryView, ListQuery, State, Task, Ticket, UnloadRun,
+    UpdateRun,
+};
 use spool::record::{self, EntryState, EntryUpdate, Pair};
-use spool::{Durability, Frame, LoadOptions, SpoolError, Uuid};
+use spool::{Durability, Frame, SpoolError, Uuid};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Entries looked at while the queue is locked; a few milliseconds at most.
 const SLICE: usize = 20_000;
+
+/// Messages unloaded at once.
+const UNLOADS: usize = 256;
 
 /// Rows copied while the queue is locked.
 const ROWS: usize = 2_000;
@@ -69,11 +73,8 @@ pub(super) async fn group_by(daemon: &Daemon, body: &[u8]) -> Answer {
 /// `queue update`.
 pub(super) async fn update(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     let request: wire::QueueUpdateRequest = parse(body)?;
-    if request.duplicate {
-        return Err("duplicate is not available in this version".to_owned());
-    }
     let (update, action) = convert::update_request(&request)?;
-    let changed = update.changes.clone();
+    let (changed, task) = (update.changes.clone(), update.task);
     let mut run = {
         let queue = daemon.engine.queue.lock();
         UpdateRun::new(&queue, clock::now(), update).map_err(|error| error.to_string())?
@@ -90,10 +91,12 @@ pub(super) async fn update(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     // In a task of its own: what was taken out of the queue is brought to its end even when the client leaves.
     let daemon = daemon.clone();
     let ending = tokio::spawn(async move {
-        let persisted = persist(&daemon, &report.changed, &changed).await;
-        release(&daemon, report.released, &action).await;
+        let (mut keys, mut released) = (report.changed, report.released);
+        let copied = duplicates(&daemon, report.created, task, &mut keys, &mut released).await;
+        let persisted = persist(&daemon, keys, changed).await;
+        release(&daemon, released, &action).await;
         daemon.engine.wake();
-        persisted
+        copied.and(persisted)
     });
     ending.await.map_err(|failure| failure.to_string())??;
     info!("", "queue update: {affected} affected, {working} working");
@@ -140,29 +143,83 @@ fn released(pending: &PendingAction) -> (DefaultAction, BounceOptions) {
     (if pending.bounce { DefaultAction::Bounce } else { DefaultAction::Delete }, bounce)
 }
 
-/// Appends what was changed of entries and waits until it is on disk; the writes share their syncs.
-async fn persist(daemon: &Daemon, keys: &[EntryKey], changes: &Changes) -> Result<(), String> {
-    for slice in keys.chunks(ROWS) {
-        let updates: Vec<(Uuid, EntryUpdate)> = {
-            let queue = daemon.engine.queue.lock();
-            let entries = slice.iter().filter_map(|key| queue.entry(*key));
-            entries.map(|view| (view.message_id(), changed_members(view, changes))).collect()
-        };
-        let writes: Vec<_> = updates
-            .into_iter()
-            .map(|(id, update)| {
-                (id, daemon.spool.append(id, &Frame::Update(Box::new(update)), Durability::Synced))
-            })
-            .collect();
-        for (id, write) in writes {
-            match write.await {
-                // It ended between the change and the write.
-                Ok(()) | Err(SpoolError::NotFound(_)) => {}
-                Err(failure) => return Err(format!("{id}: change is not on disk: {failure}")),
+/// Stores copies of entries and lets them into the queue, which adds to what is to be persisted or released.
+async fn duplicates(
+    daemon: &Daemon,
+    copies: Vec<Duplicate>,
+    task: Option<Task>,
+    keys: &mut Vec<EntryKey>,
+    released: &mut Vec<Ticket>,
+) -> Result<(), String> {
+    let mut failures = Vec::new();
+    for copy in copies {
+        let key = copy.ticket.key();
+        let stored = store_copy(daemon, &copy).await;
+        let now = clock::now();
+        let mut queue = daemon.engine.queue.lock();
+        if let Err(failure) = stored {
+            // Nobody has seen it: it is as if it had never been made.
+            failures.push(failure);
+            if let Err(refused) = queue.settle(now, copy.ticket, queue::Outcome::Done) {
+                error!("", "queue: {refused}");
             }
+            continue;
+        }
+        match queue.finish_duplicate(now, copy, task) {
+            Ok(Some(ticket)) => released.push(ticket),
+            Ok(None) => keys.push(key),
+            Err(refused) => error!("", "queue: {refused}"),
         }
     }
-    Ok(())
+    match failures.first() {
+        None => Ok(()),
+        Some(first) => Err(format!("{} copies were not made: {first}", failures.len())),
+    }
+}
+
+/// Writes the copy of an entry as the original is stored, under its own number.
+async fn store_copy(daemon: &Daemon, copy: &Duplicate) -> Result<(), String> {
+    let (id, queue_id) = {
+        let queue = daemon.engine.queue.lock();
+        let view = queue.entry(copy.ticket.key()).ok_or("the message is gone")?;
+        (view.message_id(), view.queue_id())
+    };
+    let (spool, original) = (daemon.spool.clone(), copy.original);
+    let read =
+        tokio::task::spawn_blocking(move || spool.read(id)).await.map_err(|error| error.to_string())?;
+    let found = read.map_err(|error| format!("{id}: {error}"))?;
+    let entry = found.entries.into_iter().find(|entry| entry.queue_id == original);
+    let mut entry = entry.ok_or_else(|| format!("{id}:{original} is gone"))?;
+    entry.queue_id = queue_id;
+    let written = daemon.spool.append(id, &Frame::Entry(Box::new(entry)), Durability::Synced).await;
+    written.map_err(|error| format!("{id}:{queue_id}: {error}"))
+}
+
+/// Writes what was changed of entries and waits until it is on disk: one stretch of the journal for all.
+async fn persist(daemon: &Daemon, keys: Vec<EntryKey>, changes: Changes) -> Result<(), String> {
+    let mut updates: Vec<(Uuid, EntryUpdate)> = Vec::with_capacity(keys.len());
+    for slice in keys.chunks(ROWS) {
+        {
+            let queue = daemon.engine.queue.lock();
+            let entries = slice.iter().filter_map(|key| queue.entry(*key));
+            updates.extend(entries.map(|view| (view.message_id(), changed_members(view, &changes))));
+        }
+        tokio::task::yield_now().await;
+    }
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let spool = daemon.spool.clone();
+    let asked = tokio::task::spawn_blocking(move || spool.update_many(updates));
+    let mut first = None;
+    for answer in asked.await.map_err(|error| error.to_string())? {
+        match answer.await {
+            // It ended between the change and the write.
+            Ok(()) | Err(SpoolError::NotFound(_)) => {}
+            Err(failure) => first = first.or(Some(format!("a change is not on disk: {failure}"))),
+        }
+    }
+    first.map_or(Ok(()), Err)
 }
 
 /// State and time of an entry, and the members that the update named; what it did not name stays as stored.
@@ -212,25 +269,41 @@ pub(super) async fn export(daemon: &Daemon, body: &[u8]) -> Answer {
 pub(super) async fn unload(daemon: &Daemon, body: &[u8]) -> Answer {
     let request: wire::QueueUnloadRequest = parse(body)?;
     let condition = convert::condition(request.conditions.as_ref())?;
-    let report = daemon.engine.queue.lock().unload(clock::now(), condition, request.partial, request.freeze);
+    let mut run = {
+        let queue = daemon.engine.queue.lock();
+        UnloadRun::new(&queue, clock::now(), condition, request.partial, request.freeze)
+    };
+    while !run.step(&mut daemon.engine.queue.lock(), clock::now(), SLICE) {
+        tokio::task::yield_now().await;
+    }
+    let report = run.finish();
     daemon.engine.prune_plans();
     let mut paths = Vec::with_capacity(report.unloaded.len());
     let mut failures = Vec::new();
-    for unloaded in report.unloaded {
-        let id = unloaded.message.id;
-        match daemon.spool.unload(id).await {
-            Ok(path) => paths.push(path.display().to_string()),
-            Err(failure) => {
-                failures.push(format!("{id}: {failure}"));
-                // It cannot be handed over, so it stays ours.
-                let back =
-                    daemon.engine.queue.lock().insert(clock::now(), unloaded.message, unloaded.entries);
-                if let Err(refused) = back {
-                    error!(id, "back in the queue only after a restart: {refused}");
+    let mut unloaded = report.unloaded.into_iter();
+    loop {
+        // Many at once: the files of a round share their syncs.
+        let round: Vec<_> =
+            unloaded.by_ref().take(UNLOADS).map(|one| (daemon.spool.unload(one.message.id), one)).collect();
+        if round.is_empty() {
+            break;
+        }
+        for (pending, one) in round {
+            match pending.await {
+                Ok(path) => paths.push(path.display().to_string()),
+                Err(failure) => {
+                    let id = one.message.id;
+                    failures.push(format!("{id}: {failure}"));
+                    // It cannot be handed over, so it stays ours.
+                    let back = daemon.engine.queue.lock().insert(clock::now(), one.message, one.entries);
+                    if let Err(refused) = back {
+                        error!(id, "back in the queue only after a restart: {refused}");
+                    }
                 }
             }
         }
     }
+    daemon.engine.backlog.wake();
     daemon.engine.wake();
     if !failures.is_empty() {
         let done = paths.len();
@@ -242,35 +315,4 @@ pub(super) async fn unload(daemon: &Daemon, body: &[u8]) -> Answer {
         partial: report.partial,
         working: report.working,
     }))
-}
-
-/// `queue load` of an `.hqf` file.
-pub(super) async fn import(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
-    let request: wire::QueueImportRequest = parse(body)?;
-    let data = request.data.unwrap_or_default();
-    if data.hqf.is_empty() || !data.rfc822.is_empty() {
-        return Err(if data.rfc822.is_empty() {
-            convert::INVALID.to_owned()
-        } else {
-            "import of RFC 5322 messages is not available in this version".to_owned()
-        });
-    }
-    let reset = request.reset.unwrap_or_default();
-    let wants = |flag: Option<wire::BoolValue>| flag.is_some_and(|flag| flag.value);
-    let options = LoadOptions {
-        id: wants(reset.transactionid).then(|| daemon.ids.next()),
-        received_s: wants(reset.ts).then(clock::now_s),
-        reset_retry: wants(reset.retrycount),
-    };
-    let spool = daemon.spool.clone();
-    let bytes = Bytes::from(data.hqf);
-    let loaded = tokio::task::spawn_blocking(move || spool.load_bytes(bytes, options));
-    let recovered = loaded.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    let (message, entries) =
-        load::to_queue(recovered.id, &recovered.meta, &recovered.entries, recovered.content_bytes);
-    let now: Time = clock::now();
-    daemon.engine.queue.lock().insert(now, message, entries).map_err(|error| error.to_string())?;
-    daemon.loaded.fetch_add(1, Ordering::Relaxed);
-    daemon.engine.wake();
-    Ok(payload(&wire::QueueImportResponse { transactionid: recovered.id.to_string() }))
 }

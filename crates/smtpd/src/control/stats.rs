@@ -112,9 +112,9 @@ fn queue(daemon: &Daemon, outbound_max: u32) -> stats::Queue {
     stats::Queue {
         loader: Some(q::Loader {
             count: daemon.loaded.load(Relaxed),
-            pending: 0,
+            pending: daemon.engine.backlog.len(),
             active: counters.messages,
-            maxactive: 0,
+            maxactive: daemon.generations.current().messages_max,
         }),
         scripts: Some(q::Scripts {
             predelivery: Some(queue_script(&shared.counters("", "predelivery"))),

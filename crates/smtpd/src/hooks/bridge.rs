@@ -3,7 +3,6 @@
 
 use crate::clock;
 use crate::control::admin;
-use crate::control::policy_ops::no_lists;
 use crate::daemon::Daemon;
 use crate::server::limits::Gate;
 use crate::warning;
@@ -90,7 +89,8 @@ impl Bridge {
             ..Default::default()
         };
         fields!(fields, request);
-        let suspension = admin::suspend_add(&request, &no_lists, daemon.ids.next().to_string())?;
+        let lists = daemon.suspend_lists.lock().clone();
+        let suspension = admin::suspend_add(&request, &lists, daemon.ids.next().to_string())?;
         let (now, wanted) = (clock::now(), described(&suspension.when));
         let mut queue = daemon.engine.queue.lock();
         let equal = queue
@@ -157,7 +157,8 @@ impl Bridge {
             ttl: common.ttl.as_secs_f64(),
             id: common.id.clone().unwrap_or_default(),
         };
-        let condition = admin::condition_add(&request, &no_lists, daemon.ids.next().to_string())?;
+        let lists = daemon.policy_lists.lock().clone();
+        let condition = admin::condition_add(&request, &lists, daemon.ids.next().to_string())?;
         let (now, wanted) = (clock::now(), described(&condition.when));
         let mut queue = daemon.engine.queue.lock();
         let equal = queue

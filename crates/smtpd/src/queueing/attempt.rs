@@ -4,7 +4,7 @@ use crate::delivery::connection::{Connection, Route};
 use crate::delivery::result::{Attempt, AttemptError, Class, ConnectionInfo, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
-use crate::hooks::delivery::{QueueOptions, TryOptions};
+use crate::hooks::delivery::{self, QueueOptions, TryOptions};
 use crate::queueing::engine::{Engine, Gauge, Picked};
 use crate::queueing::job::Job;
 use crate::queueing::settle::DEFECT_DELAY_S;
@@ -14,7 +14,7 @@ use crate::{error, info};
 use queue::{AttemptClass, Ticket};
 use smtp::client::Envelope;
 use spool::SpoolError;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,6 +33,14 @@ impl Engine {
             // A reload took the transport away; pre-delivery reports it.
             return self.relinquish(ticket);
         };
+        let transport =
+            match self.with_settings(&job, &generation, &transport, options.as_deref(), pick.local_ip) {
+                Ok(changed) => changed.unwrap_or(transport),
+                Err(error) => {
+                    let attempt = Attempt { ending: Ending::Error(error), connection: None, duration_s: 0.0 };
+                    return self.finish_attempt(ticket, job, generation, options, attempt).await;
+                }
+            };
         let source = transport.sources.iter().find(|source| source.ip == pick.local_ip);
         if source.is_none() && !transport.sources.is_empty() {
             // A reload took the chosen source away; the limits of another one have to be asked for.
@@ -59,6 +67,27 @@ impl Engine {
             ticket
         };
         self.finish_attempt(ticket, job, generation, options, attempt).await;
+    }
+
+    /// The transport as the delivery settings change it for this attempt; the options of `Try` go before them.
+    fn with_settings(
+        &self,
+        job: &Job,
+        generation: &Generation,
+        transport: &Arc<Transport>,
+        options: Option<&TryOptions>,
+        local_ip: IpAddr,
+    ) -> Result<Option<Arc<Transport>>, AttemptError> {
+        let settings = self.settings.read().clone();
+        if settings.is_empty() {
+            return Ok(None);
+        }
+        let mut changed = (**transport).clone();
+        settings.apply(&mut changed, &|field| job.field(field, Some(local_ip)));
+        match options {
+            None => Ok(Some(Arc::new(changed))),
+            Some(options) => delivery::override_transport(options, &changed, generation).map(Some),
+        }
     }
 
     /// The message cannot be read back. Damage parks it for an operator; a passing failure of the system only

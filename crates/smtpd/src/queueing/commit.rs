@@ -155,8 +155,21 @@ impl Engine {
         subject: String,
         recipient: QueuedRecipient,
     ) -> Result<(), CommitError> {
+        self.enqueue_all(staging, subject, vec![recipient]).await
+    }
+
+    /// The same for several recipients.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn enqueue_all(
+        &self,
+        staging: Staging,
+        subject: String,
+        recipients: Vec<QueuedRecipient>,
+    ) -> Result<(), CommitError> {
         let meta = Meta { received_s: clock::now_s(), subject, ..Meta::default() };
-        self.store(staging, build_record(meta, vec![recipient])).await
+        self.store(staging, build_record(meta, recipients)).await
     }
 
     /// Stores a record and queues its entries.
@@ -166,6 +179,10 @@ impl Engine {
             super::load::to_queue(staging.id(), &record.meta, &record.entries, staging.len());
         let id = staging.id();
         self.spool.commit(staging, record).await?;
+        if !self.has_room() {
+            self.backlog.add(message.received, id);
+            return Ok(());
+        }
         let inserted = self.queue.lock().insert(now, message, entries);
         if let Err(refused) = inserted {
             // The client is told to come again, so the stored copy must not come back after a restart.

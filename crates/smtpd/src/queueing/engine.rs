@@ -1,15 +1,17 @@
 //! The scheduler: asks the queue what is due, hands it to tasks and sees that every entry comes back.
 
 use crate::clock::{self, Ids};
+use crate::delivery::settings::Settings;
 use crate::generation::Generations;
 use crate::hooks::ContextValue;
 use crate::hooks::delivery::TryOptions;
+use crate::queueing::backlog::Backlog;
 use crate::queueing::job::Job;
 use crate::transport::Transport;
 use crate::{error, info};
 use net::Candidate;
 use net::tls::TlsClient;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use queue::{AgedRun, EntryKey, Outcome, Pick, Queue, Requeue, Ticket, Time, Work};
 use spool::Spool;
 use std::collections::HashMap;
@@ -62,6 +64,10 @@ pub struct Engine {
     abort: watch::Sender<bool>,
     journal_hold: Duration,
     journal_message_max: u64,
+    /// Delivery settings in force.
+    pub settings: RwLock<Arc<Settings>>,
+    /// Messages that wait on disk.
+    pub backlog: Backlog,
     /// Outbound connections now.
     pub connections: AtomicU64,
     /// Entries whose post-delivery has not finished.
@@ -93,6 +99,8 @@ impl Engine {
             abort: watch::Sender::new(false),
             journal_hold,
             journal_message_max,
+            settings: RwLock::default(),
+            backlog: Backlog::default(),
             connections: AtomicU64::new(0),
             releasing: AtomicU64::new(0),
             tasks: Mutex::new(None),
@@ -211,6 +219,9 @@ impl Engine {
         let key = ticket.key();
         self.plans.lock().remove(&key);
         let settled = self.queue.lock().settle(clock::now(), ticket, outcome);
+        if matches!(settled, Ok(queue::Settled::Gone { message_gone: true })) {
+            self.backlog.wake();
+        }
         self.wake();
         settled.map_err(|failure| error!("", "queue: {failure}")).ok()
     }

@@ -1,7 +1,7 @@
 //! A copy of what is known of an entry while it is being worked on, so that no lock is held meanwhile.
 
 use mail::Address;
-use queue::{Dsn, EntryKey, EntryView, Time};
+use queue::{Dsn, EntryKey, EntryView, Field, Time};
 use std::fmt;
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -83,6 +83,21 @@ impl Job {
             remote_ip: entry.remote_ip(),
             remote_mx: entry.remote_mx().to_owned(),
             grouping: entry.grouping().to_owned(),
+        }
+    }
+
+    /// The value of a queue field as text, empty when unknown.
+    pub fn field(&self, field: Field, local_ip: Option<IpAddr>) -> String {
+        let ip = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
+        match field {
+            Field::TenantId => self.tenant_id.clone(),
+            Field::JobId => self.job_id.clone(),
+            Field::TransportId => self.transport_id.clone(),
+            Field::LocalIp => ip(local_ip),
+            Field::Grouping => self.grouping.clone(),
+            Field::RemoteIp => ip(self.remote_ip),
+            Field::RemoteMx => self.remote_mx.clone(),
+            Field::RecipientDomain => self.recipient.domain.to_ascii_lowercase(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! post-delivery, reports of failure, and the way in for new messages.
 
 mod attempt;
+pub mod backlog;
 pub mod commit;
 pub mod engine;
 pub mod job;

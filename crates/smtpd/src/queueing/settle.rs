@@ -244,6 +244,8 @@ impl Engine {
     fn plan(&self, job: &Job, schedule: Option<&RetrySchedule>, options: Option<&TryOptions>) -> RetryPlan {
         let default = RetrySchedule::default();
         let schedule = schedule.unwrap_or(&default);
+        let of_settings = self.settings.read().retry(schedule, &|field| job.field(field, None));
+        let schedule = of_settings.as_ref().unwrap_or(schedule);
         let overridden = options.and_then(|options| delivery::override_retry(options, schedule));
         let schedule = overridden.as_ref().unwrap_or(schedule);
         schedule.plan(self.now(), job.received, job.retry, rand::random())

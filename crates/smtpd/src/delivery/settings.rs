@@ -1,0 +1,165 @@
+//! `smtpd-delivery.yaml`: what a transport is told to do otherwise for some next hops. It stands between the transport
+//! and the options of `Try`.
+
+use crate::lists::Lists;
+use crate::policies;
+use crate::transport::Transport;
+use config::app::TlsMode;
+use config::policy::{DeliveryFile, DeliverySettings};
+use queue::{Field, RetryInterval, RetrySchedule, Selection};
+use std::path::Path;
+
+/// The settings of a file.
+#[derive(Debug, Default)]
+pub struct Settings {
+    conditions: Vec<(Selection, DeliverySettings)>,
+    default: DeliverySettings,
+}
+
+/// Reads a delivery file; one that does not exist is an empty one.
+pub fn load(path: &Path, app: &Lists) -> Result<Settings, Vec<String>> {
+    let Some((name, file)) = policies::read::<DeliveryFile>(path, config::validate::delivery)? else {
+        return Ok(Settings::default());
+    };
+    Settings::new(&file, app).map_err(|error| vec![format!("{name}: {error}")])
+}
+
+impl Settings {
+    fn new(file: &DeliveryFile, app: &Lists) -> Result<Settings, String> {
+        let lists = Lists::read(&file.lists, Some(app))?;
+        let mut conditions = Vec::with_capacity(file.delivery.conditions.len());
+        for (at, condition) in file.delivery.conditions.iter().enumerate() {
+            let fields = condition.when.iter().map(|(name, values)| (*name, values));
+            let when = lists.selector(&format!("/delivery/conditions/{at}/if"), fields)?;
+            conditions.push((Selection::new(&when), condition.then.clone()));
+        }
+        Ok(Settings { conditions, default: file.delivery.default.clone() })
+    }
+
+    /// Whether there is anything to be changed.
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+            && self.default.tls.is_none()
+            && self.default.timeout.connect.is_none()
+            && self.default.timeout.smtp.is_empty()
+            && !self.changes_retry()
+    }
+
+    fn changes_retry(&self) -> bool {
+        let all = self.conditions.iter().map(|(_, settings)| settings).chain([&self.default]);
+        all.into_iter().any(|settings| settings.retry.count.is_some() || settings.retry.intervals.is_some())
+    }
+
+    /// The settings that apply, most important first.
+    fn matching<'s>(
+        &'s self,
+        value: &'s dyn Fn(Field) -> String,
+    ) -> impl Iterator<Item = &'s DeliverySettings> {
+        let conditions = self.conditions.iter().filter(move |(when, _)| when.matches(value));
+        conditions.map(|(_, settings)| settings).chain([&self.default])
+    }
+
+    /// Changes a transport for an attempt with these field values.
+    pub fn apply(&self, transport: &mut Transport, value: &dyn Fn(Field) -> String) {
+        let matching: Vec<&DeliverySettings> = self.matching(value).collect();
+        if let Some(tls) = matching.iter().find_map(|settings| settings.tls.as_ref()) {
+            transport.tls = tls.mode.unwrap_or(TlsMode::Disabled);
+        }
+        if let Some(patience) = matching.iter().find_map(|settings| settings.timeout.connect) {
+            transport.connect_timeout = patience.to_std();
+        }
+        // From the least important to the most: the last one stays.
+        for settings in matching.iter().rev() {
+            for (state, patience) in &settings.timeout.smtp {
+                transport.set_timeout(state, patience.to_std());
+            }
+        }
+    }
+
+    /// The retry schedule for these field values, if it differs.
+    pub fn retry(&self, base: &RetrySchedule, value: &dyn Fn(Field) -> String) -> Option<RetrySchedule> {
+        if !self.changes_retry() {
+            return None;
+        }
+        let count = self.matching(value).find_map(|settings| settings.retry.count);
+        let intervals = self.matching(value).find_map(|settings| settings.retry.intervals.as_ref());
+        if count.is_none() && intervals.is_none() {
+            return None;
+        }
+        let mut schedule = base.clone();
+        schedule.count = count.unwrap_or(schedule.count);
+        if let Some(intervals) = intervals {
+            let step = |step: &config::app::RetryInterval| RetryInterval {
+                interval: step.interval.to_std(),
+                notify: step.notify,
+            };
+            schedule.intervals = intervals.iter().map(step).collect();
+        }
+        Some(schedule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_first_match_wins_for_each_key() {
+        let text = r#"
+version: "6.9"
+lists: [{id: partners, items: [partner.example]}]
+delivery:
+  conditions:
+    - if: {recipientdomain: "@partners", transportid: bulk}
+      then: {tls: {mode: require_verify}}
+    - if: {remoteip: [198.51.100.0/24, "2001:db8:7::/48"]}
+      then: {tls: {mode: require}, timeout: {connect: 60, smtp: {BANNER: 10m, EOD: 20m}}}
+    - if: {grouping: "&microsoft"}
+      then: {retry: {count: 20, intervals: [{interval: 5m}, {interval: 1h, notify: true}]}}
+  default: {timeout: {connect: 7, smtp: {EOD: 1m, MAIL: 9}}}
+"#;
+        let file: DeliveryFile = config::load::parse("d", text).unwrap();
+        config::validate::delivery("d", &file).unwrap();
+        let settings = Settings::new(&file, &Lists::default()).unwrap();
+        let app = config::load::parse(
+            "a",
+            "version: \"6.9\"\nservers: []\ntransportgroups: [{id: g, transports: [{id: bulk}]}]\n",
+        );
+        let base = crate::transport::transports(&app.unwrap(), "host")["bulk"].clone();
+        let applied = |ip: &'static str, domain: &'static str| {
+            let mut transport = (*base).clone();
+            let value = move |field| match field {
+                Field::RemoteIp => ip.to_owned(),
+                Field::RecipientDomain => domain.to_owned(),
+                Field::TransportId => "bulk".to_owned(),
+                _ => String::new(),
+            };
+            settings.apply(&mut transport, &value);
+            transport
+        };
+        let both = applied("198.51.100.9", "partner.example");
+        assert_eq!((both.tls, both.connect_timeout), (TlsMode::RequireVerify, Duration::from_secs(60)));
+        assert_eq!(both.timeout(smtp::client::State::Eod), Duration::from_secs(1200));
+        assert_eq!(both.timeout(smtp::client::State::Mail), Duration::from_secs(9));
+        let neither = applied("192.0.2.1", "x.example");
+        assert_eq!((neither.tls, neither.connect_timeout), (base.tls, Duration::from_secs(7)));
+        let microsoft =
+            |field| if field == Field::Grouping { "&microsoft".to_owned() } else { String::new() };
+        let schedule = settings.retry(&base.retry, &microsoft).unwrap();
+        assert_eq!((schedule.count, schedule.intervals.len()), (20, 2));
+        assert_eq!(settings.retry(&base.retry, &|_| String::new()), None);
+        for (text, expected) in [
+            ("delivery: {default: {pooling: {enabled: true}}}", "pooling"),
+            ("delivery: {default: {timeout: {smtp: {EODD: 1}}}}", "EOD"),
+            ("delivery: {default: {retry: {intervals: []}}}", "at least one"),
+        ] {
+            let file = config::load::parse::<DeliveryFile>("d", &format!("version: \"6.9\"\n{text}\n"));
+            let error = match file {
+                Err(error) => error.to_string(),
+                Ok(file) => config::validate::delivery("d", &file).unwrap_err()[0].to_string(),
+            };
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
