@@ -214,7 +214,10 @@ fn s14_clients_beyond_a_limit_cause_no_hook() {
 
 #[test]
 fn s10_drippers_are_as_good_as_silent() {
-    let (server, _sink) = App::new().server("timeout: {idle: 2}").start();
+    let (server, _sink) = App::new()
+        .server("timeout: {idle: 2}")
+        .hook("helo", "if ($arguments[\"host\"] == \"slow.example\") sleep(3);")
+        .start();
     // A command that never ends, one octet at a time.
     let dripped = |mut talk: Talk| {
         let start = Instant::now();
@@ -240,6 +243,12 @@ fn s10_drippers_are_as_good_as_silent() {
     assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
     let elapsed = in_command.join().expect("the other thread");
     assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
+    // Time that a script takes is not the client's.
+    let mut talk = Talk::connect(server.port);
+    talk.expect("220 ");
+    talk.command("EHLO slow.example", "250 ");
+    std::thread::sleep(Duration::from_millis(500));
+    talk.command("NOOP", "250 ");
     // A client that sends steadily is not cut off, however long it takes.
     let mut talk = Talk::greeted(server.port);
     talk.command("MAIL FROM:<a@b.example>", "250 ");

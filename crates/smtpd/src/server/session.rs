@@ -79,17 +79,23 @@ impl Session {
             return;
         }
         let session_end = self.server.session_limit.map(|limit| Instant::now() + limit);
-        self.restart_clock();
+        let mut answered = true;
         loop {
             let event = self.machine.next();
             self.log_dialogue();
-            // The time runs for a whole command, not for each octet of it.
-            if !matches!(event, Event::NeedInput | Event::Content) {
-                self.restart_clock();
-            }
+            answered |= !matches!(event, Event::NeedInput | Event::Content);
             match event {
                 Event::NeedInput => {
-                    if !self.flush().await || !self.read(session_end).await {
+                    answered |= !self.machine.output().is_empty();
+                    if !self.flush().await {
+                        return;
+                    }
+                    // The client's time begins when it has our answer, and runs for a whole command, not for each
+                    // octet of it.
+                    if std::mem::take(&mut answered) {
+                        self.restart_clock();
+                    }
+                    if !self.read(session_end).await {
                         return;
                     }
                 }
