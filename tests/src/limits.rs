@@ -49,9 +49,14 @@ pub fn policy(limits: &[Limit]) -> String {
     let conditions: Vec<String> = limits
         .iter()
         .enumerate()
-        .map(|(number, limit)| format!("      - {{if: {{transportid: t{number}}}, then: {{{}}}}}\n", then(limit)))
+        .map(|(number, limit)| {
+            format!("      - {{if: {{transportid: t{number}}}, then: {{{}}}}}\n", then(limit))
+        })
         .collect();
-    format!("version: \"6.9\"\npolicies:\n  - fields: [transportid]\n    conditions:\n{}", conditions.concat())
+    format!(
+        "version: \"6.9\"\npolicies:\n  - fields: [transportid]\n    conditions:\n{}",
+        conditions.concat()
+    )
 }
 
 /// Fills the queue of a server whose transports `tN` lead to these next hops, lets everything go at once and looks at
@@ -71,7 +76,8 @@ pub fn run(server: &Server, sinks: &[Sink], limits: &[Limit], each: usize) -> Ve
     let mut sender = Sender::connect(server.port).expect("the server listens");
     for number in 0..sinks.len() * each {
         let to = format!("u{number}@t{}.example", number % sinks.len());
-        let outcome = sender.send("a@sender.example", &to, b"Subject: x\r\n\r\nx\r\n").expect("the server answers");
+        let outcome =
+            sender.send("a@sender.example", &to, b"Subject: x\r\n\r\nx\r\n").expect("the server answers");
         assert!(outcome.is_delivered(), "{outcome:?}");
     }
     let patience = Duration::from_secs(30 + each as u64 / 5);

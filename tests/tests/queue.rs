@@ -17,7 +17,9 @@ fn states(server: &Server) -> Vec<String> {
 }
 
 fn wait_for(server: &Server, state: &str, count: usize) {
-    wait_until(&format!("{count} are {state}"), || states(server).iter().filter(|s| *s == state).count() == count);
+    wait_until(&format!("{count} are {state}"), || {
+        states(server).iter().filter(|s| *s == state).count() == count
+    });
 }
 
 /// The example of the manual: affected and unaffected, affected and freezing, pending counting down, UPDATE deleted.
@@ -38,10 +40,21 @@ fn a_freeze_captures_what_is_being_sent() {
     wait_for(&server, "ACTIVE", 14);
     let delete = ["queue", "update", "--delete", "--senderdomain", "example.com", "--all-states"];
     // As without `--freeze`: what is being sent is left alone.
-    let ten = ["queue", "update", "--delete", "--senderdomain", "example.com", "--state", "ACTIVE", "--limit", "10"];
+    let ten = [
+        "queue",
+        "update",
+        "--delete",
+        "--senderdomain",
+        "example.com",
+        "--state",
+        "ACTIVE",
+        "--limit",
+        "10",
+    ];
     assert_eq!(server.ctl(&ten), "10 messages affected\n");
     let job = |state: &str| {
-        let text = server.ctl(&["queue", "list", "--no-header", "-F", "jobid", "--state", state, "--limit", "1"]);
+        let text =
+            server.ctl(&["queue", "list", "--no-header", "-F", "jobid", "--state", state, "--limit", "1"]);
         text.trim().trim_matches('│').trim().to_owned()
     };
     assert_eq!(
@@ -50,8 +63,12 @@ fn a_freeze_captures_what_is_being_sent() {
     );
     let before = server.ctl(&["queue", "list", "--json", "--state", "SENDING"]);
     let before: serde_json::Value = serde_json::from_str(&before).unwrap();
-    let fixed: Vec<String> =
-        before["items"].as_array().unwrap().iter().map(|item| item["jobid"].as_str().unwrap().to_owned()).collect();
+    let fixed: Vec<String> = before["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["jobid"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(fixed.len(), SENDING);
     assert_eq!(
         server.ctl(&[&delete[..], &["--freeze"]].concat()),
@@ -93,13 +110,21 @@ fn explain_tells_what_a_message_waits_for() {
         text.lines().nth(nth).unwrap().trim_matches('│').trim().to_owned()
     };
     let json = |id: &str| -> serde_json::Value {
-        let reply = serde_json::from_str::<serde_json::Value>(&server.ctl(&["queue", "explain", id, "--json"]));
+        let reply =
+            serde_json::from_str::<serde_json::Value>(&server.ctl(&["queue", "explain", id, "--json"]));
         reply.unwrap()["items"][0].clone()
     };
     let sending = json(&id_of("first", 0));
-    assert_eq!((&sending["state"], &sending["working"]), (&"SENDING".into(), &"delivery".into()), "{sending}");
+    assert_eq!(
+        (&sending["state"], &sending["working"]),
+        (&"SENDING".into(), &"delivery".into()),
+        "{sending}"
+    );
     let second = json(&id_of("second", 1));
-    assert_eq!((&second["state"], &second["ahead"], &second["of"]), (&"ACTIVE".into(), &"1".into(), &"2".into()));
+    assert_eq!(
+        (&second["state"], &second["ahead"], &second["of"]),
+        (&"ACTIVE".into(), &"1".into(), &"2".into())
+    );
     let bucket = &second["lane"]["addresses"][0]["buckets"][0];
     assert_eq!((&bucket["blocked"], &bucket["running"]), (&"concurrency".into(), &"1".into()), "{second}");
     assert_eq!((&bucket["concurrency"]["value"], &bucket["tag"]), (&"1".into(), &"slow".into()), "{second}");
@@ -133,8 +158,10 @@ fn files_of_the_active_queue_are_reloaded_one_by_one() {
     let server = Server::start(&app(&[sink.port], "lists: [{id: ours, items: [\"*.ours.example\"]}]\n"), &[]);
     let dir = server.dir.path().display().to_string();
     let startup = std::fs::read_to_string(server.path("smtpd.yaml")).unwrap();
-    let startup = startup
-        .replace("  hostname:", &format!("  suspendconf: {dir}/suspend.yaml\n  deliveryconf: {dir}/delivery.yaml\n  hostname:"));
+    let startup = startup.replace(
+        "  hostname:",
+        &format!("  suspendconf: {dir}/suspend.yaml\n  deliveryconf: {dir}/delivery.yaml\n  hostname:"),
+    );
     let mut server = server;
     server.write("smtpd.yaml", &startup);
     server.write("suspend.yaml", "version: \"6.9\"\nsuspends: [{recipientdomain: \"@ours\", tag: file}]\n");
@@ -205,8 +232,21 @@ fn reloaded_policies_keep_their_counters() {
     wait_until("the last one is delivered", || sink.count() == 5);
     // A dynamic condition goes before the file's and ends by itself.
     server.ctl(&[
-        "queue", "policy", "add", "-F", "jobid", "--jobid", "#all", "--concurrency", "1", "--rate", "100/1", "--ttl",
-        "1", "--id", "mine",
+        "queue",
+        "policy",
+        "add",
+        "-F",
+        "jobid",
+        "--jobid",
+        "#all",
+        "--concurrency",
+        "1",
+        "--rate",
+        "100/1",
+        "--ttl",
+        "1",
+        "--id",
+        "mine",
     ]);
     assert!(server.ctl(&["queue", "policy", "list"]).contains("mine"));
     wait_until("it ends", || !server.ctl(&["queue", "policy", "list"]).contains("mine"));
@@ -220,7 +260,10 @@ fn copies_and_plain_messages_are_queued_like_others() {
     plain(&server, "u@t0.example");
     wait_for(&server, "ACTIVE", 1);
     let duplicate = ["queue", "update", "--jobid", "u", "--duplicate", "--updatetransportid", "t1", "--hold"];
-    assert_eq!(server.ctl(&[&duplicate[..], &["--updaterecipient", "copy@t1.example"]].concat()), "1 messages affected\n");
+    assert_eq!(
+        server.ctl(&[&duplicate[..], &["--updaterecipient", "copy@t1.example"]].concat()),
+        "1 messages affected\n"
+    );
     wait_for(&server, "HOLD", 1);
     let ids = |server: &Server| {
         let mut ids: Vec<(String, String, String)> = server
@@ -228,13 +271,18 @@ fn copies_and_plain_messages_are_queued_like_others() {
             .iter()
             .map(|item| {
                 let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-                (text(&item["id"]["queue"]), text(&item["transportid"]), text(&item["recipient"]["localpart"]))
+                (
+                    text(&item["id"]["queue"]),
+                    text(&item["transportid"]),
+                    text(&item["recipient"]["localpart"]),
+                )
             })
             .collect();
         ids.sort();
         ids
     };
-    let expected = [("1", "t0", "u"), ("2", "t1", "copy")].map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
+    let expected =
+        [("1", "t0", "u"), ("2", "t1", "copy")].map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
     assert_eq!(ids(&server), expected);
     server.kill();
     server.launch();
@@ -258,7 +306,10 @@ fn copies_and_plain_messages_are_queued_like_others() {
     assert_eq!(to, ["one@t0.example", "secret@t0.example", "two@t0.example"]);
     for one in &taken[2..] {
         let content = String::from_utf8_lossy(&one.content);
-        assert!(one.from == "back@sender.example" && content.contains("Subject: loaded\r\n\r\nbody\r\n"), "{content}");
+        assert!(
+            one.from == "back@sender.example" && content.contains("Subject: loaded\r\n\r\nbody\r\n"),
+            "{content}"
+        );
         assert!(!content.contains("secret"), "{content}");
     }
     server.write("message.eml", "Subject: nobody\n\nbody\n");
@@ -312,7 +363,11 @@ fn a_large_update_survives_a_kill_right_after_the_answer() {
     server.launch();
     wait_until("the spool is read", || server.queue().len() == MESSAGES);
     for entry in server.queue() {
-        assert_eq!((&entry["freeze"]["freeze"], &entry["metadata"]["new"]), (&"HOLD".into(), &"1".into()), "{entry}");
+        assert_eq!(
+            (&entry["freeze"]["freeze"], &entry["metadata"]["new"]),
+            (&"HOLD".into(), &"1".into()),
+            "{entry}"
+        );
     }
     // And once more when the files have them.
     std::thread::sleep(Duration::from_millis(800));

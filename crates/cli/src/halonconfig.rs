@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use config::pack::{self, Options};
-use config::{App, Error, DeliveryFile, Policy, Suspend, Startup, load, validate};
+use config::{App, DeliveryFile, Error, Policy, Startup, Suspend, load, validate};
 use hsl::{Compiler, Loader, Registry};
 use hsl_std::ScriptFiles;
 use hsl_std::hooks::{self, Hook};

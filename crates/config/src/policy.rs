@@ -3,8 +3,8 @@
 
 use crate::app::{RetryInterval, SessionTls};
 use crate::value::{Duration, Rate, Strings};
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -116,10 +116,7 @@ impl Field {
         let found = Field::NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, field)| *field).ok_or_else(|| {
             let known = Field::NAMES.iter().map(|(name, _)| *name);
-            E::custom(format!(
-                "'{name}' is no queue field{}",
-                crate::validate::suggestion(name, known)
-            ))
+            E::custom(format!("'{name}' is no queue field{}", crate::validate::suggestion(name, known)))
         })
     }
 }

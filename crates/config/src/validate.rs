@@ -287,7 +287,9 @@ pub fn policy(file: &str, policy: &Policy) -> Result<(), Vec<Error>> {
             if counter.fields[..at].iter().any(|earlier| earlier.field == item.field) {
                 check.error(&pointer, format!("'{}' is named twice", item.field.name()));
             }
-            for (group, _) in item.groups.iter().filter(|(group, _)| group.is_empty() || group.starts_with('#')) {
+            for (group, _) in
+                item.groups.iter().filter(|(group, _)| group.is_empty() || group.starts_with('#'))
+            {
                 check.error(&pointer, format!("group name \"{group}\": expected a name without '#'"));
             }
         }

@@ -31,5 +31,8 @@ fn main() {
             println!("{} runs, {:.0} s, {sum:?}", seed - first + 1, started.elapsed().as_secs_f64());
         }
     }
-    println!("{runs} runs of {events} events without a violation in {:.0} s: {sum:?}", started.elapsed().as_secs_f64());
+    println!(
+        "{runs} runs of {events} events without a violation in {:.0} s: {sum:?}",
+        started.elapsed().as_secs_f64()
+    );
 }

@@ -109,7 +109,8 @@ impl Arena {
                 // What is left of the chunk will do for a shorter string.
                 let place = self.next as u32 + 1;
                 let next = self.free[left].to_le_bytes();
-                self.chunks[self.next / CHUNK_UNITS][self.next % CHUNK_UNITS * UNIT..][..4].copy_from_slice(&next);
+                self.chunks[self.next / CHUNK_UNITS][self.next % CHUNK_UNITS * UNIT..][..4]
+                    .copy_from_slice(&next);
                 self.free[left] = place;
             }
             self.next = self.chunks.len() * CHUNK_UNITS;
@@ -175,7 +176,8 @@ mod tests {
     fn room_is_used_again() {
         let mut arena = Arena::new();
         for _ in 0..10 {
-            let all: Vec<Text> = (0..20_000).map(|i: u32| arena.insert(&[&i.to_le_bytes()[..], b"padding"])).collect();
+            let all: Vec<Text> =
+                (0..20_000).map(|i: u32| arena.insert(&[&i.to_le_bytes()[..], b"padding"])).collect();
             all.into_iter().for_each(|text| arena.remove(text));
         }
         assert_eq!(arena.chunks.len(), (20_000 * 2usize).div_ceil(CHUNK_UNITS));

@@ -146,18 +146,20 @@ impl Bucket {
         let before = self.rate();
         let after = applied.limits.as_ref().and_then(|limits| limits.rate);
         self.rate = match (before, after) {
-            (Some(old), Some(new)) if old.algorithm == new.algorithm && !broken!(ReloadRefills) => match self.rate {
-                // What is over under the old limits does not come back under longer ones: an idle counter would have
-                // been forgotten by now.
-                RateState::Tokens { .. } if self.level(old, now) >= capacity(old) => RateState::Fresh,
-                RateState::Window { start, .. } if !in_window(start, old, now) => RateState::Fresh,
-                RateState::Tokens { .. } => {
-                    let level =
-                        self.level(old, now).saturating_mul(interval_us(new)) / interval_us(old).max(1);
-                    RateState::Tokens { level: level.min(capacity(new)), at: now }
+            (Some(old), Some(new)) if old.algorithm == new.algorithm && !broken!(ReloadRefills) => {
+                match self.rate {
+                    // What is over under the old limits does not come back under longer ones: an idle counter would have
+                    // been forgotten by now.
+                    RateState::Tokens { .. } if self.level(old, now) >= capacity(old) => RateState::Fresh,
+                    RateState::Window { start, .. } if !in_window(start, old, now) => RateState::Fresh,
+                    RateState::Tokens { .. } => {
+                        let level =
+                            self.level(old, now).saturating_mul(interval_us(new)) / interval_us(old).max(1);
+                        RateState::Tokens { level: level.min(capacity(new)), at: now }
+                    }
+                    other => other,
                 }
-                other => other,
-            },
+            }
             _ => RateState::Fresh,
         };
         self.applied = applied;

@@ -234,7 +234,8 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn queue_id(&self) -> u64 {
-        u64::from(self.queue_id_low) | self.extra.as_ref().map_or(0, |extra| u64::from(extra.queue_id_high) << 32)
+        u64::from(self.queue_id_low)
+            | self.extra.as_ref().map_or(0, |extra| u64::from(extra.queue_id_high) << 32)
     }
 
     pub(crate) fn size(&self) -> u64 {

@@ -94,7 +94,8 @@ impl AddressView {
     /// When it could at the earliest, if that is known.
     fn free_at(&self, now: Time) -> Option<Time> {
         let suspended = self.suspensions.iter().map(|suspension| suspension.ttl.map(|ttl| now.after(ttl)));
-        let blocked = self.buckets.iter().filter(|bucket| bucket.blocked.is_some()).map(|bucket| bucket.free_at);
+        let blocked =
+            self.buckets.iter().filter(|bucket| bucket.blocked.is_some()).map(|bucket| bucket.free_at);
         suspended.chain(blocked).try_fold(now, |latest, at| at.map(|at| latest.max(at)))
     }
 }
@@ -128,8 +129,9 @@ impl Queue {
             }
             State::Sending => {
                 let attempt = self.working.get(&key.index).and_then(|working| working.attempt.as_ref());
-                lane = attempt
-                    .map(|attempt| self.lane_view(now, &attempt.fields, entry.priority, Some(attempt.local_ip)));
+                lane = attempt.map(|attempt| {
+                    self.lane_view(now, &attempt.fields, entry.priority, Some(attempt.local_ip))
+                });
             }
             State::Hold | State::Update | State::Unknown => {}
         }
@@ -181,7 +183,11 @@ impl Queue {
             let bucket = match known {
                 Some(bucket) => bucket,
                 None => {
-                    fresh = Bucket::new(number as u32, key, Arc::new(policy.applied_to(&key, &self.store, Some(ip))));
+                    fresh = Bucket::new(
+                        number as u32,
+                        key,
+                        Arc::new(policy.applied_to(&key, &self.store, Some(ip))),
+                    );
                     &fresh
                 }
             };
@@ -192,7 +198,8 @@ impl Queue {
             };
             let mut texts = bucket_fields(&self.store, &bucket.key);
             if local_ip.is_none() {
-                let given = texts.iter_mut().filter(|(field, text)| *field == Field::LocalIp && text.is_empty());
+                let given =
+                    texts.iter_mut().filter(|(field, text)| *field == Field::LocalIp && text.is_empty());
                 given.for_each(|(_, text)| *text = ip.to_string());
             }
             buckets.push(BucketView {

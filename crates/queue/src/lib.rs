@@ -108,8 +108,6 @@ pub use state::{Phase, State, States, WorkInfo};
 pub use suspend::{Suspension, SuspensionSource, SuspensionView};
 pub use time::Time;
 pub use unload::{UnloadReport, UnloadRun, Unloaded};
-pub use update::{
-    AddressChange, AgedRun, Changes, Duplicate, Task, UpdateReport, UpdateRequest, UpdateRun,
-};
+pub use update::{AddressChange, AgedRun, Changes, Duplicate, Task, UpdateReport, UpdateRequest, UpdateRun};
 pub use view::EntryView;
 pub use work::{AttemptClass, Outcome, Pick, Requeue, Settings, Settled, Ticket, Work};

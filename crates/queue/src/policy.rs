@@ -406,7 +406,8 @@ impl CompiledPolicy {
             .filter(|&field| key.is_rolled(field))
             .map(|field| (field, store.texts.get(key.values[field as usize]).to_owned()))
             .collect();
-        let dynamic = self.dynamics.iter().rev().find(|d| self.dynamic_matches(&d.selector, key, store, local));
+        let dynamic =
+            self.dynamics.iter().rev().find(|d| self.dynamic_matches(&d.selector, key, store, local));
         let limits = match dynamic {
             Some(dynamic) => Some(dynamic.definition.then.divided(self.hosts)),
             None => {

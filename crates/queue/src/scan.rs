@@ -285,13 +285,17 @@ impl Scan {
             found || !wanted
         };
         let condition = &self.condition;
-        check(&condition.senders, &mut self.sender_domains, store.sender_localpart(entry), entry.sender_domain)
-            && check(
-                &condition.recipients,
-                &mut self.recipient_domains,
-                store.recipient_localpart(entry),
-                entry.recipient_domain,
-            )
+        check(
+            &condition.senders,
+            &mut self.sender_domains,
+            store.sender_localpart(entry),
+            entry.sender_domain,
+        ) && check(
+            &condition.recipients,
+            &mut self.recipient_domains,
+            store.recipient_localpart(entry),
+            entry.recipient_domain,
+        )
     }
 
     fn rare_match(&self, view: EntryView<'_>) -> bool {

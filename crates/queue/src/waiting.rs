@@ -154,7 +154,9 @@ impl Scheduler {
         let record = &mut self.lanes[lane];
         let suspends = &self.suspends;
         record.suspends.retain(|number| suspends.contains_key(number));
-        if record.suspends_seen >= self.suspend_last || broken!(LateSuspensionsIgnored) && record.suspends_seen > 0 {
+        if record.suspends_seen >= self.suspend_last
+            || broken!(LateSuspensionsIgnored) && record.suspends_seen > 0
+        {
             return;
         }
         for (&number, slot) in suspends.range(record.suspends_seen + 1..) {

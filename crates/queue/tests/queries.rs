@@ -417,7 +417,11 @@ fn duplicates_get_new_queue_ids_and_the_changes() {
     let mut keys = Vec::new();
     for copy in report.created {
         keys.push((copy.ticket.key(), copy.original));
-        assert_eq!(queue.entry(copy.ticket.key()).unwrap().state(), State::Unknown, "not before it is stored");
+        assert_eq!(
+            queue.entry(copy.ticket.key()).unwrap().state(),
+            State::Unknown,
+            "not before it is stored"
+        );
         assert_eq!(queue.finish_duplicate(T0, copy, Some(Task::Hold)), Ok(None));
     }
     queue.verify().unwrap();

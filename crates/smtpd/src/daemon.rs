@@ -307,7 +307,8 @@ impl Daemon {
     /// Replaces the suspensions of the file, or keeps them and says why.
     pub async fn reload_suspensions(self: Arc<Self>) -> Result<(), Vec<String>> {
         let (path, lists) = (self.paths.suspend.clone(), self.generations.current().lists.clone());
-        let read = tokio::task::spawn_blocking(move || crate::policies::load_suspensions(&path, &lists)).await;
+        let read =
+            tokio::task::spawn_blocking(move || crate::policies::load_suspensions(&path, &lists)).await;
         let (suspensions, lists) = read.map_err(|error| vec![error.to_string()])??;
         let set = self.engine.queue.lock().set_suspensions(crate::clock::now(), suspensions);
         set.map_err(|error| vec![error.to_string()])?;

@@ -23,7 +23,9 @@ impl Lists {
         for list in lists {
             let mut items = list.items.clone();
             if let Some(path) = &list.path {
-                let failed = |error: &dyn std::fmt::Display| format!("list '{}': {}: {error}", list.id, path.display());
+                let failed = |error: &dyn std::fmt::Display| {
+                    format!("list '{}': {}: {error}", list.id, path.display())
+                };
                 let bytes = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
                 if bytes > FILE_BYTES_MAX {
                     return Err(failed(&format!("{bytes} bytes, at most {FILE_BYTES_MAX} are read")));
@@ -104,12 +106,18 @@ mod tests {
             items: items.iter().map(|item| (*item).to_owned()).collect(),
             path: path.map(std::path::Path::to_owned),
         };
-        let app = Lists::read(&[list("a", &["app.example"], None), list("b", &["b.example"], None)], None).unwrap();
+        let app =
+            Lists::read(&[list("a", &["app.example"], None), list("b", &["b.example"], None)], None).unwrap();
         let own = [list("a", &["own.example"], Some(&path)), list("nets", &["192.0.2.0/24"], None)];
         let lists = Lists::read(&own, Some(&app)).unwrap();
         let matches = |field, text: &str, value: &str| lists.pattern(field, text).unwrap().matches(value);
-        assert!(matches(Field::RemoteMx, "@a", "own.example") && !matches(Field::RemoteMx, "@a", "app.example"));
-        assert!(matches(Field::RemoteMx, "@a", "x.slow.example") && matches(Field::RemoteMx, "@a", "mx.old.example"));
+        assert!(
+            matches(Field::RemoteMx, "@a", "own.example") && !matches(Field::RemoteMx, "@a", "app.example")
+        );
+        assert!(
+            matches(Field::RemoteMx, "@a", "x.slow.example")
+                && matches(Field::RemoteMx, "@a", "mx.old.example")
+        );
         assert!(matches(Field::RemoteMx, "@b", "b.example"));
         assert!(!matches(Field::RemoteMx, "@missing", "b.example"));
         assert!(matches(Field::LocalIp, "@nets", "192.0.2.7"));

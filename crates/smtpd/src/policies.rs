@@ -49,7 +49,8 @@ fn convert(file: &PolicyFile, lists: &Lists) -> Result<PolicySet, String> {
         for item in &counter.fields {
             for (name, values) in &item.groups {
                 let patterns = lists.patterns(field(item.field), values);
-                let patterns = patterns.map_err(|error| format!("/policies/{index}/fields/{name}: {error}"))?;
+                let patterns =
+                    patterns.map_err(|error| format!("/policies/{index}/fields/{name}: {error}"))?;
                 rollups.push(Rollup { field: field(item.field), name: name.clone(), patterns });
             }
         }
@@ -59,7 +60,8 @@ fn convert(file: &PolicyFile, lists: &Lists) -> Result<PolicySet, String> {
             let fields = condition.when.iter().map(|(name, values)| (*name, values));
             let when = lists.selector(&format!("{pointer}/if"), fields)?;
             let then = limits(&condition.then, file.rate.algorithm);
-            conditions.push(PolicyCondition { when, then: then.map_err(|e| format!("{pointer}/then: {e}"))? });
+            conditions
+                .push(PolicyCondition { when, then: then.map_err(|e| format!("{pointer}/then: {e}"))? });
         }
         let default = counter.default.as_ref().map(|then| limits(then, file.rate.algorithm)).transpose();
         policies.push(Policy {
@@ -185,7 +187,10 @@ policies:
         assert_eq!(yahoo[0].applied.limits.as_ref().unwrap().tag.as_deref(), Some("big"));
         let other = matched(&[(Field::Grouping, "other")]);
         let limits = other[0].applied.limits.clone().unwrap();
-        assert_eq!((limits.rate.unwrap().algorithm, limits.per_node), (queue::RateAlgorithm::TokenBucket, true));
+        assert_eq!(
+            (limits.rate.unwrap().algorithm, limits.per_node),
+            (queue::RateAlgorithm::TokenBucket, true)
+        );
         let hosted = matched(&[(Field::RemoteMx, "a.mailhost.example"), (Field::TransportId, "t")]);
         assert_eq!(hosted[1].applied.grouping, [(Field::RemoteMx, "#hosted".to_owned())]);
         assert_eq!(hosted[1].applied.limits.as_ref().unwrap().rate.unwrap().count, 25);
@@ -224,7 +229,10 @@ policies:
                     - {jobid: /^campaign-2026-/, id: mine}\n  - {}\n";
         let list = read(text);
         assert_eq!(list.len(), 4);
-        assert_eq!((list[0].tag.as_deref(), list[1].properties["ticket"].as_str()), (Some("maintenance"), "4711"));
+        assert_eq!(
+            (list[0].tag.as_deref(), list[1].properties["ticket"].as_str()),
+            (Some("maintenance"), "4711")
+        );
         assert_eq!((list[2].id.as_str(), list[3].when.is_empty()), ("mine", true));
         assert!(matches!(list[0].when.fields[0].1[0], Pattern::Below(_)));
         let moved = read("version: \"6.9\"\nsuspends: [{}, {remotemx: '*.example.com', tag: maintenance}]\n");

@@ -272,7 +272,8 @@ impl Round<'_> {
     }
 
     fn refuse(&self, id: Uuid, op: Op) {
-        let error = SpoolError::io("write", self.shared.path(&id), io::Error::other("changes before it wait"));
+        let error =
+            SpoolError::io("write", self.shared.path(&id), io::Error::other("changes before it wait"));
         match op {
             Op::Frame { completer: None, .. } => self.shared.event(Event::Write { id, error }),
             op => op.fail(error),

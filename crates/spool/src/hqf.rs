@@ -222,7 +222,9 @@ impl Frames {
             out.push(kind::ENTRY, payload);
         }
         out.commit();
-        for frame in self.appended.iter().filter(|f| !matches!(f.kind, kind::UPDATE | kind::DONE | kind::ENTRY)) {
+        for frame in
+            self.appended.iter().filter(|f| !matches!(f.kind, kind::UPDATE | kind::DONE | kind::ENTRY))
+        {
             out.push_raw(frame);
         }
         Ok(out.out)

@@ -202,7 +202,8 @@ impl Shared {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_micros()).unwrap_or(0);
         // Only moves forward, so the closure never refuses.
-        let before = self.late_last.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(now.max(last + 1)));
+        let before =
+            self.late_last.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(now.max(last + 1)));
         now.max(before.unwrap_or(0) + 1)
     }
 

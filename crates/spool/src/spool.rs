@@ -126,13 +126,12 @@ impl Spool {
         let replay = shared.replay()?;
         shared.check_space();
         let on_message: Arc<crate::recover::OnMessage> = Arc::new(on_message);
-        let scan =
-            Arc::new(Scan::new(
-                Arc::clone(&shared),
-                Arc::clone(&on_message),
-                replay.residents.len() as u64,
-                replay.late,
-            ));
+        let scan = Arc::new(Scan::new(
+            Arc::clone(&shared),
+            Arc::clone(&on_message),
+            replay.residents.len() as u64,
+            replay.late,
+        ));
         let spool = Self { shared, scan, threads: Mutex::default(), _lock: lock };
         spool.start(replay.sequence_next)?;
         // Before anything can remove the files: a RELEASE that is lost would bring their messages back.

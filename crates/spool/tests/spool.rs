@@ -662,5 +662,8 @@ fn an_entry_that_came_later_is_kept() {
     spool.spill(id).wait().unwrap();
     spool.compact(id).wait().unwrap();
     let found = spool.read(id).unwrap();
-    assert_eq!(found.entries.iter().map(|e| (e.queue_id, e.retry)).collect::<Vec<_>>(), [(1, 0), (2, 0), (5, 3)]);
+    assert_eq!(
+        found.entries.iter().map(|e| (e.queue_id, e.retry)).collect::<Vec<_>>(),
+        [(1, 0), (2, 0), (5, 3)]
+    );
 }

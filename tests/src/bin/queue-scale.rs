@@ -42,7 +42,11 @@ fn main() {
     server.launch();
     let ready = started.elapsed();
     wait_until_for("all are loaded", PATIENCE, || server.counter("queue.loader.active") == messages);
-    println!("start: ready after {:.2} s, all loaded after {:.2} s", ready.as_secs_f64(), started.elapsed().as_secs_f64());
+    println!(
+        "start: ready after {:.2} s, all loaded after {:.2} s",
+        ready.as_secs_f64(),
+        started.elapsed().as_secs_f64()
+    );
     memory(&server, base, messages, "DEFER");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(measure(&server, &sink, messages, base));
@@ -72,20 +76,35 @@ fn start(sink: &Sink) -> Server {
     server
 }
 
+/// Spread over the folders, as ids of the daemon are.
+fn id_of(number: u64) -> Uuid {
+    Uuid::from_u128(u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64 | u128::from(number))
+}
+
 fn fill(path: &Path, messages: u64) -> Duration {
     let started = Instant::now();
     let options =
         SpoolOptions { fsync: false, journal_enabled: false, threads_sync: 2, ..SpoolOptions::new(path) };
     let spool = Spool::open(options, Arc::new(RealDisk), |_| {}).expect("an empty spool");
-    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970").as_secs_f64();
-    let content = b"From: news@sender.example\r\nSubject: Your order has been shipped\r\n\r\nIt is on its way.\r\n";
+    let now_s = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("it is after 1970")
+        .as_secs_f64();
+    let content =
+        b"From: news@sender.example\r\nSubject: Your order has been shipped\r\n\r\nIt is on its way.\r\n";
     let mut under_way = std::collections::VecDeque::new();
     for i in 0..messages {
         let pair = |key: &str, value: String| Pair::new(key, value.into_bytes());
         let entry = Entry {
             queue_id: 1,
-            sender: Some(Mailbox { localpart: format!("bounce+{i:08}"), domain: format!("news{}.example", i % 20) }),
-            recipient: Some(Mailbox { localpart: format!("first.last{i}"), domain: format!("domain{}.example", i % DOMAINS) }),
+            sender: Some(Mailbox {
+                localpart: format!("bounce+{i:08}"),
+                domain: format!("news{}.example", i % 20),
+            }),
+            recipient: Some(Mailbox {
+                localpart: format!("first.last{i}"),
+                domain: format!("domain{}.example", i % DOMAINS),
+            }),
             transport_id: format!("t{}", i % TRANSPORTS),
             job_id: format!("job{}", i % JOBS),
             metadata: vec![
@@ -105,10 +124,11 @@ fn fill(path: &Path, messages: u64) -> Duration {
             subject: format!("Your order number {i} has been shipped"),
             ..Meta::default()
         };
-        // Ids as the daemon makes them: random enough to spread over the folders.
-        let mut staging = spool.stage(Uuid::from_u128(u128::from(i.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64 | u128::from(i)));
+        let mut staging = spool.stage(id_of(i + 1));
         staging.write(content).expect("the disk has room");
-        under_way.push_back(spool.commit(staging, MessageRecord { meta, entries: vec![entry], ..MessageRecord::default() }));
+        under_way.push_back(
+            spool.commit(staging, MessageRecord { meta, entries: vec![entry], ..MessageRecord::default() }),
+        );
         if under_way.len() > 500
             && let Some(oldest) = under_way.pop_front()
         {
@@ -178,7 +198,10 @@ async fn measure(server: &Server, sink: &Sink, messages: u64, base: u64) {
     ] {
         let request = wire::QueueGroupByRequest {
             groupbys: groups.into_iter().map(|one| GroupBy { group_unique: Some(one) }).collect(),
-            counts: states.iter().map(|one| Counts { r#type: Some(one.clone()), ..Default::default() }).collect(),
+            counts: states
+                .iter()
+                .map(|one| Counts { r#type: Some(one.clone()), ..Default::default() })
+                .collect(),
             paging: Some(wire::queue_group_by_request::Paging { offset: 0, limit: 50 }),
             ..Default::default()
         };
@@ -221,20 +244,21 @@ async fn measure(server: &Server, sink: &Sink, messages: u64, base: u64) {
     stop.store(true, Ordering::Relaxed);
     sender.join().expect("the sender ends");
     let (sent, arrived) = (sent.load(Ordering::Relaxed), sink.count());
-    println!("meanwhile: {:.0} messages per second accepted, {arrived} of {sent} delivered", sent as f64 / passed);
+    println!(
+        "meanwhile: {:.0} messages per second accepted, {arrived} of {sent} delivered",
+        sent as f64 / passed
+    );
     memory(server, base, messages, "DEFER, after the updates");
 
-    let all = wire::QueueUpdateRequest {
-        conditions: Some(wire::Condition::default()),
-        task: None,
-        ..Default::default()
-    };
-    drop(all);
     let at = Instant::now();
     server.ctl(&["queue", "update", "--state", "DEFER", "--active"]);
     let answered = at.elapsed();
     wait_until_for("all are ACTIVE", PATIENCE, || server.counter("queue.queue.active.size") == messages);
-    println!("all made ACTIVE: answered after {:.2} s, in their lanes after {:.2} s", answered.as_secs_f64(), at.elapsed().as_secs_f64());
+    println!(
+        "all made ACTIVE: answered after {:.2} s, in their lanes after {:.2} s",
+        answered.as_secs_f64(),
+        at.elapsed().as_secs_f64()
+    );
     memory(server, base, messages, "ACTIVE, ten to a lane at a million");
 }
 

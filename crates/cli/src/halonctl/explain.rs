@@ -160,7 +160,8 @@ mod tests {
             waiting: 3,
             ..Bucket::default()
         };
-        let address = Address { localip: "192.0.2.1".to_owned(), buckets: vec![bucket], ..Address::default() };
+        let address =
+            Address { localip: "192.0.2.1".to_owned(), buckets: vec![bucket], ..Address::default() };
         let lane = Lane { addresses: vec![address], ..Lane::default() };
         let item = Item {
             state: "ACTIVE".to_owned(),

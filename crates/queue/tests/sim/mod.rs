@@ -150,7 +150,7 @@ impl Simulation {
         }
         self.world.refresh(self.now);
         self.poll();
-        if number % 64 == 0 {
+        if number.is_multiple_of(64) {
             self.queue.verify().unwrap();
             self.compare();
         }
@@ -234,11 +234,11 @@ impl Simulation {
         match self.dice.roll(8) {
             0 => self.requeue(id, ticket),
             1 => self.done(id, ticket),
-            _ => self.to_lane(id, ticket, false),
+            _ => self.enter_lane(id, ticket, false),
         }
     }
 
-    fn to_lane(&mut self, id: Id, ticket: Ticket, failover: bool) {
+    fn enter_lane(&mut self, id: Id, ticket: Ticket, failover: bool) {
         let pool = self.dice.roll(POOLS.len() as u64) as usize;
         let ordered = self.dice.chance(3);
         let mx = self.dice.roll(VALUES[6]) as u8;
@@ -308,7 +308,7 @@ impl Simulation {
         let Running { id, ticket, held, .. } = self.running.swap_remove(at);
         self.world.finish(&held);
         match self.dice.roll(6) {
-            0 => self.to_lane(id, ticket, true),
+            0 => self.enter_lane(id, ticket, true),
             1 => {
                 let settled = self.queue.settle(self.now, ticket, Outcome::Relinquish).unwrap();
                 self.settled(id, settled);
@@ -354,10 +354,17 @@ impl Simulation {
         };
         let freeze = self.dice.chance(2);
         let limit = self.dice.roll(4);
-        let before: Vec<(Id, NewEntry)> = self.working().into_iter().filter_map(|id| self.snapshot(id)).collect();
+        let before: Vec<(Id, NewEntry)> =
+            self.working().into_iter().filter_map(|id| self.snapshot(id)).collect();
         let (states, wanted_job) = (condition.states.states, condition.job_ids.clone());
-        let request =
-            UpdateRequest { condition, task, changes: changes.clone(), freeze, limit, ..UpdateRequest::default() };
+        let request = UpdateRequest {
+            condition,
+            task,
+            changes: changes.clone(),
+            freeze,
+            limit,
+            ..UpdateRequest::default()
+        };
         let mut run = UpdateRun::new(&self.queue, self.now, request).unwrap();
         while !run.step(&mut self.queue, self.now, 1 + self.dice.roll(20) as usize) {}
         let report = run.finish();
@@ -494,7 +501,9 @@ impl Simulation {
     fn reload(&mut self) {
         self.figures.reloads += 1;
         let mut families: Vec<Family> = match self.dice.chance(2) {
-            true => self.world.families.iter().map(|f| Family { dynamics: Vec::new(), ..f.clone() }).collect(),
+            true => {
+                self.world.families.iter().map(|f| Family { dynamics: Vec::new(), ..f.clone() }).collect()
+            }
             false => Vec::new(),
         };
         if families.is_empty() {
@@ -599,8 +608,11 @@ impl Simulation {
         };
         self.queue.set_policies(self.now, set).unwrap();
         let suspensions = self.world.suspensions.iter();
-        let list = suspensions
-            .map(|(id, when, _)| Suspension { id: id.clone(), when: selector(when), ..Suspension::default() });
+        let list = suspensions.map(|(id, when, _)| Suspension {
+            id: id.clone(),
+            when: selector(when),
+            ..Suspension::default()
+        });
         self.queue.set_suspensions(self.now, list.collect()).unwrap();
         self.load();
     }
@@ -633,7 +645,11 @@ impl Simulation {
                 let id = (unloaded.message.id, entry.queue_id);
                 self.active.remove(&id);
                 let stored = &self.disk[&id].entry;
-                assert_eq!((stored.retry_count, &stored.metadata), (entry.retry_count, &entry.metadata), "Q8");
+                assert_eq!(
+                    (stored.retry_count, &stored.metadata),
+                    (entry.retry_count, &entry.metadata),
+                    "Q8"
+                );
             }
         }
         for id in self.working() {
@@ -760,7 +776,10 @@ impl Simulation {
                 let free = POOLS[pool].iter().any(|&ip| self.world.is_free(&values, ip, now).is_ok());
                 let known = if free { self.world.explain(&values, POOLS[pool][0]) } else { String::new() };
                 let of = &active.values;
-                assert!(!free, "{other:?} with high priority could have gone before {id:?} {of:?}; known are {known}");
+                assert!(
+                    !free,
+                    "{other:?} with high priority could have gone before {id:?} {of:?}; known are {known}"
+                );
             }
         }
         let held = self.world.start(&active.values, ip, now);
@@ -783,7 +802,9 @@ impl Simulation {
                 let key = self.queue.find(id.0, id.1).unwrap();
                 let says = self.queue.explain(self.now, key);
                 let known = self.world.explain(&values, ip);
-                panic!("I5: {id:?} could go from {ip} and is left behind; known are {known}; the queue says {says:?}");
+                panic!(
+                    "I5: {id:?} could go from {ip} and is left behind; known are {known}; the queue says {says:?}"
+                );
             }
         }
     }
@@ -806,7 +827,7 @@ impl Simulation {
                 self.done(running.id, running.ticket);
             }
             for (id, ticket) in std::mem::take(&mut self.predelivery) {
-                self.to_lane(id, ticket, false);
+                self.enter_lane(id, ticket, false);
             }
             let all = StateTest { states: States::ALL, freezing: None };
             let condition = Condition { states: all, ..Condition::default() };

@@ -32,7 +32,7 @@ pub(crate) fn field(number: usize) -> Field {
 }
 
 pub(crate) fn text(number: usize, value: u8) -> String {
-    let half = if value % 2 == 0 { "even" } else { "odd" };
+    let half = if value.is_multiple_of(2) { "even" } else { "odd" };
     match field(number) {
         Field::TenantId => format!("tenant{value}"),
         Field::JobId => format!("job{value}"),
@@ -73,7 +73,9 @@ impl Wanted {
         let value = dice.roll(VALUES[number]) as u8;
         let exact = |mask: u64| (0..8u8).filter(|v| mask & 1 << v != 0).map(|v| text(number, v)).collect();
         let (mask, patterns): (u64, Vec<String>) = match (field(number), dice.roll(3)) {
-            (Field::RemoteMx | Field::RecipientDomain, 0) if !plain => (0b010101, vec!["*.even.example".into()]),
+            (Field::RemoteMx | Field::RecipientDomain, 0) if !plain => {
+                (0b010101, vec!["*.even.example".into()])
+            }
             (Field::LocalIp, 0) if !plain => (0b110, vec!["192.0.2.2/31".into()]),
             (Field::RemoteIp, 0) if !plain => (0b000111, vec!["198.51.100.0/30".into()]),
             (Field::JobId, 0) if !plain => (0b011, vec!["/^JOB[01]$/".into()]),
@@ -404,10 +406,8 @@ impl World {
         let family = &self.families[number];
         let key = family.key(values, ip);
         let id = (family.uid, key);
-        if !self.counters.contains_key(&id) {
-            let limits = family.limits(&key).cloned();
-            self.counters.insert(id, Counter { limits, ..Counter::default() });
-        }
+        let new = || Counter { limits: family.limits(&key).cloned(), ..Counter::default() };
+        self.counters.entry(id).or_insert_with(new);
         id
     }
 

@@ -67,9 +67,7 @@ macro_rules! values_of {
 }
 
 fn selector(values: impl Iterator<Item = (Field, String)>, lists: &Lists) -> Result<Selector, Refusal> {
-    let pattern = |(field, text): (Field, String)| {
-        Ok((field, vec![lists.pattern(field, &text)?]))
-    };
+    let pattern = |(field, text): (Field, String)| Ok((field, vec![lists.pattern(field, &text)?]));
     Ok(Selector { fields: values.map(pattern).collect::<Result<_, Refusal>>()? })
 }
 
@@ -398,7 +396,8 @@ pub fn groupings(
 ) -> pb::PolicyGroupingListResponse {
     use pb::policy_grouping_list_response::{Grouping, grouping::Field as One, grouping::Fields};
     let paging = request.paging.unwrap_or_default();
-    let limit = if paging.limit == 0 { usize::MAX } else { usize::try_from(paging.limit).unwrap_or(usize::MAX) };
+    let limit =
+        if paging.limit == 0 { usize::MAX } else { usize::try_from(paging.limit).unwrap_or(usize::MAX) };
     let page = rollups.into_iter().skip(usize::try_from(paging.offset).unwrap_or(usize::MAX)).take(limit);
     let one = |(fields, field, name): (FieldSet, Field, String)| Grouping {
         fields: Some(to_fields!(fields, Fields)),

@@ -24,11 +24,7 @@ pub(super) async fn import(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     }
 }
 
-async fn import_hqf(
-    daemon: &Arc<Daemon>,
-    hqf: Vec<u8>,
-    reset: wire::queue_import_request::Reset,
-) -> Answer {
+async fn import_hqf(daemon: &Arc<Daemon>, hqf: Vec<u8>, reset: wire::queue_import_request::Reset) -> Answer {
     let wants = |flag: Option<wire::BoolValue>| flag.is_some_and(|flag| flag.value);
     let options = LoadOptions {
         id: wants(reset.transactionid).then(|| daemon.ids.next()),
@@ -78,7 +74,9 @@ async fn import_message(daemon: &Arc<Daemon>, bytes: Vec<u8>) -> Answer {
     let subject = message.subject().ok().flatten().unwrap_or_default();
     let mut queued = Vec::with_capacity(recipients.len());
     for recipient in recipients {
-        queued.push(QueuedRecipient::new(sender.clone(), recipient, transport.clone(), &message).map_err(failed)?);
+        queued.push(
+            QueuedRecipient::new(sender.clone(), recipient, transport.clone(), &message).map_err(failed)?,
+        );
     }
     let count = queued.len();
     daemon.engine.enqueue_all(staging, subject, queued).await.map_err(|error| error.to_string())?;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use control::server::{Answer, parse, payload};
 use control::smtpd as wire;
 use queue::{
-    AddressChange, Changes, Duplicate, EntryKey, EntryView, ListQuery, State, Task, Ticket, UnloadRun, UpdateRun,
+    AddressChange, Changes, Duplicate, EntryKey, EntryView, ListQuery, State, Task, Ticket, UnloadRun,
+    UpdateRun,
 };
 use spool::record::{self, EntryState, EntryUpdate, Pair};
 use spool::{Durability, Frame, SpoolError, Uuid};
@@ -184,7 +185,8 @@ async fn store_copy(daemon: &Daemon, copy: &Duplicate) -> Result<(), String> {
         (view.message_id(), view.queue_id())
     };
     let (spool, original) = (daemon.spool.clone(), copy.original);
-    let read = tokio::task::spawn_blocking(move || spool.read(id)).await.map_err(|error| error.to_string())?;
+    let read =
+        tokio::task::spawn_blocking(move || spool.read(id)).await.map_err(|error| error.to_string())?;
     let found = read.map_err(|error| format!("{id}: {error}"))?;
     let entry = found.entries.into_iter().find(|entry| entry.queue_id == original);
     let mut entry = entry.ok_or_else(|| format!("{id}:{original} is gone"))?;

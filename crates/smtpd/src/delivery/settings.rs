@@ -51,7 +51,10 @@ impl Settings {
     }
 
     /// The settings that apply, most important first.
-    fn matching<'s>(&'s self, value: &'s dyn Fn(Field) -> String) -> impl Iterator<Item = &'s DeliverySettings> {
+    fn matching<'s>(
+        &'s self,
+        value: &'s dyn Fn(Field) -> String,
+    ) -> impl Iterator<Item = &'s DeliverySettings> {
         let conditions = self.conditions.iter().filter(move |(when, _)| when.matches(value));
         conditions.map(|(_, settings)| settings).chain([&self.default])
     }
@@ -141,7 +144,8 @@ delivery:
         assert_eq!(both.timeout(smtp::client::State::Mail), Duration::from_secs(9));
         let neither = applied("192.0.2.1", "x.example");
         assert_eq!((neither.tls, neither.connect_timeout), (base.tls, Duration::from_secs(7)));
-        let microsoft = |field| if field == Field::Grouping { "&microsoft".to_owned() } else { String::new() };
+        let microsoft =
+            |field| if field == Field::Grouping { "&microsoft".to_owned() } else { String::new() };
         let schedule = settings.retry(&base.retry, &microsoft).unwrap();
         assert_eq!((schedule.count, schedule.intervals.len()), (20, 2));
         assert_eq!(settings.retry(&base.retry, &|_| String::new()), None);

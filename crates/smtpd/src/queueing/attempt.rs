@@ -33,13 +33,14 @@ impl Engine {
             // A reload took the transport away; pre-delivery reports it.
             return self.relinquish(ticket);
         };
-        let transport = match self.with_settings(&job, &generation, &transport, options.as_deref(), pick.local_ip) {
-            Ok(changed) => changed.unwrap_or(transport),
-            Err(error) => {
-                let attempt = Attempt { ending: Ending::Error(error), connection: None, duration_s: 0.0 };
-                return self.finish_attempt(ticket, job, generation, options, attempt).await;
-            }
-        };
+        let transport =
+            match self.with_settings(&job, &generation, &transport, options.as_deref(), pick.local_ip) {
+                Ok(changed) => changed.unwrap_or(transport),
+                Err(error) => {
+                    let attempt = Attempt { ending: Ending::Error(error), connection: None, duration_s: 0.0 };
+                    return self.finish_attempt(ticket, job, generation, options, attempt).await;
+                }
+            };
         let source = transport.sources.iter().find(|source| source.ip == pick.local_ip);
         if source.is_none() && !transport.sources.is_empty() {
             // A reload took the chosen source away; the limits of another one have to be asked for.

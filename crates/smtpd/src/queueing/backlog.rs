@@ -118,7 +118,9 @@ impl Engine {
     fn next_waiting(&self) -> Vec<(Time, Uuid)> {
         let room = match self.generations.current().messages_max {
             0 => TOGETHER,
-            max => usize::try_from(max.saturating_sub(self.queue.lock().messages() as u64)).unwrap_or(TOGETHER),
+            max => {
+                usize::try_from(max.saturating_sub(self.queue.lock().messages() as u64)).unwrap_or(TOGETHER)
+            }
         };
         let mut waiting = self.backlog.waiting.lock();
         (0..room.min(TOGETHER)).map_while(|_| waiting.pop_first()).collect()
