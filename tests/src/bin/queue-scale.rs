@@ -198,10 +198,7 @@ async fn measure(server: &Server, sink: &Sink, messages: u64, base: u64) {
     ] {
         let request = wire::QueueGroupByRequest {
             groupbys: groups.into_iter().map(|one| GroupBy { group_unique: Some(one) }).collect(),
-            counts: states
-                .iter()
-                .map(|one| Counts { r#type: Some(one.clone()), ..Default::default() })
-                .collect(),
+            counts: states.iter().map(|one| Counts { r#type: Some(*one), ..Default::default() }).collect(),
             paging: Some(wire::queue_group_by_request::Paging { offset: 0, limit: 50 }),
             ..Default::default()
         };
