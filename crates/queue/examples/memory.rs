@@ -1,7 +1,8 @@
 //! Resident bytes per queued entry: `cargo run --release --example memory -- 1000000`.
 //!
-//! Each message has one recipient (the worst case), its own sender and recipient local parts, a subject, one of
-//! 10,000 recipient domains, 1,000 client addresses and 100 jobs. A share of the entries is brought to ACTIVE.
+//! Each message has one recipient (the worst case), its own sender and recipient local parts, a subject, three keys of
+//! metadata, one of 100,000 recipient domains, 50 transports, 1,000 jobs and 1,000 client addresses. With `active` they
+//! are brought to ACTIVE: ten to a lane at a million, or with `active 1` each in a lane of its own.
 
 use std::net::IpAddr;
 
@@ -19,6 +20,8 @@ fn resident() -> u64 {
 fn main() {
     let count: u64 = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(100_000);
     let active: bool = std::env::args().nth(2).is_some_and(|arg| arg == "active");
+    let lane_of_ten: bool = std::env::args().nth(3).is_none_or(|arg| arg != "1");
+    let domains = if lane_of_ten { (count / 10).clamp(1, 100_000) } else { count };
     let mut queue = Queue::new(Settings { predelivery_max: 1000, attempts_max: 0, seed: 1 });
     let now = Time::from_secs(1_700_000_000);
     let before = resident();
@@ -39,9 +42,14 @@ fn main() {
         let entry = NewEntry {
             queue_id: 1,
             sender: Address::parse(&format!("bounce+{i:08}@news.sender{}.example", i % 50)),
-            recipient: Address::parse(&format!("firstname.lastname{i}@domain{}.example", i % 10_000)),
-            transport_id: "outbound".into(),
-            job_id: format!("campaign-{}", i % 100),
+            recipient: Address::parse(&format!("firstname.lastname{i}@domain{}.example", i % domains)),
+            transport_id: format!("t{}", i % 50),
+            job_id: format!("job{}", i % 1000),
+            metadata: vec![
+                ("campaign".into(), format!("spring-{}", i % 300)),
+                ("customer".into(), format!("{:06}", i % 70_000)),
+                ("pool".into(), format!("p{}", i % 8)),
+            ],
             tenant_id: "tenant".into(),
             size: 20_000,
             retry_at: if active { now } else { Time(now.0 + 60_000_000 + i as i64) },

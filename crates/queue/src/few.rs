@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 
+#[expect(clippy::box_collection, reason = "a lane has three of them, and a vector is three times as long")]
 pub(crate) struct Few<T>(Option<Box<Vec<T>>>);
 
 impl<T> Default for Few<T> {

@@ -76,6 +76,11 @@ fn start(sink: &Sink) -> Server {
     server
 }
 
+/// Spread over the folders, as ids of the daemon are.
+fn id_of(number: u64) -> Uuid {
+    Uuid::from_u128(u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64 | u128::from(number))
+}
+
 fn fill(path: &Path, messages: u64) -> Duration {
     let started = Instant::now();
     let options =
@@ -119,9 +124,7 @@ fn fill(path: &Path, messages: u64) -> Duration {
             subject: format!("Your order number {i} has been shipped"),
             ..Meta::default()
         };
-        // Ids as the daemon makes them: random enough to spread over the folders.
-        let mut staging = spool
-            .stage(Uuid::from_u128(u128::from(i.wrapping_mul(0x9E37_79B9_7F4A_7C15)) << 64 | u128::from(i)));
+        let mut staging = spool.stage(id_of(i + 1));
         staging.write(content).expect("the disk has room");
         under_way.push_back(
             spool.commit(staging, MessageRecord { meta, entries: vec![entry], ..MessageRecord::default() }),
@@ -195,10 +198,7 @@ async fn measure(server: &Server, sink: &Sink, messages: u64, base: u64) {
     ] {
         let request = wire::QueueGroupByRequest {
             groupbys: groups.into_iter().map(|one| GroupBy { group_unique: Some(one) }).collect(),
-            counts: states
-                .iter()
-                .map(|one| Counts { r#type: Some(one.clone()), ..Default::default() })
-                .collect(),
+            counts: states.iter().map(|one| Counts { r#type: Some(*one), ..Default::default() }).collect(),
             paging: Some(wire::queue_group_by_request::Paging { offset: 0, limit: 50 }),
             ..Default::default()
         };
@@ -247,12 +247,6 @@ async fn measure(server: &Server, sink: &Sink, messages: u64, base: u64) {
     );
     memory(server, base, messages, "DEFER, after the updates");
 
-    let all = wire::QueueUpdateRequest {
-        conditions: Some(wire::Condition::default()),
-        task: None,
-        ..Default::default()
-    };
-    drop(all);
     let at = Instant::now();
     server.ctl(&["queue", "update", "--state", "DEFER", "--active"]);
     let answered = at.elapsed();

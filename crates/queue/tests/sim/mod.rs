@@ -150,7 +150,7 @@ impl Simulation {
         }
         self.world.refresh(self.now);
         self.poll();
-        if number % 64 == 0 {
+        if number.is_multiple_of(64) {
             self.queue.verify().unwrap();
             self.compare();
         }
@@ -234,11 +234,11 @@ impl Simulation {
         match self.dice.roll(8) {
             0 => self.requeue(id, ticket),
             1 => self.done(id, ticket),
-            _ => self.to_lane(id, ticket, false),
+            _ => self.enter_lane(id, ticket, false),
         }
     }
 
-    fn to_lane(&mut self, id: Id, ticket: Ticket, failover: bool) {
+    fn enter_lane(&mut self, id: Id, ticket: Ticket, failover: bool) {
         let pool = self.dice.roll(POOLS.len() as u64) as usize;
         let ordered = self.dice.chance(3);
         let mx = self.dice.roll(VALUES[6]) as u8;
@@ -308,7 +308,7 @@ impl Simulation {
         let Running { id, ticket, held, .. } = self.running.swap_remove(at);
         self.world.finish(&held);
         match self.dice.roll(6) {
-            0 => self.to_lane(id, ticket, true),
+            0 => self.enter_lane(id, ticket, true),
             1 => {
                 let settled = self.queue.settle(self.now, ticket, Outcome::Relinquish).unwrap();
                 self.settled(id, settled);
@@ -827,7 +827,7 @@ impl Simulation {
                 self.done(running.id, running.ticket);
             }
             for (id, ticket) in std::mem::take(&mut self.predelivery) {
-                self.to_lane(id, ticket, false);
+                self.enter_lane(id, ticket, false);
             }
             let all = StateTest { states: States::ALL, freezing: None };
             let condition = Condition { states: all, ..Condition::default() };

@@ -32,7 +32,7 @@ pub(crate) fn field(number: usize) -> Field {
 }
 
 pub(crate) fn text(number: usize, value: u8) -> String {
-    let half = if value % 2 == 0 { "even" } else { "odd" };
+    let half = if value.is_multiple_of(2) { "even" } else { "odd" };
     match field(number) {
         Field::TenantId => format!("tenant{value}"),
         Field::JobId => format!("job{value}"),
@@ -406,10 +406,8 @@ impl World {
         let family = &self.families[number];
         let key = family.key(values, ip);
         let id = (family.uid, key);
-        if !self.counters.contains_key(&id) {
-            let limits = family.limits(&key).cloned();
-            self.counters.insert(id, Counter { limits, ..Counter::default() });
-        }
+        let new = || Counter { limits: family.limits(&key).cloned(), ..Counter::default() };
+        self.counters.entry(id).or_insert_with(new);
         id
     }
 

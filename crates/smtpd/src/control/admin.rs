@@ -412,7 +412,7 @@ pub fn groupings(
             Field::TenantId => One::Tenantid(name),
         }),
     };
-    pb::PolicyGroupingListResponse { groupings: page.map(one).collect(), ..Default::default() }
+    pb::PolicyGroupingListResponse { groupings: page.map(one).collect() }
 }
 
 /// The group that a request names: fields of the policy, field, name with `#`.

@@ -55,10 +55,7 @@ async fn import_message(daemon: &Arc<Daemon>, bytes: Vec<u8>) -> Answer {
     staging.write(&with_line_ends(bytes)).map_err(|error| error.to_string())?;
     let mut message = MailMessage::new(staging.content());
     let failed = |error: mail::MailError| error.to_string();
-    let sender = match addresses(&message, "Return-Path")?.into_iter().next() {
-        Some(sender) => sender,
-        None => Address::default(),
-    };
+    let sender = addresses(&message, "Return-Path")?.into_iter().next().unwrap_or_default();
     let mut recipients: Vec<Address> = Vec::new();
     for name in ["To", "Cc", "Bcc"] {
         for address in addresses(&message, name)? {
