@@ -32,7 +32,8 @@ struct Bucket {
     /// Entry keys by last use.
     uses: BTreeMap<u64, Str>,
     clock: u64,
-    flights: HashMap<Str, Arc<Flight>>,
+    /// Calls under way, with the execution that makes each.
+    flights: HashMap<Str, (u64, Arc<Flight>)>,
     hits: u64,
     misses: u64,
     evicts: u64,
@@ -211,6 +212,7 @@ impl Shared {
         key: &Str,
         size: usize,
         force: bool,
+        execution: u64,
         may_wait: bool,
     ) -> Lookup {
         let now = self.now();
@@ -236,8 +238,9 @@ impl Shared {
             }
             old = Some(entry.value.clone());
         }
-        if let Some(flight) = b.flights.get(key) {
-            if may_wait {
+        if let Some((owner, flight)) = b.flights.get(key) {
+            // A call that leads to itself would wait for its own end.
+            if may_wait && *owner != execution {
                 b.waits += 1;
                 return Lookup::Wait(Box::pin(Wait(Arc::clone(flight))));
             }
@@ -246,7 +249,7 @@ impl Shared {
         }
         b.misses += 1;
         let flight = Arc::new(Flight::default());
-        b.flights.insert(key.clone(), Arc::clone(&flight));
+        b.flights.insert(key.clone(), (execution, Arc::clone(&flight)));
         let ticket = Ticket { shared: Arc::clone(self), bucket: bucket.clone(), key: key.clone(), flight };
         Lookup::Miss { ticket: Some(ticket), old }
     }

@@ -1,11 +1,14 @@
 //! Statements of the language description in tables, for what needs no library: what a program returns, or the message
 //! it fails with.
 
-use hsl::{Compiler, Limits, NoHost, Registry, Shared, Step, Vm};
+use hsl::{Compiler, Limits, LoadError, Loader, NoHost, Registry, Shared, Step, Vm};
 use std::sync::Arc;
 
 fn run(source: &str) -> String {
-    let program = match Compiler::new(Arc::new(Registry::new())).compile("m", source.as_bytes()) {
+    let program = match Compiler::new(Arc::new(Registry::new()))
+        .loader(Arc::new(Files))
+        .compile("m", source.as_bytes())
+    {
         Ok(compiled) => compiled.program,
         Err(errors) => return errors[0].to_string(),
     };
@@ -116,6 +119,41 @@ fn arrays_as_keys_in_the_string_form() {
     ]);
 }
 
+const MODULE: &str =
+    "$v = 1; function unset_v() { global $v; unset($v); } function inc() { global $v; return ++$v; }";
+
+struct Files;
+
+impl Loader for Files {
+    fn load(&self, path: &str) -> Result<Arc<[u8]>, LoadError> {
+        match path {
+            "m.hsl" | "same.hsl" => Ok(Arc::from(MODULE.as_bytes())),
+            _ => Err(LoadError::NotFound),
+        }
+    }
+}
+
+/// Section 12.3: variables of a namespace can be unset like others, and a namespace is not replaced.
+#[test]
+fn namespaces() {
+    table(&[
+        (
+            "import * as m from \"m.hsl\"; $was = isset(m::$v); m::unset_v(); return [$was, isset(m::$v)];",
+            "[0=>true,1=>false]",
+        ),
+        (
+            "import * as m from \"m.hsl\"; return [unset(m::$v), isset(m::$v), m::$v ?? 7];",
+            "[0=>true,1=>false,2=>7]",
+        ),
+        ("import * as m from \"m.hsl\"; m::unset_v(); m::$v ??= 5; return m::inc();", "6"),
+        ("import * as m from \"m.hsl\"; import * as m from \"m.hsl\"; return m::inc();", "2"),
+        (
+            "import * as m from \"m.hsl\"; import * as m from \"same.hsl\";",
+            "m:1:41: 'm' is already imported; import it under another name",
+        ),
+    ]);
+}
+
 /// Section 13: the options are an array in either form; `static` stands for the class.
 #[test]
 fn cache_forms() {
@@ -127,6 +165,14 @@ fn cache_forms() {
         (
             "class A { static $n = 0; static function f() { return ++A::$n; } static function g() { return cache [] static::f(); } } cache [] A::f(); return A::g();",
             "1",
+        ),
+        (
+            "function a($n) { return cache [] a($n); } try { a(1); } catch ($e) { return $e->message(); }",
+            "Recursion limit reached",
+        ),
+        (
+            "function a($n) { global $d; return ++$d < 3 ? [cache [] a($n)] : $n; } $d = 0; return [cache [] a(1), cache [] a(1), $d];",
+            "[0=>[0=>[0=>1]],1=>[0=>[0=>1]],2=>3]",
         ),
     ]);
 }

@@ -588,8 +588,14 @@ impl Generator<'_> {
             };
             return Ok(());
         }
-        if let ExprKind::StaticVar { .. } = &*target.kind {
-            return self.stop(target.span, "A static variable cannot be removed");
+        if let ExprKind::StaticVar { class, name } = &*target.kind {
+            return match self.static_variable(class, name, true, target.span)? {
+                Ok(_) => self.stop(target.span, "A static variable cannot be removed"),
+                Err(slot) => {
+                    self.emit(Op::ClearGlobal { dst, slot }, span);
+                    Ok(())
+                }
+            };
         }
         let place = self.place(target, target.writes())?;
         self.emit_path(place, PathOp::Unset, dst, dst, span)?;
@@ -623,12 +629,17 @@ impl Generator<'_> {
                 self.emit(Op::IssetProp { dst, base, k }, span);
             }
             ExprKind::StaticVar { class, name } => {
-                let exists = !self.static_missing(class, name);
-                if exists {
-                    // Only the access checks matter.
-                    let _slot = self.static_variable(class, name, false, target.span)?;
+                if self.static_missing(class, name) {
+                    self.constant(Value::Bool(false), dst, span);
+                } else {
+                    match self.static_variable(class, name, false, target.span)? {
+                        // A static variable always exists.
+                        Ok(_) => self.constant(Value::Bool(true), dst, span),
+                        Err(slot) => {
+                            self.emit(Op::IssetGlobal { dst, slot }, span);
+                        }
+                    }
                 }
-                self.constant(Value::Bool(exists), dst, span);
             }
             _ => return self.stop(target.span, "'isset' takes one variable, element or property"),
         }

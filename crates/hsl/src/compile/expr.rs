@@ -155,9 +155,16 @@ impl Generator<'_> {
                 self.release_to(mark);
                 Ok(dst)
             }
-            ExprKind::StaticVar { class, name } if self.static_missing(class, name) => {
+            ExprKind::StaticVar { class, name } => {
                 let dst = self.temp(e.span)?;
-                self.emit(Op::None { dst }, e.span);
+                if self.static_missing(class, name) {
+                    self.emit(Op::None { dst }, e.span);
+                    return Ok(dst);
+                }
+                match self.static_variable(class, name, false, e.span)? {
+                    Ok(slot) => self.emit(Op::LoadStatic { dst, slot }, e.span),
+                    Err(slot) => self.emit(Op::LoadGlobal { dst, quiet: true, slot }, e.span),
+                };
                 Ok(dst)
             }
             _ => self.operand(e),

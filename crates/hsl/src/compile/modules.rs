@@ -152,7 +152,9 @@ impl Generator<'_> {
     pub(super) fn import_module(&mut self, what: &ImportWhat, source: usize) {
         match what {
             ImportWhat::All { name, span } => {
-                self.namespaces.insert(name.clone(), source);
+                if self.namespaces.insert(name.clone(), source).is_some_and(|before| before != source) {
+                    self.error(*span, format!("'{name}' is already imported; import it under another name"));
+                }
                 self.imported.insert(name.clone(), (*span, false));
             }
             ImportWhat::Symbols(symbols) => {

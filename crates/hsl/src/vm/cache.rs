@@ -145,7 +145,7 @@ pub(crate) fn run(
         return call(m, stack, &function, args, start, dst);
     };
     let shared = Arc::clone(&m.shared);
-    match shared.lookup(&bucket, &key, options.size, options.force, m.barriers == 0) {
+    match shared.lookup(&bucket, &key, options.size, options.force, m.execution, m.barriers == 0) {
         Lookup::Hit(value) => {
             if let Some(f) = m.frames.script() {
                 stack[f.base as usize + usize::from(dst)] = value;
