@@ -109,6 +109,42 @@ fn assignable_forms() {
     ]);
 }
 
+/// Section 6: on an object a key sets a property; nothing can be appended to it or cut out of it, wherever it is held.
+#[test]
+fn objects_are_not_lists() {
+    const REFUSED: &str = "Cannot use subscript on object for writing";
+    for place in ["$o", "$a[\"o\"]", "$b->o", "A::$s"] {
+        for write in ["[] = 1", "[0:1] = []", "[0:1] += [1]", "[][\"x\"] = 1"] {
+            let source = format!(
+                "class A {{ private $p = 1; static $s; $o; }} $o = A(); $a = [\"o\" => $o]; $b = A(); $b->o = $o; A::$s = $o; \
+                 try {{ {place}{write}; }} catch ($e) {{ return $e->message(); }}"
+            );
+            assert_eq!(run(&source), REFUSED, "{place}{write}");
+        }
+        let inside = format!(
+            "class A {{ static $s; $o; }} function f() {{ global $o, $a, $b; $o = A(); $a = [\"o\" => $o]; $b = A(); $b->o = $o; A::$s = $o; {place}[] = 1; }} try {{ f(); }} catch ($e) {{ return $e->message(); }}"
+        );
+        assert_eq!(run(&inside), REFUSED, "{place} in a function");
+    }
+    table(&[("class A { } $a = [\"o\" => A()]; $a[\"o\"][\"k\"][] = 1; return $a[\"o\"]->k;", "[0=>1]")]);
+}
+
+/// Section 7.6: `??` and `isset` do not raise for undefined variables, in keys as well, wherever the variable lives.
+#[test]
+fn quiet_keys() {
+    table(&[
+        ("$a = [1]; return [$a[$u] ?? 2, isset($a[$u]), $a[$u[\"x\"]] ?? 3];", "[0=>2,1=>false,2=>3]"),
+        (
+            "function f() { global $u, $a; return [$a[$u] ?? 2, isset($a[$u]), $a[$u->x] ?? 3]; } $a = [1]; return f();",
+            "[0=>2,1=>false,2=>3]",
+        ),
+        (
+            "$a = [5]; $f = function () closure ($a, $u) { return [$a[$u] ?? 2, $a[0] ?? 3]; }; return $f();",
+            "[0=>2,1=>5]",
+        ),
+    ]);
+}
+
 /// Section 4.9: the array form is nested, in keys as well.
 #[test]
 fn arrays_as_keys_in_the_string_form() {

@@ -620,7 +620,7 @@ impl Generator<'_> {
             }
             ExprKind::Index { base, key } => {
                 let base = self.quiet(base)?;
-                let key = self.operand(key)?;
+                let key = self.quiet(key)?;
                 self.emit(Op::IssetIndex { dst, base, key }, span);
             }
             ExprKind::Prop { base, name } => {

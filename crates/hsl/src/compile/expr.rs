@@ -128,7 +128,7 @@ impl Generator<'_> {
             ExprKind::Var(name) => self.quiet_variable(name, e.span),
             ExprKind::Index { base, key } => {
                 let base = self.quiet(base)?;
-                let key = self.operand(key)?;
+                let key = self.quiet(key)?;
                 let dst = self.temp(e.span)?;
                 self.emit(Op::IndexQuiet { dst, base, key }, e.span);
                 Ok(dst)

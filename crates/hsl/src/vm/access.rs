@@ -261,8 +261,10 @@ pub(crate) fn path(
                 object.class_name()
             )));
         };
-        if let Some(Step::Index(key)) = path.steps.get(at)
-            && let Value::Str(name) = &regs[usize::from(*key)]
+        let Some(Step::Index(key)) = path.steps.get(at) else {
+            return Err(Error::exception("Cannot use subscript on object for writing"));
+        };
+        if let Value::Str(name) = &regs[usize::from(*key)]
             && !class.guarded.is_empty()
         {
             check_write(class, name.as_bytes(), inside)?;
