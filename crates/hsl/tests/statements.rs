@@ -129,6 +129,27 @@ fn objects_are_not_lists() {
     table(&[("class A { } $a = [\"o\" => A()]; $a[\"o\"][\"k\"][] = 1; return $a[\"o\"]->k;", "[0=>1]")]);
 }
 
+/// Section 7.9: `->` on what is not an object raises, in every kind of assignment.
+#[test]
+fn members_of_what_is_not_an_object() {
+    for (value, kind) in [("[1]", "array"), ("5", "number"), ("\"s\"", "string"), ("none", "none")] {
+        for write in
+            ["$o->x = 1", "$o->x ??= 1", "$o->x += 1", "$o->x++", "$o->x[] = 1", "$o->x[\"k\"] ??= 1"]
+        {
+            let source = format!("$o = {value}; try {{ {write}; }} catch ($e) {{ return $e->message(); }}");
+            assert_eq!(run(&source), format!("Cannot access a member of {kind}"), "{source}");
+            let source = format!(
+                "function f() {{ global $o; $o = {value}; {write}; }} try {{ f(); }} catch ($e) {{ return $e->message(); }}"
+            );
+            assert_eq!(run(&source), format!("Cannot access a member of {kind}"), "{source}");
+        }
+    }
+    table(&[(
+        "class A { $p; } $o = A(); $o->p ??= 1; $o->q ??= 2; $o->p ??= 3; return [$o->p, $o->q];",
+        "[0=>1,1=>2]",
+    )]);
+}
+
 /// Section 7.6: `??` and `isset` do not raise for undefined variables, in keys as well, wherever the variable lives.
 #[test]
 fn quiet_keys() {

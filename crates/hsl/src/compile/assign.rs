@@ -247,7 +247,9 @@ impl Generator<'_> {
             self.emit(Op::SetProp { base, src, k }, span);
             return Ok(());
         }
-        if let (Root::Reg(base), None, [step]) = (place.root, place.prop, &place.steps[..]) {
+        // `->` has to find an object; the short forms do not look.
+        let arrow = place.arrows.first() == Some(&true);
+        if let (Root::Reg(base), None, [step], false) = (place.root, place.prop, &place.steps[..], arrow) {
             match step {
                 Step::Index(key) => {
                     self.emit(Op::SetIndex { base, key: *key, src }, span);
