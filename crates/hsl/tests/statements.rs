@@ -90,6 +90,33 @@ fn code_that_never_runs_has_no_effect() {
     ]);
 }
 
+/// Sections 9.2 and 10: a regex literal is a constant like other literals.
+#[test]
+fn regex_literals_are_constants() {
+    table(&[
+        (
+            "function f($x, $r = #/^a/i) { return $x =~ $r; } return [f(\"Ab\"), f(\"ba\")];",
+            "[0=>true,1=>false]",
+        ),
+        (
+            "class A { static $list = [#/x/, #/y/u]; $r = #/z/; } return [\"y\" =~ A::$list[1], \"z\" =~ A()->r, A::$list];",
+            "[0=>true,1=>true,2=>[0=>#/x/,1=>#/y/u]]",
+        ),
+        (
+            "return [#/a/ === #/a/, #/a/ ? 1 : 2, \"a\" =~ (#/a/), #/a/ . \"b\"];",
+            "[0=>false,1=>1,2=>true,3=>\"#/a/b\"]",
+        ),
+        (
+            "$a = [#/x/ => 1]; $r = [#/a/, \"k\" => #/b/m]; return [$a, $r, \"b\" =~ $r[\"k\"]];",
+            "[0=>[#/x/=>1],1=>[0=>#/a/,\"k\"=>#/b/m],2=>true]",
+        ),
+        (
+            "try { return #/a/ + 1; } catch ($e) { return $e->message(); }",
+            "Unsupported operand types for +: object and number",
+        ),
+    ]);
+}
+
 /// Section 6: `op=` works on every assignable form; `isset` and `??` do not raise for a missing part.
 #[test]
 fn assignable_forms() {

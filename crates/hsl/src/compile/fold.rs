@@ -4,6 +4,7 @@ use crate::array::{Array, Key};
 use crate::ast::{BinaryOp, Element, Expr, ExprKind, UnaryOp};
 use crate::error::Error;
 use crate::ops;
+use crate::regex::Regex;
 use crate::string::Str;
 use crate::value::Value;
 
@@ -17,6 +18,8 @@ pub(crate) fn constant(e: &Expr) -> Option<Value> {
         ExprKind::Bool(b) => Value::Bool(*b),
         ExprKind::Number(n) => Value::Number(*n),
         ExprKind::Str(s) => Value::Str(s.clone()),
+        // A bad pattern is not constant: the code for it reports what is wrong.
+        ExprKind::Regex(pattern, flags) => Regex::new(pattern, flags).ok()?.to_value(),
         ExprKind::Paren(e) => constant(e)?,
         ExprKind::Array(elements) => {
             let mut array = Array::new();
