@@ -56,6 +56,9 @@ fuzz-smoke:
 		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target \
 			-- -runs=$(FUZZ_RUNS) -max_len=2000 -timeout=10 -rss_limit_mb=1000 || exit 1; \
 	done
+	mkdir -p fuzz/corpus/smtp_server
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none smtp_server fuzz/corpus/smtp_server fuzz/seeds/smtp_server \
+		-- -runs=$(FUZZ_RUNS) -max_len=1000 -timeout=10 -rss_limit_mb=1000
 	mkdir -p fuzz/corpus/std_decode
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none std_decode fuzz/corpus/std_decode -- -runs=$(FUZZ_RUNS) -max_len=300 -timeout=10 -rss_limit_mb=1000
 	mkdir -p fuzz/corpus/std_pack

@@ -4,6 +4,7 @@
 pub mod generate;
 pub mod library;
 pub mod mail;
+pub mod smtp_server;
 
 use hsl::{
     Array, BoxFuture, CallArgs, Compiler, Error, FunctionDef, Limits, LoadError, Loader, NativeCall, Next,

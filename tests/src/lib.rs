@@ -3,10 +3,13 @@
 //! A [`Server`] is an `smtpd` process in a folder of its own; [`sink`] is a next hop that remembers what it
 //! took, [`peer`] one in trouble, [`client`] a sender that knows what it was promised, [`zone`] a real name server.
 
+pub mod app;
+pub mod certificates;
 pub mod client;
 pub mod limits;
 pub mod peer;
 pub mod sink;
+pub mod talk;
 pub mod zone;
 
 use std::fs::File;
@@ -96,13 +99,37 @@ impl Server {
         server
     }
 
+    /// As [`prepare`](Server::prepare) with servers of the startup configuration and debug lines in the log. In all
+    /// texts `@port` is the port, `@dir` the folder; `more` are further keys.
+    pub fn prepare_servers(servers: &str, more: &str, app: &str, values: &[(&str, String)]) -> Server {
+        let server = Server::prepare(app, values);
+        let own = [("port", server.port.to_string()), ("dir", server.dir.path().display().to_string())];
+        let values: Vec<(&str, String)> = values.iter().cloned().chain(own).collect();
+        let servers = fill(servers, &values);
+        let more = format!("logging: {{level: debug}}\n{}", fill(more, &values));
+        server.write("smtpd.yaml", &server.startup_of(&servers, &more));
+        server.write("app.yaml", &fill(app, &values));
+        server
+    }
+
+    /// As [`start`](Server::start) with what [`prepare_servers`](Server::prepare_servers) takes.
+    pub fn start_servers(servers: &str, more: &str, app: &str, values: &[(&str, String)]) -> Server {
+        let mut server = Server::prepare_servers(servers, more, app, values);
+        server.launch();
+        server
+    }
+
     fn startup(&self, more: &str) -> String {
+        let servers = format!("[{{id: in, listeners: [{{port: {}, address: 127.0.0.1}}]}}]", self.port);
+        self.startup_of(&servers, more)
+    }
+
+    fn startup_of(&self, servers: &str, more: &str) -> String {
         let dir = self.dir.path().display();
         format!(
-            "version: \"6.9\"\nservers: [{{id: in, listeners: [{{port: {}, address: 127.0.0.1}}]}}]\n\
+            "version: \"6.9\"\nservers: {servers}\n\
              environment:\n  appconf: {dir}/app.yaml\n  policyconf: {dir}/policy.yaml\n  hostname: mx.test.example\n\
              \x20 spool: {{path: {dir}/spool}}\n  controlsocket: {{path: {dir}/ctl}}\n{more}",
-            self.port
         )
     }
 

@@ -187,6 +187,8 @@ impl Sink {
                     machine.end_of_data(ok(), false);
                 }
                 Event::DataRefused(_) | Event::Reset => content.clear(),
+                // None of these is set up.
+                Event::Proxy(_) | Event::StartTls | Event::Auth(_) => return Ok(()),
                 Event::Close => return stream.write_all(&machine.take_output()),
             }
         }

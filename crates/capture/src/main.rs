@@ -210,6 +210,8 @@ async fn session(mut stream: TcpStream, capture: &Capture) -> io::Result<()> {
                 }
             }
             Event::DataRefused(_) | Event::Reset => content.clear(),
+            // None of these is set up.
+            Event::Proxy(_) | Event::StartTls | Event::Auth(_) => return Ok(()),
             Event::Close => return stream.write_all(&machine.take_output()).await,
         }
     }

@@ -1,5 +1,6 @@
 //! `smtpd-app.yaml`: the running configuration, replaced as a whole by a reload.
 
+use crate::startup::Pem;
 use crate::value::{Duration, Size};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -30,9 +31,35 @@ pub struct App {
     /// Metrics of scripts.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+    /// Keys and certificates.
+    #[serde(default)]
+    pub pki: Pki,
     /// Named lists for the files of the active queue.
     #[serde(default)]
     pub lists: Vec<crate::policy::List>,
+}
+
+/// `pki` of the running file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pki {
+    /// Private keys with their certificates.
+    pub private: Vec<PrivateKey>,
+}
+
+/// `pki.private[]` of the running file. What it leaves out comes from the entry of that id in the startup file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivateKey {
+    /// Unique.
+    pub id: String,
+    /// The key.
+    pub privatekey: Option<Pem>,
+    /// Its certificate.
+    pub certificate: Option<Pem>,
+    /// Certificates between it and a root.
+    #[serde(default)]
+    pub chain: Vec<Pem>,
 }
 
 /// `servers[]`
@@ -41,7 +68,7 @@ pub struct App {
 pub struct Server {
     /// Joined to the startup file's server of that id.
     pub id: String,
-    /// Only `smtp` is served.
+    /// As in the startup file.
     #[serde(default, rename = "type")]
     pub kind: crate::startup::ServerKind,
     /// Default transport of recipients.
@@ -66,6 +93,110 @@ pub struct Server {
     /// Hooks and limits per phase.
     #[serde(default)]
     pub phases: Phases,
+    /// What is logged.
+    #[serde(default)]
+    pub logging: ServerLogging,
+    /// Encryption.
+    #[serde(default)]
+    pub tls: ServerTls,
+    /// Keys that HTTP clients must show one of; anybody may submit when empty.
+    #[serde(default)]
+    pub apikeys: Vec<String>,
+    /// Submission over HTTP.
+    #[serde(default)]
+    pub http: Http,
+}
+
+/// `servers[].logging`
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerLogging {
+    /// Log the SMTP dialogue.
+    pub verbose: bool,
+}
+
+/// `servers[].http`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Octets of a request body; that of a message and 1 MiB when absent.
+    pub maxsize: Option<Size>,
+    /// The endpoint.
+    pub path: String,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http { maxsize: None, path: "/v1/submission".to_owned() }
+    }
+}
+
+/// `servers[].tls`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerTls {
+    /// Listeners that speak TLS from the first byte.
+    pub implicit: Implicit,
+    /// Certificates; the first is for clients that ask for no known name.
+    pub certs: Vec<ServerCertificate>,
+    /// Allowed or, with `!`, forbidden versions.
+    pub protocols: Option<String>,
+    /// Ciphers in OpenSSL's form.
+    pub ciphers: Option<String>,
+    /// Certificates of clients.
+    pub peercert: PeerCertificate,
+    /// MAIL needs TLS.
+    pub required: bool,
+}
+
+/// `servers[].tls.implicit`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Implicit {
+    /// All listeners, or none.
+    All(bool),
+    /// Those with these ids.
+    Ids(Vec<String>),
+}
+
+impl Default for Implicit {
+    fn default() -> Implicit {
+        Implicit::All(false)
+    }
+}
+
+impl Implicit {
+    /// True for a listener of that id.
+    pub fn includes(&self, listener: Option<&str>) -> bool {
+        match self {
+            Implicit::All(all) => *all,
+            Implicit::Ids(ids) => listener.is_some_and(|listener| ids.iter().any(|id| id == listener)),
+        }
+    }
+}
+
+/// `servers[].tls.certs[]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerCertificate {
+    /// Id in `pki.private[]`.
+    pub cert: String,
+    /// Names that clients ask for; `*.` stands for one label.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+}
+
+/// `servers[].tls.peercert`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerCertificate {
+    /// Not asked for.
+    #[default]
+    Never,
+    /// Asked for; scripts see it.
+    Request,
+    /// MAIL needs one.
+    Require,
 }
 
 fn default_errors() -> u32 {
@@ -127,11 +258,15 @@ impl Default for Received {
 pub struct Extensions {
     pub pipelining: bool,
     pub size: bool,
+    pub starttls: bool,
+    pub auth: bool,
     #[serde(rename = "8bitmime")]
     pub eightbitmime: bool,
     pub smtputf8: bool,
+    pub chunking: bool,
     pub enhancedstatuscodes: bool,
     pub dsn: bool,
+    pub limits: bool,
 }
 
 impl Default for Extensions {
@@ -139,10 +274,14 @@ impl Default for Extensions {
         Extensions {
             pipelining: true,
             size: true,
+            starttls: true,
+            auth: true,
             eightbitmime: true,
             smtputf8: true,
+            chunking: true,
             enhancedstatuscodes: true,
             dsn: false,
+            limits: false,
         }
     }
 }
@@ -153,11 +292,14 @@ impl Default for Extensions {
 #[expect(missing_docs, reason = "the names are the phases")]
 pub struct Phases {
     pub connect: ConnectPhase,
+    pub proxy: ProxyPhase,
     pub helo: HeloPhase,
+    pub auth: AuthPhase,
     pub mailfrom: MailFromPhase,
     pub rcptto: RcptToPhase,
     pub data: DataPhase,
     pub eod: HookPhase,
+    pub eodrcpt: HookPhase,
     pub disconnect: HookPhase,
 }
 
@@ -215,6 +357,37 @@ impl Default for HeloPhase {
     }
 }
 
+/// `phases.proxy`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProxyPhase {
+    /// Script id.
+    pub hook: Option<String>,
+    /// First words of the lines that it sees; all lines when empty.
+    pub commands: Vec<String>,
+}
+
+/// `phases.auth`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthPhase {
+    /// Script id.
+    pub hook: Option<String>,
+    /// Announced, in order.
+    pub mechanisms: Vec<String>,
+    /// Refused attempts until the connection is closed, 0 = no limit.
+    pub maxfailures: u32,
+    /// Neither announced nor accepted without TLS.
+    pub tlsonly: bool,
+}
+
+impl Default for AuthPhase {
+    fn default() -> AuthPhase {
+        let mechanisms = vec!["PLAIN".to_owned(), "LOGIN".to_owned()];
+        AuthPhase { hook: None, mechanisms, maxfailures: 3, tlsonly: true }
+    }
+}
+
 /// `phases.mailfrom`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -223,6 +396,8 @@ pub struct MailFromPhase {
     pub hook: Option<String>,
     /// Messages per connection, 0 = no limit.
     pub maxmessages: u64,
+    /// MAIL needs AUTH.
+    pub authonly: bool,
 }
 
 /// `phases.rcptto`
@@ -703,10 +878,13 @@ pub struct Scripting {
 #[expect(missing_docs, reason = "the names are the hooks")]
 pub struct Hooks {
     pub connect: Vec<Script>,
+    pub proxy: Vec<Script>,
     pub helo: Vec<Script>,
+    pub auth: Vec<Script>,
     pub mailfrom: Vec<Script>,
     pub rcptto: Vec<Script>,
     pub eod: Vec<Script>,
+    pub eodrcpt: Vec<Script>,
     pub disconnect: Vec<Script>,
     pub predelivery: Option<String>,
     pub postdelivery: Option<String>,

@@ -9,6 +9,7 @@ pub mod app;
 pub mod load;
 pub mod node;
 pub mod pack;
+pub mod pki;
 pub mod policy;
 pub mod startup;
 pub mod validate;

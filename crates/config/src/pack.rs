@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The hook folders that belong to phases of a server.
-pub const PHASES: [&str; 6] = ["connect", "helo", "mailfrom", "rcptto", "eod", "disconnect"];
+pub const PHASES: [&str; 9] =
+    ["connect", "proxy", "helo", "auth", "mailfrom", "rcptto", "eod", "eodrcpt", "disconnect"];
 
 /// What a pack gives.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 //! `smtpd.yaml`: what a running process cannot change.
 
-use crate::value::{Duration, Mode, Size};
+use crate::pki::PemTexts;
+use crate::value::{Duration, Mode, Network, Size};
 use serde::Deserialize;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -39,11 +40,14 @@ pub struct Startup {
 pub struct Server {
     /// Joined to the running file's server of that id.
     pub id: String,
-    /// Only `smtp` is served.
+    /// What it speaks.
     #[serde(default, rename = "type")]
     pub kind: ServerKind,
-    /// At least one.
+    /// At least one; exactly one for HTTP.
     pub listeners: Vec<Listener>,
+    /// Who may send PROXY headers on every listener.
+    #[serde(default)]
+    pub proxyprotocol: Vec<Network>,
     /// Threads of this server.
     #[serde(default)]
     pub threads: ServerThreads,
@@ -56,6 +60,10 @@ pub enum ServerKind {
     /// RFC 5321.
     #[default]
     Smtp,
+    /// Submission over HTTP.
+    Http,
+    /// Submission over HTTPS.
+    Https,
 }
 
 /// `servers[].listeners[]`
@@ -63,13 +71,47 @@ pub enum ServerKind {
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// TCP port.
-    pub port: u16,
+    pub port: Option<u16>,
+    /// Unix socket instead of the port.
+    pub path: Option<PathBuf>,
+    /// Owner of the path.
+    pub owner: Option<String>,
+    /// Group of the path.
+    pub group: Option<String>,
+    /// Mode of the path.
+    pub chmod: Option<Mode>,
     /// All addresses when absent.
     pub address: Option<IpAddr>,
     /// Accept queue of the system.
     pub backlog: Option<u32>,
     /// Name for the running file.
     pub id: Option<String>,
+    /// Encryption of this listener.
+    #[serde(default)]
+    pub tls: ListenerTls,
+    /// Who may send PROXY headers; the server's list when absent.
+    pub proxyprotocol: Option<ProxyProtocol>,
+    /// A socket of its own for each event loop thread.
+    #[serde(default)]
+    pub reuseport: bool,
+}
+
+/// `servers[].listeners[].tls`
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerTls {
+    /// TLS from the first byte.
+    pub implicit: bool,
+}
+
+/// `servers[].listeners[].proxyprotocol`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum ProxyProtocol {
+    /// Everybody, or nobody.
+    All(bool),
+    /// Those of the networks.
+    From(Vec<Network>),
 }
 
 /// `servers[].threads`
@@ -116,9 +158,6 @@ pub struct PrivateKey {
     pub chain: Vec<Pem>,
 }
 
-/// The texts of a key: the key, its certificate, the certificates above it.
-pub type PemTexts = (Vec<u8>, Option<Vec<u8>>, Vec<Vec<u8>>);
-
 impl PrivateKey {
     /// Reads the texts.
     ///
@@ -126,7 +165,8 @@ impl PrivateKey {
     /// A file cannot be read, as a message.
     pub fn read(&self) -> Result<PemTexts, String> {
         let chain = self.chain.iter().map(Pem::read).collect::<Result<_, _>>()?;
-        Ok((self.privatekey.read()?, self.certificate.as_ref().map(Pem::read).transpose()?, chain))
+        let certificate = self.certificate.as_ref().map(Pem::read).transpose()?;
+        Ok(PemTexts { key: self.privatekey.read()?, certificate, chain })
     }
 }
 
@@ -336,9 +376,11 @@ pub struct ControlSocket {
 pub struct Sockets {
     /// Where HTTP requests in the background go.
     pub httprd: SocketPath,
+    /// Who counts for the function `rate`.
+    pub rated: SocketPath,
 }
 
-/// `environment.sockets.httprd`
+/// `environment.sockets.httprd` and `environment.sockets.rated`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SocketPath {

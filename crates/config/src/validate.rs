@@ -3,7 +3,7 @@
 use crate::app::{self, App, RcptToHook};
 use crate::load::Error;
 use crate::policy::{DeliveryFile, Field, List, Policy, Suspend};
-use crate::startup::Startup;
+use crate::startup::{self, ServerKind, Startup};
 use std::collections::{BTreeMap, HashSet};
 
 /// The longest tag of a policy or suspension, in characters.
@@ -64,9 +64,7 @@ pub fn startup(file: &str, startup: &Startup) -> Result<(), Vec<Error>> {
     check.version(&startup.version);
     check.ids("/servers", startup.servers.iter().map(|server| server.id.as_str()));
     for (index, server) in startup.servers.iter().enumerate() {
-        if server.listeners.is_empty() {
-            check.error(format!("/servers/{index}/listeners"), "at least one listener is needed");
-        }
+        check_listeners(&mut check, index, server);
         for (at, threads) in [("event", server.threads.event), ("script", server.threads.script)] {
             if threads == Some(0) {
                 check.error(format!("/servers/{index}/threads/{at}"), "0 found, expected at least 1");
@@ -104,12 +102,44 @@ pub fn startup(file: &str, startup: &Startup) -> Result<(), Vec<Error>> {
     finish(check)
 }
 
+fn check_listeners(check: &mut Check<'_>, index: usize, server: &startup::Server) {
+    let http = server.kind != ServerKind::Smtp;
+    let count = server.listeners.len();
+    if count == 0 || (http && count > 1) {
+        let expected = if http { "exactly one listener" } else { "at least one listener" };
+        check.error(format!("/servers/{index}/listeners"), format!("{count} found, expected {expected}"));
+    }
+    let mut ids = HashSet::new();
+    for (at, listener) in server.listeners.iter().enumerate() {
+        let at = format!("/servers/{index}/listeners/{at}");
+        match (&listener.path, listener.port) {
+            (Some(_), Some(_)) => check.error(format!("{at}/path"), "excludes 'port': give one of them"),
+            (None, None) => check.error(at.as_str(), "needs 'port' or 'path'"),
+            (Some(_), None) if http => {
+                check.error(format!("{at}/path"), "HTTP servers listen on ports only, expected 'port'");
+            }
+            _ => {}
+        }
+        let of_path = listener.owner.is_some() || listener.group.is_some() || listener.chmod.is_some();
+        if listener.path.is_none() && of_path {
+            check.error(at.as_str(), "'owner', 'group' and 'chmod' are for listeners with 'path'");
+        }
+        if listener.path.is_some() && listener.address.is_some() {
+            check.error(format!("{at}/address"), "has no meaning with 'path'");
+        }
+        if let Some(id) = listener.id.as_deref().filter(|id| !ids.insert(*id)) {
+            check.error(format!("{at}/id"), format!("duplicate \"{id}\""));
+        }
+    }
+}
+
 /// Checks the running file by itself. Unknown hooks, transports and addresses are errors.
 pub fn app(file: &str, app: &App) -> Result<(), Vec<Error>> {
     let mut check = Check { file, errors: Vec::new() };
     check.version(&app.version);
     check.ids("/servers", app.servers.iter().map(|server| server.id.as_str()));
     check.ids("/transportgroups", app.transportgroups.iter().map(|group| group.id.as_str()));
+    check.ids("/pki/private", app.pki.private.iter().map(|key| key.id.as_str()));
     check.ids("/addresses", app.addresses.iter().map(|address| address.id.as_str()));
     check.lists(&app.lists);
     check.ids("/scripting/files", app.scripting.files.iter().map(|file| file.id.as_str()));
@@ -228,6 +258,45 @@ fn check_server(
             check.error(format!("/servers/{index}/phases/{pointer}"), message);
         }
     }
+    let phases = &server.phases;
+    if phases.eod.hook.is_some() && phases.eodrcpt.hook.is_some() {
+        check.error(
+            format!("/servers/{index}/phases/eodrcpt/hook"),
+            "excludes 'eod': a message is decided once, or once per recipient",
+        );
+    }
+    for (at, name) in phases.auth.mechanisms.iter().enumerate() {
+        let valid = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+        if name.is_empty() || name.len() > 20 || !name.bytes().all(valid) {
+            check.error(
+                format!("/servers/{index}/phases/auth/mechanisms/{at}"),
+                format!("\"{name}\" found, expected 1 to 20 of A-Z, 0-9, - and _"),
+            );
+        }
+    }
+    for (at, word) in phases.proxy.commands.iter().enumerate() {
+        if word.is_empty() || word.contains([' ', '\t', '\r', '\n']) {
+            check.error(
+                format!("/servers/{index}/phases/proxy/commands/{at}"),
+                format!("{word:?} found, expected one word"),
+            );
+        }
+    }
+    let tls = &server.tls;
+    if tls.certs.is_empty() {
+        let implicit = !matches!(&tls.implicit, app::Implicit::All(false));
+        for (needs, key) in [(tls.required, "required"), (implicit, "implicit")] {
+            if needs {
+                check.error(format!("/servers/{index}/tls/{key}"), "needs a certificate in 'certs'");
+            }
+        }
+        if server.kind == ServerKind::Https {
+            check.error(format!("/servers/{index}/tls/certs"), "HTTPS needs a certificate");
+        }
+    }
+    if !server.http.path.starts_with('/') {
+        check.error(format!("/servers/{index}/http/path"), "expected a path that starts with '/'");
+    }
     if server.phases.rcptto.maxrecipients == 0 {
         check.error(format!("/servers/{index}/phases/rcptto/maxrecipients"), "0 found, expected at least 1");
     }
@@ -239,9 +308,12 @@ pub fn hooks_of(server: &app::Server) -> Vec<(&'static str, &str, String)> {
     let mut hooks: Vec<(&'static str, &str, String)> = Vec::new();
     let single = [
         ("connect", &phases.connect.hook),
+        ("proxy", &phases.proxy.hook),
         ("helo", &phases.helo.hook),
+        ("auth", &phases.auth.hook),
         ("mailfrom", &phases.mailfrom.hook),
         ("eod", &phases.eod.hook),
+        ("eodrcpt", &phases.eodrcpt.hook),
         ("disconnect", &phases.disconnect.hook),
     ];
     for (phase, hook) in single {
@@ -267,10 +339,13 @@ pub fn scripts<'a>(app: &'a App, phase: &str) -> &'a [app::Script] {
     let hooks = &app.scripting.hooks;
     match phase {
         "connect" => &hooks.connect,
+        "proxy" => &hooks.proxy,
         "helo" => &hooks.helo,
+        "auth" => &hooks.auth,
         "mailfrom" => &hooks.mailfrom,
         "rcptto" => &hooks.rcptto,
         "eod" => &hooks.eod,
+        "eodrcpt" => &hooks.eodrcpt,
         "disconnect" => &hooks.disconnect,
         _ => &[],
     }
@@ -354,6 +429,26 @@ pub fn pair(startup: &Startup, app: &App) -> Vec<String> {
     for server in &app.servers {
         if !listening.contains_key(server.id.as_str()) {
             warnings.push(format!("server \"{}\" has no listener in the startup configuration", server.id));
+        }
+    }
+    for server in &startup.servers {
+        let Some(running) = app.servers.iter().find(|running| running.id == server.id) else { continue };
+        if running.kind != server.kind {
+            warnings.push(format!(
+                "server \"{}\" has another type in the running configuration and refuses connections",
+                server.id
+            ));
+        }
+        let known: Vec<&str> =
+            server.listeners.iter().filter_map(|listener| listener.id.as_deref()).collect();
+        if let app::Implicit::Ids(ids) = &running.tls.implicit {
+            for id in ids.iter().filter(|id| !known.contains(&id.as_str())) {
+                let near = suggestion(id, known.iter().copied());
+                warnings.push(format!(
+                    "server \"{}\" has no listener \"{id}\" for tls.implicit{near}",
+                    server.id
+                ));
+            }
         }
     }
     for id in listening.keys().filter(|id| !running.contains(**id)) {

@@ -1,7 +1,9 @@
 //! Scalars with a form of their own: durations, sizes, rates, octal modes, match values.
 
+use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
+use std::net::IpAddr;
 
 /// Seconds, written as a number (fraction allowed) or as `[Nd][Nh][Nm][Ns]`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Default)]
@@ -87,6 +89,25 @@ impl Rate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(pub u32);
 
+/// An address or a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl Network {
+    /// Reads `192.0.2.1` or `192.0.2.0/24`.
+    pub fn parse(text: &str) -> Option<Network> {
+        match text.contains('/') {
+            true => text.parse().ok().map(Network),
+            false => text.parse::<IpAddr>().ok().map(|address| Network(address.into())),
+        }
+    }
+
+    /// True for an address of the network. IPv4 addresses in IPv6 form count as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
 /// One string or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Strings(pub Vec<String>);
@@ -154,6 +175,14 @@ scalar!(
     |_number| None
 );
 
+scalar!(
+    Network,
+    "an address or a network like '192.0.2.0/24'",
+    |text| Network::parse(text),
+    |_number| None,
+    |_number| None
+);
+
 impl<'de> Deserialize<'de> for Strings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Strings, D::Error> {
         struct OneOrMany;
@@ -190,6 +219,18 @@ mod tests {
         }
         for text in ["", "1x", "1m1h", "-1", "h", "1h2", "inf", "nan", "1m1m"] {
             assert_eq!(Duration::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        let network = Network::parse("192.0.2.0/28").unwrap();
+        assert!(network.contains("192.0.2.15".parse().unwrap()));
+        assert!(network.contains("::ffff:192.0.2.1".parse().unwrap()));
+        assert!(!network.contains("192.0.2.16".parse().unwrap()));
+        assert!(Network::parse("2001:db8::1").unwrap().contains("2001:db8::1".parse().unwrap()));
+        for text in ["", "192.0.2.0/", "192.0.2.0/33", "a.example", "1"] {
+            assert!(Network::parse(text).is_none(), "{text}");
         }
     }
 

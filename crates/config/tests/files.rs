@@ -200,3 +200,52 @@ proptest! {
         let _ = parse::<Startup>("f", &text);
     }
 }
+
+#[test]
+fn servers_are_checked_for_what_excludes_each_other() {
+    let with = |server: &str| {
+        let text = APP.replace(
+            "    transport: mx\n    phases:\n",
+            &format!("    transport: mx\n{server}    phases:\n"),
+        );
+        let app: App = parse("app", &text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        match validate::app("app", &app) {
+            Ok(()) => String::new(),
+            Err(errors) => errors.iter().map(|error| error.to_string() + "\n").collect(),
+        }
+    };
+    assert_eq!(
+        with("    tls: {certs: [{cert: a, hosts: ['*.b.example']}], implicit: [l], peercert: request}\n"),
+        ""
+    );
+    assert!(with("    tls: {implicit: true}\n").contains("/servers/0/tls/implicit: needs a certificate"));
+    assert!(with("    type: https\n").contains("/servers/0/tls/certs: HTTPS needs a certificate"));
+    assert!(with("    http: {path: submission}\n").contains("/servers/0/http/path"));
+    let phases = |more: &str| {
+        let text = APP
+            .replace("      data: {maxsize: 35MiB}\n", &format!("      data: {{maxsize: 35MiB}}\n{more}"))
+            .replace(
+                "  hooks:\n",
+                "  hooks:\n    eod: [{id: a, data: ''}]\n    eodrcpt: [{id: a, data: ''}]\n",
+            );
+        let app: App = parse("app", &text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        match validate::app("app", &app) {
+            Ok(()) => String::new(),
+            Err(errors) => errors.iter().map(|error| error.to_string() + "\n").collect(),
+        }
+    };
+    assert_eq!(phases("      eodrcpt: {hook: a}\n"), "");
+    let both = phases("      eod: {hook: a}\n      eodrcpt: {hook: a}\n");
+    assert!(both.contains("/servers/0/phases/eodrcpt/hook: excludes 'eod'"), "{both}");
+    let mechanisms = phases("      auth: {mechanisms: [PLAIN, scram]}\n");
+    assert!(mechanisms.contains("/servers/0/phases/auth/mechanisms/1: \"scram\" found"), "{mechanisms}");
+    let words = phases("      proxy: {commands: [BREV, 'A B']}\n");
+    assert!(
+        words.contains("/servers/0/phases/proxy/commands/1: \"A B\" found, expected one word"),
+        "{words}"
+    );
+    assert!(
+        phases("      proxy: {hook: missing}\n")
+            .contains("/servers/0/phases/proxy/hook: no script \"missing\"")
+    );
+}

@@ -125,16 +125,7 @@ static MAP: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
                     true
                 }
                 Some(slot) => {
-                    match (&mut *slot, &value) {
-                        (Value::Number(n), Value::Number(m)) => *n += m,
-                        (Value::Array(list), Value::Array(more)) => list.merge(more),
-                        (Value::Array(list), one) => {
-                            list.push(one.clone());
-                        }
-                        (slot, _) => {
-                            return Err(Error::exception(format!("Cannot merge into {}", slot.type_name())));
-                        }
-                    }
+                    hsl::add_assign(slot, &value)?;
                     false
                 }
             };

@@ -113,10 +113,8 @@ impl Json<'_> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, usize> {
-        if depth > DEPTH_MAX {
-            return Err(self.at);
-        }
         match self.peek() {
+            b'{' | b'[' if depth >= DEPTH_MAX => Err(self.at),
             b'"' => Ok(Value::Str(self.string()?)),
             b'{' => {
                 self.at += 1;
@@ -314,10 +312,11 @@ pub(crate) struct JsonStyle {
 
 /// Writes a value; `None` when it has no JSON form.
 pub(crate) fn encode_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut Vec<u8>) -> Option<()> {
-    if depth > DEPTH_MAX || out.len() > crate::support::STRING_MAX {
+    if out.len() > crate::support::STRING_MAX {
         return None;
     }
     match value {
+        Value::Array(_) if depth >= DEPTH_MAX => return None,
         Value::None => out.extend_from_slice(b"null"),
         Value::Bool(b) => out.extend_from_slice(if *b { b"true" } else { b"false" }),
         Value::Number(n) if n.is_finite() => write_number(out, *n),

@@ -56,6 +56,30 @@ pub fn with_result(def: &FunctionDef) -> String {
     }
 }
 
+/// What scripts call, by name: `function`, `Class`, `Class.method` and `Class::function`.
+fn entries(registry: &Registry) -> Vec<(String, &FunctionDef)> {
+    let mut all: Vec<(String, &FunctionDef)> =
+        registry.functions().into_iter().map(|def| (def.name.to_string(), &**def)).collect();
+    for class in registry.classes() {
+        all.extend(class.constructor.iter().map(|def| (class.name.to_string(), &**def)));
+        all.extend(class.methods().map(|def| (format!("{}.{}", class.name, def.name), def)));
+        all.extend(class.statics().map(|def| (format!("{}::{}", class.name, def.name), &**def)));
+    }
+    all
+}
+
+/// The names of all functions, constructors, methods and static functions.
+pub fn names(registry: &Registry) -> Vec<String> {
+    entries(registry).into_iter().map(|(name, _)| name).collect()
+}
+
+/// Those that scripts have called so far, for tests; see [`FunctionDef::called`].
+pub fn called(registry: &Registry) -> Vec<String> {
+    let mut all = entries(registry);
+    all.retain(|(_, def)| def.called.load(std::sync::atomic::Ordering::Relaxed));
+    all.into_iter().map(|(name, _)| name).collect()
+}
+
 /// All functions, for editors.
 pub fn functions_json(registry: &Registry) -> String {
     let list: Vec<Json> = registry.functions().into_iter().map(|def| function(def)).collect();

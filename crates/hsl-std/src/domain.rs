@@ -56,7 +56,8 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
             |cx, a| {
                 let question = Question::read(cx, &a, None)?;
                 Ok(Outcome::Pending(Box::pin(async move {
-                    Ok(question.array(question.ask().await).into())
+                    let (answer, secure) = question.ask().await;
+                    Ok(question.array(answer, secure).into())
                 })))
             },
         )
@@ -99,9 +100,9 @@ pub(crate) fn old(signature: &'static str, kind: &'static str) -> FunctionDef {
     FunctionDef::full(signature, "Older name.", move |cx, a| {
         let question = Question::read(cx, &a, Some(kind))?;
         Ok(Outcome::Pending(Box::pin(async move {
-            let answer = question.ask().await;
+            let (answer, secure) = question.ask().await;
             if question.extended {
-                return Ok(question.array(answer).into());
+                return Ok(question.array(answer, secure).into());
             }
             Ok(answer.map(|answer| items(&answer, false)).unwrap_or_default().into())
         })))
@@ -167,13 +168,17 @@ impl Question {
         })
     }
 
-    async fn ask(&self) -> Result<std::sync::Arc<Answer>, &'static str> {
+    /// The answer or a code, and whether the resolver vouches for it.
+    async fn ask(&self) -> (Result<std::sync::Arc<Answer>, &'static str>, bool) {
         let host = if self.host.is_ascii() { Some(self.host.clone()) } else { idna_encode(&self.host) };
-        let host = host.filter(|name| is_name(name)).ok_or("FORMERR")?;
-        match tokio::time::timeout(self.timeout, self.resolver.query(&host, self.kind)).await {
-            Err(_) => Err("TRY_AGAIN"),
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(match error {
+        let Some(host) = host.filter(|name| is_name(name)) else { return (Err("FORMERR"), false) };
+        let query = self.resolver.query_secure(&host, self.kind);
+        let Ok((outcome, secure)) = tokio::time::timeout(self.timeout, query).await else {
+            return (Err("TRY_AGAIN"), false);
+        };
+        let answer = match outcome {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(match error {
                 DnsError::NxDomain => "NXDOMAIN",
                 DnsError::NoData => "NODATA",
                 DnsError::BadName(_) => "FORMERR",
@@ -186,16 +191,17 @@ impl Question {
                 },
                 _ => "TRY_AGAIN",
             }),
-        }
+        };
+        (answer, secure)
     }
 
-    fn array(&self, answer: Result<std::sync::Arc<Answer>, &'static str>) -> Array {
+    fn array(&self, answer: Result<std::sync::Arc<Answer>, &'static str>, secure: bool) -> Array {
         let mut out = Array::new();
         match &answer {
             Ok(answer) => out.insert_str("result", items(answer, self.extended)),
             Err(error) => out.insert_str("error", *error),
         }
-        out.insert_str("dnssec", answer.is_ok_and(|a| a.authentic));
+        out.insert_str("dnssec", secure);
         out
     }
 }

@@ -34,6 +34,18 @@ impl Credential {
         let key = PrivateKey::from_pem(key).ok_or(
             "privatekey: expected an RSA, P-256, P-384, P-521 or Ed25519 key in PEM without password",
         )?;
+        Credential::from_key(key, certificate, chain)
+    }
+
+    /// As [`from_pem`](Credential::from_pem) with a key that was read already.
+    ///
+    /// # Errors
+    /// Which text is not usable.
+    pub fn from_key(
+        key: PrivateKey,
+        certificate: Option<&[u8]>,
+        chain: &[Vec<u8>],
+    ) -> Result<Credential, String> {
         let certificates = |text: &[u8], name: &str| {
             X509::stack_from_pem(text)
                 .ok()
@@ -86,6 +98,10 @@ pub struct Environment {
     pub mail_queue: Option<Arc<dyn MailQueue>>,
     /// Socket of the daemon that sends HTTP requests in the background.
     pub httprd: PathBuf,
+    /// Socket of the daemon that counts for `rate`.
+    pub rated: PathBuf,
+    /// Writes a line about something that went wrong where no script can learn of it.
+    pub log: fn(std::fmt::Arguments<'_>),
 }
 
 impl Default for Environment {
@@ -104,6 +120,8 @@ impl Default for Environment {
             server: None,
             mail_queue: None,
             httprd: PathBuf::from("/var/run/halon/httprd.sock"),
+            rated: PathBuf::from("/var/run/halon/rated.sock"),
+            log: |line| eprintln!("{line}"),
         }
     }
 }

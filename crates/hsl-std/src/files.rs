@@ -45,26 +45,42 @@ impl ScriptFiles {
         Some(format!("file://{}", full.strip_prefix(root).ok()?.to_str()?))
     }
 
+    /// The virtual files that `other` has not or has with other data, and those that only `other` has.
+    pub fn changed<'a>(&'a self, other: &'a ScriptFiles) -> Vec<&'a str> {
+        let same = |name: &String, data: &Arc<[u8]>| other.virtual_files.get(name) == Some(data);
+        let own = self.virtual_files.iter().filter(|(name, data)| !same(name, data)).map(|(name, _)| &**name);
+        let new = other.virtual_files.keys().filter(|name| !self.virtual_files.contains_key(*name));
+        own.chain(new.map(|name| &**name)).collect()
+    }
+
     /// Lets names without scheme that are no virtual file fall back to the root, as `hsh` does.
     pub fn bare_names_in_root(&mut self, yes: bool) {
         self.bare_names_in_root = yes;
     }
 
-    /// Opens a file for the class `File`. Names are those of imports, and names that are no virtual file may be below
-    /// the root. Only regular files are opened.
+    /// Opens a file for the class `File`. Names are those of imports; what is not found as a virtual file may be below
+    /// the root, and the other way round. Only regular files are opened.
     ///
     /// # Errors
     /// Not there, or not allowed.
     pub fn open(&self, name: &str) -> Result<Opened, LoadError> {
-        if let Some(data) = self.virtual_files.get(name) {
-            return Ok(Opened::Memory(Arc::clone(data)));
-        }
+        let in_memory =
+            |name: &str| self.virtual_files.get(name).map(|data| Opened::Memory(Arc::clone(data)));
         let path = match name.split_once("://") {
-            Some(("file", path)) => self.below_root(path)?,
+            Some(("file", path)) => match self.below_root(path) {
+                Ok(path) => path,
+                Err(error) => return in_memory(path).ok_or(error),
+            },
             Some((scheme, _)) => {
                 return Err(LoadError::Refused(format!("Scheme '{scheme}' is not available here")));
             }
-            None => self.below_root(name)?,
+            None => {
+                let name = name.strip_prefix("file:").unwrap_or(name);
+                match in_memory(name) {
+                    Some(opened) => return Ok(opened),
+                    None => self.below_root(name)?,
+                }
+            }
         };
         let refused = |e: std::io::Error| LoadError::Refused(e.to_string());
         if !std::fs::metadata(&path).map_err(refused)?.is_file() {

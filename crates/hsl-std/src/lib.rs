@@ -24,6 +24,7 @@ pub mod metrics;
 mod mimeword;
 mod misc;
 pub mod network;
+mod rate;
 mod regex;
 pub mod server;
 mod string;
@@ -33,7 +34,7 @@ mod tls_options;
 mod yaml;
 mod zlib;
 
-pub use crypto::keys::{KeyKind, PrivateKey};
+pub use crypto::keys::{KeyKind, PrivateKey, certificate_value};
 pub use data::{decode, to_json};
 pub use encoding::base64_decode;
 pub use environment::{Credential, Environment};
@@ -56,6 +57,9 @@ pub fn registry() -> Registry {
         registry.add_class(class);
     }
     aliases::add(&mut registry);
+    // Plugins elsewhere, and imported from their modules.
+    registry.add_module("ldap", &["LDAP", "LDAPResult"]);
+    registry.add_module("rate", &["rate"]);
     registry
 }
 
@@ -84,6 +88,7 @@ fn groups() -> Vec<(&'static str, Vec<FunctionDef>)> {
         ("Metrics", metrics::functions()),
         ("Miscellaneous", misc::functions()),
         ("Queue and server", server::functions()),
+        ("Rates", vec![rate::function()]),
         ("Regular expressions", regex::functions()),
         ("Strings", string::functions()),
     ]

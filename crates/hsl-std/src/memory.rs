@@ -2,7 +2,7 @@
 
 use hsl::{
     Args, BarrierGuard, Continuation, Error, FunctionDef, NativeCall, NativeCx, Next, Outcome, Shared, Str,
-    Value, shareable,
+    Value,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -86,7 +86,7 @@ pub(crate) fn functions() -> Vec<FunctionDef> {
 }
 
 fn checked(value: Value) -> Result<Value, Error> {
-    if shareable(&value) {
+    if hsl::storable(&value) {
         return Ok(value);
     }
     Err(Error::exception("Only plain data can be shared between executions"))

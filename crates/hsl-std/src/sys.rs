@@ -86,8 +86,8 @@ pub(crate) fn strptime(text: &CStr, format: &CStr, time: &mut Time) -> Option<us
 
 // ---- iconv ----
 
-/// A conversion between charsets.
-pub(crate) struct Iconv(libc::iconv_t);
+/// A conversion between charsets, and whether it leaves out what the target lacks.
+pub(crate) struct Iconv(libc::iconv_t, bool);
 
 // SAFETY: a descriptor may be used from any thread, one at a time, which `&mut` ensures.
 unsafe impl Send for Iconv {}
@@ -98,11 +98,12 @@ const ICONV_STEP: usize = 4096;
 impl Iconv {
     /// `None` for charsets that the system does not know.
     pub(crate) fn open(from: &[u8], to: &[u8]) -> Option<Iconv> {
+        let ignores = to.to_ascii_uppercase().windows(8).any(|w| w == b"//IGNORE");
         let (from, to) = (CString::new(from).ok()?, CString::new(to).ok()?);
         // SAFETY: both names end with NUL.
         let descriptor = unsafe { libc::iconv_open(to.as_ptr(), from.as_ptr()) };
         // The error value is (iconv_t) -1.
-        (descriptor as isize != -1).then_some(Iconv(descriptor))
+        (descriptor as isize != -1).then_some(Iconv(descriptor, ignores))
     }
 
     /// Converts a whole text.
@@ -140,7 +141,9 @@ impl Iconv {
             let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
             // SAFETY: the function wrote `room - space` bytes.
             unsafe { out.set_len(out.len() + room - space) };
-            if result == usize::MAX {
+            // With //IGNORE glibc reports what it left out, after it has converted the rest.
+            let skipped = self.1 && error == libc::EILSEQ && left == 0;
+            if result == usize::MAX && !skipped {
                 if error != libc::E2BIG || out.len() > max {
                     return Err(error);
                 }

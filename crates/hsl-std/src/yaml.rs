@@ -290,8 +290,12 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds what `<<` names, where the mapping has no such key itself; earlier mappings win.
-    fn merge(&self, mut array: Array, merged: Vec<Value>) -> Result<Array, YamlError> {
+    /// Puts what `<<` names in front of the mapping's own keys, which win as earlier mappings do.
+    fn merge(&self, own: Array, merged: Vec<Value>) -> Result<Array, YamlError> {
+        if merged.is_empty() {
+            return Ok(own);
+        }
+        let mut array = Array::new();
         for value in merged {
             let maps: Vec<Array> = match value {
                 Value::Array(list) if list.is_list() && !list.is_empty() => {
@@ -306,6 +310,9 @@ impl Builder {
                     array.insert(key, value.clone());
                 }
             }
+        }
+        for (key, value) in own.iter() {
+            array.insert(key, value.clone());
         }
         Ok(array)
     }

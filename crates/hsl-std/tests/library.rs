@@ -1,5 +1,6 @@
 //! The registration table against the list of what the library has (`data/library.txt`): every function and method
-//! exists with its signature and is called by some test, and nothing is there that the list does not have.
+//! exists with its signature, and nothing is there that the list does not have. That scripts call them is the subject of
+//! `crates/cli/tests/library/calls.rs`.
 
 use hsl_std::docs::{manual, with_result};
 use std::collections::BTreeSet;
@@ -32,10 +33,6 @@ fn present() -> BTreeSet<String> {
     all
 }
 
-fn name(line: &str) -> &str {
-    line.split('(').next().unwrap()
-}
-
 #[test]
 fn everything_is_there_with_its_signature() {
     let (expected, present) = (expected(), present());
@@ -62,43 +59,6 @@ fn everything_is_documented() {
     assert!(bare.is_empty(), "{bare:#?}");
 }
 
-/// Text of all test programs and tests.
-fn tests() -> String {
-    fn collect(folder: &Path, out: &mut String) {
-        let Ok(entries) = fs::read_dir(folder) else { return };
-        for path in entries.map(|e| e.unwrap().path()) {
-            if path.is_dir() {
-                collect(&path, out);
-            } else if path.extension().is_some_and(|e| e == "hsl" || e == "rs") {
-                out.push_str(&String::from_utf8_lossy(&fs::read(path).unwrap()));
-            }
-        }
-    }
-    let mut out = String::new();
-    collect(&folder("../../tests"), &mut out);
-    for entry in fs::read_dir(folder("..")).unwrap() {
-        collect(&entry.unwrap().path().join("tests"), &mut out);
-    }
-    out
-}
-
-#[test]
-fn everything_is_called_by_a_test() {
-    let text = tests();
-    let boundary =
-        |at: usize| !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "_>:.".contains(c));
-    let called = |line: &str| {
-        let name = name(line);
-        match name.split_once('.') {
-            Some((_, method)) => text.contains(&format!("->{method}(")),
-            None if name.contains("::") => text.contains(&format!("{name}(")),
-            None => text.match_indices(&format!("{name}(")).any(|(at, _)| boundary(at)),
-        }
-    };
-    let idle: Vec<String> = present().into_iter().filter(|l| !called(l)).collect();
-    assert!(idle.is_empty(), "called by no test: {idle:#?}");
-}
-
 #[test]
 fn the_page_of_the_manual_is_up_to_date() {
     let path = folder("../../docs/src/library-reference.md");
@@ -123,4 +83,32 @@ fn unknown_options_of_a_literal_are_a_warning() {
     assert_eq!(compile("$o = [\"timout\" => 1]; http(\"http://127.0.0.1/\", $o);"), "");
     let text = compile("TLSSocket(Socket(\"AF_INET\", \"SOCK_STREAM\"), [\"tls_snl\" => \"a\"]);");
     assert!(text.contains("TLSSocket() option 'tls_snl' is unknown, did you mean 'tls_sni'?"), "{text}");
+    // The class of an object is not known: all classes with such a method must lack the key.
+    let text = compile("$m = MIME(); $m->addHeader(\"a\", \"b\", [\"encod\" => false]);");
+    assert!(text.contains("addHeader() option 'encod' is unknown, did you mean 'encode'?"), "{text}");
+    assert_eq!(compile("$m = MIME(); $m->addHeader(\"a\", \"b\", [\"encoding\" => \"B\"]);"), "");
+    let own = "class Own { function addHeader($n, $v, $o) { return $o; } }";
+    let call = "$m = Own(); $m->addHeader(\"a\", \"b\", [\"encod\" => false]);";
+    assert_eq!(compile(&format!("{own} {call}")), "");
+    assert_eq!(compile(&format!("{call} {own}")), "");
+}
+
+#[test]
+fn older_names_are_a_warning() {
+    let compile = |source: &str| {
+        let compiler = hsl::Compiler::new(hsl_std::shared_registry());
+        let compiled = compiler.compile("a.hsl", source.as_bytes()).unwrap();
+        compiled.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert!(compile("echo count([]);").contains("'count' is deprecated, use 'length'"));
+    assert!(compile("echo array_map(trim, []);").contains("'trim' is deprecated, use 'str_strip'"));
+    assert!(compile("echo dnsmx(\"a.example\");").contains("'dnsmx' is deprecated, use 'dns_query'"));
+    assert!(
+        compile("echo cache [] explode(\",\", \"a\");").contains("'explode' is deprecated, use 'str_split'")
+    );
+    assert_eq!(
+        compile("function trim($x) { return $x; } echo trim(1);"),
+        "a.hsl:1:10: warning: 'trim' shadows the one of the library"
+    );
+    assert_eq!(compile("echo length([]);"), "");
 }

@@ -3,184 +3,22 @@
 //! Two forms, switched when needed: a dense list for keys 0..n-1 in order, and an insertion-ordered hash map for
 //! everything else. Small maps are searched without an index.
 
+mod key;
+mod map;
+
+pub use key::{BadKey, Key};
+use map::{Entry, LINEAR_MAX, Map, Slot};
+
 use crate::mem;
 use crate::number::{SAFE_INTEGER_MAX, canonical_integer};
 use crate::string::Str;
 use crate::value::Value;
-use hashbrown::{HashTable, hash_table};
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::atomic::AtomicU32;
 use triomphe::Arc;
 
-/// Maps up to this many entries are searched linearly.
-const LINEAR_MAX: usize = 8;
 /// Fixed part of an array in the memory account, bytes.
 const ARRAY_COST: usize = 96;
-
-/// Seeded once per process, so that keys chosen by a client cannot aim at one bucket.
-static HASHER: LazyLock<foldhash::fast::RandomState> = LazyLock::new(foldhash::fast::RandomState::default);
-
-/// A key after conversion (language section 4.5).
-#[derive(Clone, Debug)]
-pub enum Key {
-    /// An integer key.
-    Int(i64),
-    /// A string that is no integer, or any other value, matched by strict equality.
-    Val(Value),
-}
-
-/// The value given as key cannot be one: not a number or infinite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BadKey;
-
-impl Key {
-    /// Converts a value to a key.
-    ///
-    /// # Errors
-    /// [`BadKey`] for nan and infinities.
-    #[inline]
-    pub fn from_value(value: &Value) -> Result<Key, BadKey> {
-        match value {
-            Value::Number(n) => {
-                let n = n.trunc();
-                if n.abs() <= SAFE_INTEGER_MAX as f64 {
-                    Ok(Key::Int(n as i64))
-                } else if n.is_finite() {
-                    // Outside the exact integers the double itself is the key.
-                    Ok(Key::Val(Value::Number(n)))
-                } else {
-                    Err(BadKey)
-                }
-            }
-            Value::Str(s) => Ok(Key::of_str(s)),
-            Value::Bool(b) => Ok(Key::Int(i64::from(*b))),
-            other => Ok(Key::Val(other.clone())),
-        }
-    }
-
-    /// Converts a string to a key.
-    #[inline]
-    pub fn of_str(text: &Str) -> Key {
-        match canonical_integer(text.as_bytes()) {
-            Some(n) => Key::Int(n),
-            None => Key::Val(Value::Str(text.clone())),
-        }
-    }
-
-    /// The key as a value of the language.
-    #[inline]
-    pub fn to_value(&self) -> Value {
-        match self {
-            Key::Int(n) => Value::Number(*n as f64),
-            Key::Val(v) => v.clone(),
-        }
-    }
-
-    /// The integer, if this is an integer key.
-    pub fn as_int(&self) -> Option<i64> {
-        match self {
-            Key::Int(n) => Some(*n),
-            Key::Val(_) => None,
-        }
-    }
-
-    #[inline]
-    fn same(&self, other: &Key) -> bool {
-        match (self, other) {
-            (Key::Int(a), Key::Int(b)) => a == b,
-            (Key::Val(Value::Str(a)), Key::Val(Value::Str(b))) => a == b,
-            (Key::Val(a), Key::Val(b)) => a.strict_eq(b),
-            _ => false,
-        }
-    }
-
-    fn hash(&self) -> u32 {
-        let mut h = HASHER.build_hasher();
-        match self {
-            Key::Int(n) => {
-                h.write_i64(*n >> 16);
-                return (h.finish() as u32).wrapping_add(*n as u16 as u32);
-            }
-            Key::Val(Value::Str(s)) => return hash_str(s.as_bytes()),
-            Key::Val(Value::Array(a)) => hash_array(a, &mut h),
-            Key::Val(Value::Object(o)) => h.write_usize(std::sync::Arc::as_ptr(o) as usize),
-            Key::Val(Value::Number(n)) => h.write_u64(n.to_bits()),
-            Key::Val(other) => h.write_u8(other.type_name().as_bytes().first().copied().unwrap_or(0)),
-        }
-        h.finish() as u32
-    }
-}
-
-/// Equal arrays begin with equal plain values; to look deeper would take time without bound.
-fn hash_array(a: &Array, h: &mut impl Hasher) {
-    h.write_usize(a.len());
-    for value in a.values().take(8) {
-        match value {
-            // Both zeros are equal.
-            Value::Number(n) => h.write_u64((n + 0.0).to_bits()),
-            Value::Str(s) => h.write(s.as_bytes()),
-            Value::Array(inner) => h.write_usize(inner.len()),
-            _ => {}
-        }
-    }
-}
-
-/// Keys that differ in the last two bytes only are neighbours in the table, as they often are in scripts that count: they
-/// share its cache lines. Chosen keys gain nothing by it: below one beginning no two keys have the same hash, and where the
-/// group of a beginning is depends on the seed.
-#[inline]
-fn hash_str(text: &[u8]) -> u32 {
-    let mut h = HASHER.build_hasher();
-    let tail = match text {
-        [start @ .., a, b] => {
-            h.write(start);
-            u32::from(*a) << 8 | u32::from(*b)
-        }
-        short => {
-            h.write(short);
-            0
-        }
-    };
-    (h.finish() as u32).wrapping_add(tail)
-}
-
-impl From<i64> for Key {
-    fn from(n: i64) -> Key {
-        Key::Int(n)
-    }
-}
-
-impl From<&str> for Key {
-    fn from(text: &str) -> Key {
-        Key::of_str(&Str::from(text))
-    }
-}
-
-#[derive(Clone)]
-struct Entry {
-    key: Key,
-    /// `Value::Undef` marks a removed entry.
-    value: Value,
-}
-
-/// Where an entry is; the hash beside it lets the table grow without a look at the entries.
-#[derive(Clone, Copy)]
-struct Slot {
-    hash: u32,
-    at: u32,
-}
-
-#[derive(Clone)]
-struct Map {
-    entries: Vec<Entry>,
-    live: usize,
-    /// Made by the first search in a map that is too long for a linear one; many maps are only walked.
-    index: OnceLock<HashTable<Slot>>,
-    next: i64,
-    next_stale: bool,
-}
 
 #[derive(Clone)]
 enum Repr {
@@ -708,201 +546,6 @@ impl fmt::Debug for Array {
     }
 }
 
-impl Map {
-    /// A map of entries with distinct keys.
-    fn from_entries(entries: Vec<Entry>) -> Map {
-        let next = entries.iter().filter_map(|e| e.key.as_int()).max().map_or(0, |n| (n + 1).max(0));
-        Map { live: entries.len(), entries, index: OnceLock::new(), next, next_stale: false }
-    }
-
-    fn from_list(list: Vec<Value>) -> Map {
-        let mut entries = Vec::with_capacity(list.len() + 1);
-        let keys = (0..).map(Key::Int);
-        entries.extend(list.into_iter().zip(keys).map(|(value, key)| Entry { key, value }));
-        Map {
-            live: entries.len(),
-            next: entries.len() as i64,
-            entries,
-            index: OnceLock::new(),
-            next_stale: false,
-        }
-    }
-
-    /// The table to search with; none while a linear search is quicker.
-    #[inline]
-    fn index(&self) -> Option<&HashTable<Slot>> {
-        match self.index.get() {
-            None if self.entries.len() > LINEAR_MAX => Some(self.index.get_or_init(|| self.build_index())),
-            table => table,
-        }
-    }
-
-    #[cold]
-    fn build_index(&self) -> HashTable<Slot> {
-        let mut table = HashTable::with_capacity(self.entries.len() + 1);
-        for (at, entry) in self.entries.iter().enumerate() {
-            if !matches!(entry.value, Value::Undef) {
-                let hash = entry.key.hash();
-                table.insert_unique(spread(hash), Slot { hash, at: at as u32 }, |s: &Slot| spread(s.hash));
-            }
-        }
-        table
-    }
-
-    #[inline]
-    fn find(&self, key: &Key) -> Option<usize> {
-        if let Key::Val(Value::Str(s)) = key {
-            return self.find_str(s);
-        }
-        let Some(table) = self.index() else {
-            return self.entries.iter().position(|e| !matches!(e.value, Value::Undef) && e.key.same(key));
-        };
-        let hash = key.hash();
-        table
-            .find(spread(hash), |s| s.hash == hash && self.entries[s.at as usize].key.same(key))
-            .map(|s| s.at as usize)
-    }
-
-    /// The entry `spot` names, if it is the one of `key`.
-    #[inline(always)]
-    fn at_spot(&self, key: &Str, spot: &AtomicU32) -> Option<usize> {
-        let at = spot.load(Relaxed) as usize;
-        match self.entries.get(at) {
-            Some(Entry { key: Key::Val(Value::Str(s)), value, .. })
-                if s == key && !matches!(value, Value::Undef) =>
-            {
-                Some(at)
-            }
-            _ => None,
-        }
-    }
-
-    /// Finds `key` and leaves its place in `spot`.
-    #[inline(never)]
-    fn find_spot(&self, key: &Str, spot: &AtomicU32) -> Option<usize> {
-        let at = self.find_str(key)?;
-        spot.store(u32::try_from(at).unwrap_or(u32::MAX), Relaxed);
-        Some(at)
-    }
-
-    #[inline]
-    fn find_str(&self, key: &Str) -> Option<usize> {
-        if self.index().is_some() {
-            return self.find_bytes(key.as_bytes());
-        }
-        self.entries.iter().position(|e| {
-            matches!(&e.key, Key::Val(Value::Str(s)) if s == key) && !matches!(e.value, Value::Undef)
-        })
-    }
-
-    #[inline]
-    fn find_bytes(&self, key: &[u8]) -> Option<usize> {
-        let same = |e: &Entry| matches!(&e.key, Key::Val(Value::Str(s)) if s.as_bytes() == key);
-        let Some(table) = self.index() else {
-            return self.entries.iter().position(|e| same(e) && !matches!(e.value, Value::Undef));
-        };
-        let hash = hash_str(key);
-        table
-            .find(spread(hash), |s| s.hash == hash && same(&self.entries[s.at as usize]))
-            .map(|s| s.at as usize)
-    }
-
-    fn insert(&mut self, key: Key, value: Value) -> Option<Value> {
-        if self.index().is_none() {
-            if let Some(i) = self.find(&key) {
-                return Some(std::mem::replace(&mut self.entries[i].value, value));
-            }
-        } else if let Some(table) = self.index.get_mut() {
-            let hash = key.hash();
-            let entries = &mut self.entries;
-            let found = table.entry(
-                spread(hash),
-                |s| s.hash == hash && entries[s.at as usize].key.same(&key),
-                |s| spread(s.hash),
-            );
-            match found {
-                hash_table::Entry::Occupied(slot) => {
-                    let at = slot.get().at as usize;
-                    return Some(std::mem::replace(&mut self.entries[at].value, value));
-                }
-                hash_table::Entry::Vacant(place) => {
-                    place.insert(Slot { hash, at: entries.len() as u32 });
-                }
-            }
-        }
-        if let Key::Int(n) = key
-            && !self.next_stale
-            && n >= self.next
-        {
-            self.next = n + 1;
-        }
-        self.entries.push(Entry { key, value });
-        self.live += 1;
-        if self.entries.len() > LINEAR_MAX && self.index.get().is_none() {
-            self.compact();
-        }
-        None
-    }
-
-    fn remove(&mut self, key: &Key) -> Option<Value> {
-        let i = self.find(key)?;
-        if let Some(table) = self.index.get_mut() {
-            let hash = self.entries[i].key.hash();
-            if let Ok(slot) = table.find_entry(spread(hash), |s| s.at as usize == i) {
-                slot.remove();
-            }
-        }
-        if key.as_int().is_some_and(|n| n + 1 >= self.next) {
-            self.next_stale = true;
-        }
-        self.live -= 1;
-        let last = i + 1 == self.entries.len();
-        let old = if last {
-            self.entries.pop().map(|e| e.value)
-        } else {
-            self.entries[i].key = Key::Int(0);
-            Some(std::mem::replace(&mut self.entries[i].value, Value::Undef))
-        };
-        while self.entries.last().is_some_and(|e| matches!(e.value, Value::Undef)) {
-            self.entries.pop();
-        }
-        if self.entries.len() > 32 && self.live * 2 < self.entries.len() {
-            self.compact();
-        }
-        old
-    }
-
-    /// Drops the holes that removals left. Amortised O(1) per removal.
-    fn compact(&mut self) {
-        if self.live == self.entries.len() {
-            return;
-        }
-        self.entries.retain(|e| !matches!(e.value, Value::Undef));
-        // The next search makes a new one.
-        self.index = OnceLock::new();
-    }
-
-    fn next_index(&mut self) -> i64 {
-        if self.next_stale {
-            let max = self
-                .entries
-                .iter()
-                .filter(|e| !matches!(e.value, Value::Undef))
-                .filter_map(|e| e.key.as_int())
-                .max();
-            self.next = max.map_or(0, |n| n + 1).max(0);
-            self.next_stale = false;
-        }
-        self.next
-    }
-}
-
-/// The table takes the place from the lower bits, where neighbours stay neighbours, and a check from the upper ones.
-#[inline]
-fn spread(hash: u32) -> u64 {
-    u64::from(hash) | (u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0xffff_ffff_0000_0000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -978,5 +621,24 @@ mod tests {
             }
             prop_assert_eq!(mem::used(), before);
         }
+    }
+
+    #[test]
+    fn nested_keys_are_found_without_a_look_at_their_depths() {
+        // Each key holds all keys before it; compared to its depths at each search this would not come to an end.
+        let mut a = Array::new();
+        for n in 0..200 {
+            let mut key = a.clone();
+            key.merge(&a);
+            let mut value = Array::new();
+            value.push(Value::Array(a.clone()));
+            a.insert(Key::Val(Value::Array(key.clone())), Value::Array(value));
+            assert_eq!(a.len(), n + 1);
+            assert!(a.get_value(&Value::Array(key)).is_some());
+        }
+        let nan = Value::Array(Array::from_list(vec![Value::Number(f64::NAN)]));
+        assert!(!nan.strict_eq(&nan));
+        a.insert(Key::Val(nan.clone()), 1.into());
+        assert_eq!(a.get_value(&nan).map(Value::to_number), Some(1.0));
     }
 }

@@ -42,7 +42,7 @@ pub use error::Error;
 pub use loader::{DataError, LoadError, Loader, NoFiles, decode_text};
 pub use number::{SAFE_INTEGER_MAX, number_to_string, parse_number, write_number};
 pub use object::{Exception, Function, NativeObject, Object, Resource};
-pub use ops::{check_memory, repeat_string};
+pub use ops::{add_assign, check_memory, repeat_string};
 pub use probe::{Observer, Point, PointKind, Reached, Thrown};
 pub use program::{ClassDef, Program};
 pub use regex::{Groups, Regex};
@@ -50,7 +50,7 @@ pub use registry::{
     Args, BoxFuture, CallArgs, Continuation, FunctionDef, NativeCall, NativeClass, NativeFn, NativeMethod,
     Next, OptionDef, OptionTable, Outcome, Param, Registry, Types, call_native, option,
 };
-pub use shared::{BarrierGuard, BucketInfo, Clock, Shared, shareable};
+pub use shared::{BarrierGuard, BucketInfo, Clock, Shared, shareable, storable};
 pub use string::Str;
 pub use value::Value;
 pub use vm::{Host, Limits, NativeCx, NoHost, Step, Vm};

@@ -116,7 +116,10 @@ pub(crate) fn matches(regex: &Regex, subject: &Value) -> Result<bool, Error> {
 }
 
 /// `a += b`; arrays and strings held only by `a` are changed in place. On an error `a` is unchanged.
-pub(crate) fn add_assign(a: &mut Value, b: &Value) -> Result<(), Error> {
+///
+/// # Errors
+/// An exception for types that `+` does not take, and for results that are too long.
+pub fn add_assign(a: &mut Value, b: &Value) -> Result<(), Error> {
     match (&mut *a, b) {
         (Value::Number(x), Value::Number(y)) => *x += y,
         (Value::Array(array), Value::Array(other)) => {

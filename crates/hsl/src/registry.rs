@@ -3,7 +3,7 @@
 //! Registries form layers. A child answers from its own table first and then from its parent, so that each hook can
 //! have its own functions over one shared library.
 
-use crate::array::Array;
+use crate::array::{Array, Key};
 use crate::error::Error;
 use crate::number::parse_number;
 use crate::object::{Function, Object};
@@ -17,6 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A set of types that a parameter accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,21 +177,29 @@ pub const fn option(
 }
 
 /// The options of one parameter.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OptionTable {
     /// Position of the parameter.
     pub param: usize,
     /// The keys.
     pub keys: &'static [OptionDef],
+    /// What each of them accepts.
+    types: Vec<Types>,
 }
 
 impl OptionTable {
     /// The message about a key that the table does not have.
     pub(crate) fn unknown(&self, function: &str, key: &str) -> Option<String> {
-        if self.keys.iter().any(|o| o.key == key) {
+        OptionTable::unknown_to_all(&[self], function, key)
+    }
+
+    /// The message about a key that none of the tables has.
+    pub(crate) fn unknown_to_all(tables: &[&OptionTable], function: &str, key: &str) -> Option<String> {
+        let known = || tables.iter().flat_map(|t| t.keys).map(|o| o.key);
+        if known().any(|k| k == key) {
             return None;
         }
-        let near = crate::diag::suggest(key, self.keys.iter().map(|o| o.key));
+        let near = crate::diag::suggest(key, known());
         let hint = near.map_or(String::new(), |n| format!(", did you mean '{n}'?"));
         Some(format!("{function}() option '{key}' is unknown{hint}"))
     }
@@ -450,6 +459,8 @@ pub struct FunctionDef {
     pub options: Vec<OptionTable>,
     /// The code.
     pub code: NativeFn,
+    /// Whether some script has called it, for tests; only builds with debug assertions record it.
+    pub called: AtomicBool,
 }
 
 impl fmt::Debug for FunctionDef {
@@ -492,6 +503,7 @@ impl FunctionDef {
                 group: "",
                 options: Vec::new(),
                 code,
+                called: AtomicBool::new(false),
             },
             None => panic!("malformed signature: {signature}"),
         }
@@ -520,6 +532,7 @@ impl FunctionDef {
             group: "",
             options: Vec::new(),
             code: NativeFn::Full(Arc::new(code)),
+            called: AtomicBool::new(false),
         }
     }
 
@@ -539,7 +552,11 @@ impl FunctionDef {
     #[must_use]
     pub fn with_options_of(mut self, param: &str, keys: &'static [OptionDef]) -> FunctionDef {
         match self.params.iter().position(|p| p.name == param) {
-            Some(param) => self.options.push(OptionTable { param, keys }),
+            Some(param) => {
+                // What is not in the words of a signature is for the function to check.
+                let types = keys.iter().map(|o| Types::parse(o.types).unwrap_or(Types::ANY)).collect();
+                self.options.push(OptionTable { param, keys, types });
+            }
             None => panic!("no parameter {param} in {}", self.signature),
         }
         self
@@ -578,9 +595,45 @@ impl FunctionDef {
     /// Checks types and converts scalars.
     #[inline(always)]
     pub(crate) fn check_types(&self, args: &mut [Value]) -> Result<(), Error> {
+        if cfg!(debug_assertions) {
+            self.called.store(true, Ordering::Relaxed);
+        }
         let fits = args.len() <= self.params.len()
             && args.iter().zip(&self.params).all(|(value, p)| p.types.contains(Types::of(value)));
-        if fits { Ok(()) } else { self.convert(args) }
+        if !fits {
+            self.convert(args)?;
+        }
+        if self.options.is_empty() { Ok(()) } else { self.convert_options(args) }
+    }
+
+    /// Checks and converts the values of options: scalars as those of parameters, anything for a boolean by its
+    /// truthiness, and none is as if the key were left out.
+    #[inline(never)]
+    fn convert_options(&self, args: &mut [Value]) -> Result<(), Error> {
+        for table in &self.options {
+            let Some(Value::Array(array)) = args.get_mut(table.param) else { continue };
+            for (option, &types) in table.keys.iter().zip(&table.types) {
+                let Some(value) = array.get_str(option.key) else { continue };
+                if types.contains(Types::of(value)) || types == Types::BOOLEAN {
+                    continue;
+                }
+                if value.is_none() {
+                    array.remove(&Key::from(option.key));
+                    continue;
+                }
+                let mut value = value.clone();
+                if !types.coerce(&mut value) {
+                    return Err(Error::exception(format!(
+                        "Function '{}' expects option '{}' to be {types}, {} given",
+                        self.name,
+                        option.key,
+                        value.type_name()
+                    )));
+                }
+                array.insert_str(option.key, value);
+            }
+        }
+        Ok(())
     }
 
     #[inline(never)]
@@ -733,6 +786,8 @@ pub struct Registry {
     classes: BTreeMap<Cow<'static, str>, Arc<NativeClass>>,
     /// Names of older scripts, with what replaces them.
     old_names: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
+    /// Modules `extras://NAME`, with the names of what they export.
+    modules: BTreeMap<&'static str, &'static [&'static str]>,
 }
 
 impl Registry {
@@ -771,6 +826,19 @@ impl Registry {
         match self.old_names.get(name) {
             Some(new) => Some(new),
             None => self.parent.as_ref()?.replaced_by(name),
+        }
+    }
+
+    /// Makes functions and classes available as the module `extras://NAME` too.
+    pub fn add_module(&mut self, name: &'static str, exports: &'static [&'static str]) {
+        self.modules.insert(name, exports);
+    }
+
+    /// What the module `extras://NAME` exports.
+    pub fn module(&self, name: &str) -> Option<&'static [&'static str]> {
+        match self.modules.get(name) {
+            Some(exports) => Some(exports),
+            None => self.parent.as_ref()?.module(name),
         }
     }
 

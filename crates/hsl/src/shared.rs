@@ -2,7 +2,7 @@
 //! barriers (language sections 13 and 14). Waiting never blocks a thread; it yields a future.
 
 use crate::error::Error;
-use crate::object::ObjectKind;
+use crate::object::{FunctionKind, ObjectKind};
 use crate::registry::BoxFuture;
 use crate::string::Str;
 use crate::value::Value;
@@ -440,7 +440,7 @@ impl BarrierGuard {
     /// # Errors
     /// An exception for values that cannot leave their execution.
     pub fn set(&self, value: Option<Value>) -> Result<(), Error> {
-        if value.as_ref().is_some_and(|v| !shareable(v)) {
+        if value.as_ref().is_some_and(|v| !storable(v)) {
             return Err(Error::exception("Only plain data can be shared between executions"));
         }
         let old = {
@@ -493,6 +493,15 @@ pub fn shareable(value: &Value) -> bool {
         Value::Object(o) => matches!(&o.0, ObjectKind::Native { data, .. } if data.shareable()),
         Value::Resource(r) => r.shareable(),
         _ => true,
+    })
+}
+
+/// Whether a value may be kept in the shared memory: what is shareable, and functions of the library. Those of scripts
+/// belong to the program that they are of.
+pub fn storable(value: &Value) -> bool {
+    all_parts(value, |part| match part {
+        Value::Function(f) => matches!(f.0, FunctionKind::Native(_) | FunctionKind::NativeClass(_)),
+        other => shareable(other),
     })
 }
 

@@ -205,8 +205,17 @@ impl Value {
         match (self, other) {
             (Value::Number(a), Value::Number(b)) => a == b,
             (Value::Str(a), Value::Str(b)) => a == b,
-            (Value::Array(a), Value::Array(b)) => arrays_equal(a, b),
+            (Value::Array(a), Value::Array(b)) => arrays_equal(a, b, false),
             _ => self.scalar_eq(other),
+        }
+    }
+
+    /// Equality of keys: as [`strict_eq`](Self::strict_eq), but an array is the same key as itself even if it holds nan.
+    /// Arrays with arrays as keys would otherwise be compared to their depths at each search.
+    pub(crate) fn same_key(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Array(a), Value::Array(b)) => arrays_equal(a, b, true),
+            _ => self.strict_eq(other),
         }
     }
 
@@ -289,12 +298,15 @@ fn write_array(array: &Array, out: &mut Vec<u8>, max: usize) -> bool {
 }
 
 /// Same keys and strictly equal values in the same order; needs no native stack, and compares parts that arrays share
-/// only once.
-fn arrays_equal(a: &Array, b: &Array) -> bool {
+/// only once. With `identity` a block is equal to itself whatever it holds.
+fn arrays_equal(a: &Array, b: &Array, identity: bool) -> bool {
+    if identity && a.same_block(b) {
+        return true;
+    }
     let mut work = vec![(a.clone(), b.clone())];
     let mut seen = std::collections::HashSet::new();
     while let Some((a, b)) = work.pop() {
-        if a.same_block(&b) && !may_hold_nan(&a) {
+        if a.same_block(&b) && (identity || !may_hold_nan(&a)) {
             continue;
         }
         if a.len() != b.len() {

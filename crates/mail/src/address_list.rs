@@ -54,7 +54,8 @@ pub fn envelope_parts(text: &str) -> Option<(String, String)> {
     let parsed = crate::Address::parse(text).ok()?;
     let domain = text.rsplit_once('@')?.1;
     let special = |c: char| "()<>[]:;@,".contains(c);
-    if parsed.domain.is_empty() || (!text.starts_with('"') && parsed.localpart.chars().any(special)) {
+    let atoms = |local: &str| local.split('.').all(|atom| !atom.is_empty() && !atom.contains(special));
+    if parsed.domain.is_empty() || (!text.starts_with('"') && !atoms(&parsed.localpart)) {
         return None;
     }
     Some((parsed.localpart, domain.to_owned()))

@@ -128,6 +128,20 @@ pub struct Stats {
 
 type Outcome = Result<Arc<Answer>, DnsError>;
 
+/// An answer, or that there is none, and whether the server vouches for that (AD bit).
+#[derive(Clone, Debug, PartialEq)]
+struct Found {
+    outcome: Outcome,
+    authentic: bool,
+}
+
+impl From<Outcome> for Found {
+    fn from(outcome: Outcome) -> Found {
+        let authentic = outcome.as_ref().is_ok_and(|answer| answer.authentic);
+        Found { outcome, authentic }
+    }
+}
+
 /// A resolver, cheap to clone.
 #[derive(Clone)]
 pub struct Resolver {
@@ -138,7 +152,7 @@ struct Inner {
     settings: Settings,
     slots: Semaphore,
     cache: Mutex<Cache>,
-    flights: Mutex<HashMap<Key, Arc<OnceCell<Outcome>>>>,
+    flights: Mutex<HashMap<Key, Arc<OnceCell<Found>>>>,
     pending: AtomicU64,
     running: AtomicU64,
     dedup: AtomicU64,
@@ -166,9 +180,23 @@ impl Resolver {
 
     /// Records of one type. Identical questions asked at once share one query.
     pub async fn query(&self, name: &str, kind: RecordType) -> Outcome {
-        let key = Key::new(name, kind)?;
-        if let Some(outcome) = self.inner.cache.lock().get(&key, Instant::now()) {
-            return outcome;
+        self.find(name, kind).await.outcome
+    }
+
+    /// As [`query`](Resolver::query), and whether the server vouches for the outcome with DNSSEC: also that there is
+    /// no such name or record can be signed.
+    pub async fn query_secure(&self, name: &str, kind: RecordType) -> (Outcome, bool) {
+        let found = self.find(name, kind).await;
+        (found.outcome, found.authentic)
+    }
+
+    async fn find(&self, name: &str, kind: RecordType) -> Found {
+        let key = match Key::new(name, kind) {
+            Ok(key) => key,
+            Err(error) => return Found::from(Err(error)),
+        };
+        if let Some(found) = self.inner.cache.lock().get(&key, Instant::now()) {
+            return found;
         }
         let (flight, joined) = {
             let mut flights = self.inner.flights.lock();
@@ -189,34 +217,35 @@ impl Resolver {
         boarded.flight.get_or_init(|| self.ask(&key)).await.clone()
     }
 
-    async fn ask(&self, key: &Key) -> Outcome {
+    async fn ask(&self, key: &Key) -> Found {
         let inner = &*self.inner;
         let waiting = Gauge::new(&inner.pending);
         let Ok(_slot) = inner.slots.acquire().await else {
-            return Err(DnsError::Temporary("the resolver is shut down".to_owned()));
+            return Found::from(Err(DnsError::Temporary("the resolver is shut down".to_owned())));
         };
         drop(waiting);
         let _running = Gauge::new(&inner.running);
         let reply = wire::ask_servers(key, &inner.settings).await;
         let settings = &inner.settings;
-        let (outcome, ttl) = match reply {
+        let (found, ttl) = match reply {
             Ok(wire::Reply::Records { records, authentic, ttl_s }) => {
                 let ttl = Duration::from_secs(u64::from(ttl_s))
                     .clamp(settings.ttl_min, settings.ttl_max.max(settings.ttl_min));
                 let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
-                (Ok(Arc::new(Answer { records, authentic, ttl_s })), Some(ttl))
+                (Found::from(Ok(Arc::new(Answer { records, authentic, ttl_s }))), Some(ttl))
             }
-            Ok(wire::Reply::Negative { error, ttl_s }) => {
-                (Err(error), Some(Duration::from_secs(u64::from(ttl_s)).min(settings.ttl_negative)))
+            Ok(wire::Reply::Negative { error, authentic, ttl_s }) => {
+                let ttl = Duration::from_secs(u64::from(ttl_s)).min(settings.ttl_negative);
+                (Found { outcome: Err(error), authentic }, Some(ttl))
             }
-            Err(error) => (Err(error), None),
+            Err(error) => (Found::from(Err(error)), None),
         };
         let mut cache = inner.cache.lock();
         match ttl {
-            Some(ttl) => cache.insert(key.clone(), outcome.clone(), Instant::now() + ttl),
+            Some(ttl) => cache.insert(key.clone(), found.clone(), Instant::now() + ttl),
             None => cache.skips += 1,
         }
-        outcome
+        found
     }
 
     /// MX records by preference.
@@ -304,7 +333,7 @@ impl Resolver {
 struct Boarded<'a> {
     inner: &'a Inner,
     key: &'a Key,
-    flight: Arc<OnceCell<Outcome>>,
+    flight: Arc<OnceCell<Found>>,
 }
 
 impl Drop for Boarded<'_> {

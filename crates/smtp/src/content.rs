@@ -29,11 +29,23 @@ enum Place {
     Cr(u32),
 }
 
+/// How the end of content is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// DATA: dots are stuffed and one ends it.
+    Dots,
+    /// BDAT: the length was told.
+    Counted,
+    /// BDAT of a BINARYMIME message: bytes, not lines.
+    Verbatim,
+}
+
 /// Decodes the content that follows `354`. The only end is CR LF `.` CR LF, and a dot is removed only
 /// directly after CR LF, so no mixture of bare line endings can end a message early.
 #[derive(Debug)]
 pub struct DataDecoder {
     policy: BareLineFeed,
+    framing: Framing,
     place: Place,
     seen_bare: bool,
     seen_8bit: bool,
@@ -45,10 +57,26 @@ pub struct DataDecoder {
 }
 
 impl DataDecoder {
-    /// A decoder for one message.
+    /// A decoder for one message in DATA.
     pub fn new(policy: BareLineFeed) -> DataDecoder {
+        DataDecoder::framed(policy, Framing::Dots)
+    }
+
+    /// A decoder for one message in BDAT chunks: no dot has a meaning, and the end is told with
+    /// [`finish`](DataDecoder::finish). Line ends may be cut by chunk borders.
+    pub fn counted(policy: BareLineFeed) -> DataDecoder {
+        DataDecoder::framed(policy, Framing::Counted)
+    }
+
+    /// A decoder for one BINARYMIME message in BDAT chunks: nothing is changed.
+    pub fn verbatim() -> DataDecoder {
+        DataDecoder::framed(BareLineFeed::Accept, Framing::Verbatim)
+    }
+
+    fn framed(policy: BareLineFeed, framing: Framing) -> DataDecoder {
         DataDecoder {
             policy,
+            framing,
             place: Place::Start,
             seen_bare: false,
             seen_8bit: false,
@@ -64,11 +92,17 @@ impl DataDecoder {
     /// of data was reached; everything behind the end is left to the caller.
     pub fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, bool) {
         let written_before = out.len();
+        if self.framing == Framing::Verbatim {
+            out.extend_from_slice(input);
+            self.note(&out[written_before..]);
+            return (input.len(), false);
+        }
+        let dots = self.framing == Framing::Dots;
         let mut at = 0;
         let mut ended = false;
         while at < input.len() {
             match self.place {
-                Place::Start if input[at] == b'.' => {
+                Place::Start if dots && input[at] == b'.' => {
                     self.place = Place::Dot;
                     at += 1;
                 }
@@ -109,12 +143,25 @@ impl DataDecoder {
                 Place::Line => at += self.line(&input[at..], out),
             }
         }
-        let written = &out[written_before..];
+        self.note(&out[written_before..]);
+        (at, ended)
+    }
+
+    /// Ends counted content: CRs that waited for a line end are written now.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let written_before = out.len();
+        if let Place::Cr(count) = self.place {
+            self.bare_crs(count, out);
+            self.place = Place::Line;
+        }
+        self.note(&out[written_before..]);
+    }
+
+    fn note(&mut self, written: &[u8]) {
         self.bytes += written.len() as u64;
         self.seen_8bit |= !written.is_ascii();
         self.seen_nul |= memchr::memchr(0, written).is_some();
         self.trace.feed(written);
-        (at, ended)
     }
 
     /// Copies up to the next CR or LF; gives the number of bytes consumed.

@@ -17,6 +17,7 @@
 
 pub mod client;
 pub mod content;
+pub mod proxy_header;
 pub mod reply;
 pub mod server;
 

@@ -194,6 +194,10 @@ fn loopback(content: &[u8], piece: usize, pipelining: bool) -> (Option<Outcome>,
             server::Event::Content => stored.extend_from_slice(server.content()),
             server::Event::EndOfData(_) => server.end_of_data(Reply::new(250, None, "ok"), false),
             server::Event::DataRefused(_) | server::Event::Close => break,
+            // Neither is set up here.
+            event @ (server::Event::Proxy(_) | server::Event::StartTls | server::Event::Auth(_)) => {
+                panic!("{event:?}")
+            }
         }
         to_server.extend(client.take_output());
         match client.next() {

@@ -4,75 +4,17 @@ use smtp::Reply;
 use smtp::content::BareLineFeed;
 use smtp::server::{Event, Extensions, Server, Settings};
 
-/// Runs the machine over `input` in chunks of `piece` octets, accepting everything; gives the output and
-/// the contents of the messages.
+mod common;
+
+use common::codes;
+
 fn run(settings: &Settings, input: &[u8], piece: usize) -> (String, Vec<Vec<u8>>) {
-    let mut server = Server::new(settings.clone());
-    server.greet(None);
-    let mut messages = Vec::new();
-    let mut current = Vec::new();
-    let mut chunks = input.chunks(piece.max(1));
-    loop {
-        match server.next() {
-            Event::NeedInput => match chunks.next() {
-                Some(chunk) => server.feed(chunk),
-                None => break,
-            },
-            Event::Helo(_) => {
-                let reply = Reply::new(250, None, "mx.example");
-                server.helo(reply, None, None, false);
-            }
-            Event::Mail { address, .. } if address.localpart == "reject" => {
-                server.mail(Reply::new(554, None, "Sender rejected"), false);
-            }
-            Event::Mail { address, .. } if address.localpart == "close" => {
-                server.mail(Reply::new(554, None, "Sender rejected"), true);
-            }
-            Event::Mail { .. } => server.mail(Reply::new(250, None, "sender"), false),
-            Event::Rcpt { address, .. } if address.localpart == "reject" => {
-                server.rcpt(Reply::new(550, None, "no"), false);
-            }
-            Event::Rcpt { .. } => server.rcpt(Reply::new(250, None, "recipient"), false),
-            Event::Data => server.data(None),
-            Event::Content => current.extend_from_slice(server.content()),
-            Event::EndOfData(summary) => {
-                assert_eq!(summary.bytes as usize, current.len());
-                messages.push(std::mem::take(&mut current));
-                server.end_of_data(Reply::new(250, None, "queued"), false);
-            }
-            Event::DataRefused(_) => current.clear(),
-            Event::Reset => assert!(current.is_empty()),
-            Event::Close => break,
-        }
-    }
-    (String::from_utf8(server.take_output()).unwrap(), messages)
+    let outcome = common::run(settings, &[input], piece);
+    (outcome.output, outcome.messages)
 }
 
-fn codes(output: &str) -> Vec<String> {
-    output
-        .lines()
-        .filter(|line| line.as_bytes().get(3) == Some(&b' '))
-        .map(|line| {
-            let enhanced = line[4..].split(' ').next().unwrap_or_default();
-            if enhanced.split('.').count() == 3 && enhanced.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-                format!("{} {enhanced}", &line[..3])
-            } else {
-                line[..3].to_owned()
-            }
-        })
-        .collect()
-}
-
-/// Checks the codes of all replies (greeting left out), whatever way the input is cut.
 fn expect(settings: &Settings, input: &[u8], expected: &[&str]) -> Vec<Vec<u8>> {
-    let (whole, messages) = run(settings, input, input.len());
-    assert_eq!(codes(&whole)[1..], *expected, "{}\n{whole}", String::from_utf8_lossy(input));
-    for piece in 1..input.len().min(40) {
-        let (split, split_messages) = run(settings, input, piece);
-        assert_eq!(split, whole, "in pieces of {piece}");
-        assert_eq!(split_messages, messages, "in pieces of {piece}");
-    }
-    messages
+    common::expect(settings, &[input], expected).messages
 }
 
 fn settings() -> Settings {
@@ -85,7 +27,7 @@ fn greets_and_announces() {
     assert_eq!(
         output,
         "220 mx.example ESMTP\r\n250-mx.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-8BITMIME\r\n\
-         250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n250 mx.example\r\n221 2.0.0 Bye\r\n"
+         250-SMTPUTF8\r\n250-CHUNKING\r\n250 ENHANCEDSTATUSCODES\r\n250 mx.example\r\n221 2.0.0 Bye\r\n"
     );
 }
 

@@ -103,7 +103,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     log::start(target, startup.logging.level);
     info!("", "Starting Halon ({})", env!("CARGO_PKG_VERSION"));
     privileges::raise_limits(&startup)?;
-    let listeners = if options.test { Vec::new() } else { listener::bind_all(&startup)? };
+    let listeners =
+        if options.test { Vec::new() } else { listener::bind_all(&startup, event_threads(&startup))? };
     let control_socket = if options.test { None } else { Some(control::bind(&startup)?) };
     if !options.test {
         // Its folder usually belongs to root, so it is written before the rights go.

@@ -5,11 +5,15 @@
 use crate::grouping::Grouping;
 use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
+use crate::hooks::pool::Pool;
 use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::lists::Lists;
 use crate::server::limits::Gate;
+use crate::server::tls::{ServerTls, SharedTls};
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
+use config::pki::{self, PemTexts};
+use config::startup::ServerKind;
 use config::{Startup, validate};
 use hsl_std::Environment;
 use hsl_std::metrics::{Declaration, Kind, Metrics};
@@ -17,26 +21,31 @@ use net::Resolver;
 use net::resolver;
 use parking_lot::{Mutex, RwLock};
 use smtp::content::BareLineFeed;
-use smtp::server::{Extensions, Settings};
+use smtp::server::{AuthSettings, Extensions, Proxied, Settings, TlsSettings};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 /// The hooks of a server.
 #[derive(Default)]
 pub struct ServerHooks {
     /// After accept.
     pub connect: Option<Arc<Script>>,
+    /// Before commands.
+    pub proxy: Option<Arc<Script>>,
     /// On HELO and EHLO.
     pub helo: Option<Arc<Script>>,
+    /// On AUTH.
+    pub auth: Option<Arc<Script>>,
     /// On MAIL.
     pub mailfrom: Option<Arc<Script>>,
     /// On RCPT.
     pub rcptto: RcptToScripts,
     /// At the end of data.
     pub eod: Option<Arc<Script>>,
+    /// At the end of data, for each recipient.
+    pub eodrcpt: Option<Arc<Script>>,
     /// After the connection.
     pub disconnect: Option<Arc<Script>>,
 }
@@ -72,12 +81,24 @@ impl RcptToScripts {
 pub struct VirtualServer {
     /// `servers[].id`.
     pub id: String,
+    /// What it speaks.
+    pub kind: ServerKind,
+    /// Certificates and rules of encryption; none without a certificate.
+    pub tls: SharedTls,
+    /// Listeners that speak TLS from the first byte.
+    pub tls_implicit: app::Implicit,
+    /// HTTP clients must show one of these.
+    pub api_keys: Vec<String>,
+    /// Endpoint of HTTP submission.
+    pub http_path: String,
+    /// Longest request body, octets.
+    pub http_bytes_max: u64,
     /// Banner, EHLO reply, Received.
     pub hostname: String,
     /// Default transport of recipients.
     pub transport: Option<String>,
     /// Limits and extensions of the SMTP machine.
-    pub machine: Settings,
+    pub machine: Arc<Settings>,
     /// Patience with a silent client.
     pub idle: Duration,
     /// Longest connection.
@@ -129,6 +150,8 @@ pub struct Generation {
     pub predelivery: Option<Arc<Script>>,
     /// Runs after each attempt.
     pub postdelivery: Option<Arc<Script>>,
+    /// The virtual files.
+    files: hsl_std::ScriptFiles,
 }
 
 /// The current generation and what outlives it.
@@ -147,11 +170,13 @@ pub struct Shared {
     server: Arc<Bridge>,
     metrics: Arc<Metrics>,
     public_suffixes: Option<hsl_std::environment::List>,
-    keys: HashMap<String, hsl_std::Credential>,
+    /// Keys of the startup file, read before the rights go.
+    keys: HashMap<String, PemTexts>,
     ffi: bool,
     uuid_version: u8,
     httprd: Option<PathBuf>,
-    pool: Arc<Semaphore>,
+    rated: Option<PathBuf>,
+    pool: Arc<Pool>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
     counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
 }
@@ -171,10 +196,11 @@ impl Shared {
             ffi: startup.scripting.ffi,
             uuid_version: startup.environment.uuid.version,
             httprd: startup.environment.sockets.httprd.path.clone(),
+            rated: startup.environment.sockets.rated.path.clone(),
             hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
             rootpath: startup.scripting.rootpath.clone(),
             state: Arc::default(),
-            pool: Arc::new(Semaphore::new(script_threads(startup))),
+            pool: Pool::new(script_threads(startup)),
             gates: Mutex::default(),
             counters: Mutex::default(),
         })
@@ -191,23 +217,33 @@ impl Shared {
     }
 
     /// What the library of scripts gets to know.
-    fn environment(&self, app: &App, files: hsl_std::ScriptFiles, resolver: &Resolver) -> Environment {
+    fn environment(
+        &self,
+        app: &App,
+        files: hsl_std::ScriptFiles,
+        keys: HashMap<String, hsl_std::Credential>,
+        resolver: &Resolver,
+    ) -> Environment {
         let mut environment = Environment {
             hostname: Some(self.hostname.clone()),
             uuid_version: self.uuid_version,
             public_suffixes: self.public_suffixes.clone(),
             files: Arc::new(files),
             ffi: self.ffi,
-            keys: self.keys.clone(),
+            keys,
             addresses: app.addresses.iter().map(|a| (a.id.clone(), vec![a.address])).collect(),
             resolver: resolver.clone(),
             metrics: self.metrics.clone(),
             server: Some(self.server.clone()),
             mail_queue: Some(self.server.clone()),
+            log: |line| crate::warning!("", "{line}"),
             ..Environment::default()
         };
         if let Some(path) = &self.httprd {
             environment.httprd.clone_from(path);
+        }
+        if let Some(path) = &self.rated {
+            environment.rated.clone_from(path);
         }
         environment
     }
@@ -223,15 +259,24 @@ impl Shared {
 }
 
 /// The keys of the startup file, read before the rights go.
-fn keys(startup: &Startup) -> Result<HashMap<String, hsl_std::Credential>, String> {
+fn keys(startup: &Startup) -> Result<HashMap<String, PemTexts>, String> {
     let mut keys = HashMap::new();
     for key in &startup.pki.private {
-        let wrong = |text: String| format!("/pki/private/{}: {text}", key.id);
-        let (private, certificate, chain) = key.read().map_err(wrong)?;
-        let read = hsl_std::Credential::from_pem(&private, certificate.as_deref(), &chain).map_err(wrong)?;
-        keys.insert(key.id.clone(), read);
+        let texts = key.read().map_err(|text| format!("/pki/private/{}: {text}", key.id))?;
+        keys.insert(key.id.clone(), texts);
     }
+    // Whoever starts the daemon is told of a mistake, not whoever reloads it later.
+    credentials(&keys)?;
     Ok(keys)
+}
+
+fn credentials(keys: &HashMap<String, PemTexts>) -> Result<HashMap<String, hsl_std::Credential>, String> {
+    let read = |(id, texts): (&String, &PemTexts)| {
+        let credential =
+            hsl_std::Credential::from_pem(&texts.key, texts.certificate.as_deref(), &texts.chain);
+        Ok((id.clone(), credential.map_err(|text| format!("/pki/private/{id}: {text}"))?))
+    };
+    keys.iter().map(read).collect()
 }
 
 /// Scripts that may run past their first slice at once.
@@ -272,6 +317,9 @@ impl Generations {
         let current = self.current();
         let next = Arc::new(build(&self.path, &self.shared, Some(&current))?);
         *self.current.write() = next.clone();
+        for name in next.files.changed(&current.files) {
+            self.shared.state.cache_clear(Some(format!("file:{name}").as_bytes()));
+        }
         Ok(next)
     }
 }
@@ -292,13 +340,23 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     };
     let files =
         script_files(&app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
-    let environment = Arc::new(shared.environment(&app, files, &resolver));
+    let files_kept = files.clone();
+    let keys = pki::merge(&shared.keys, &app.pki.private).and_then(|texts| credentials(&texts));
+    let keys = keys.map_err(|error| vec![format!("{name}: {error}")])?;
+    let environment = Arc::new(shared.environment(&app, files, keys.clone(), &resolver));
     let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pool.clone());
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
-    for server in &app.servers {
+    for (index, server) in app.servers.iter().enumerate() {
         let hooks = server_hooks(&app, server, shared, &compiler, &mut errors);
-        servers.insert(server.id.clone(), Arc::new(virtual_server(server, hooks, shared)));
+        let tls = match ServerTls::build(&server.tls, &server.id, &keys) {
+            Ok(tls) => tls.map(Arc::new),
+            Err(text) => {
+                errors.push(format!("{name}: /servers/{index}/tls/{text}"));
+                None
+            }
+        };
+        servers.insert(server.id.clone(), Arc::new(virtual_server(server, hooks, tls, shared)));
     }
     let mut queue_hook = |hook: &'static str, source: &Option<String>| {
         let source = source.as_deref().filter(|source| !source.trim().is_empty())?;
@@ -325,6 +383,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         outbound_max: app.queues.concurrency.total,
         predelivery,
         postdelivery,
+        files: files_kept,
     })
 }
 
@@ -363,9 +422,12 @@ fn server_hooks(
     let phases = &server.phases;
     let mut single = |phase: Phase, id: &Option<String>| compile(phase, id.as_deref()?);
     let connect = single(Phase::Connect, &phases.connect.hook);
+    let proxy = single(Phase::Proxy, &phases.proxy.hook);
     let helo = single(Phase::Helo, &phases.helo.hook);
+    let auth = single(Phase::Auth, &phases.auth.hook);
     let mailfrom = single(Phase::MailFrom, &phases.mailfrom.hook);
     let eod = single(Phase::Eod, &phases.eod.hook);
+    let eodrcpt = single(Phase::EodRcpt, &phases.eodrcpt.hook);
     let disconnect = single(Phase::Disconnect, &phases.disconnect.hook);
     let rcptto = match &phases.rcptto.hook {
         None => RcptToScripts::default(),
@@ -380,20 +442,32 @@ fn server_hooks(
                 .collect(),
         },
     };
-    ServerHooks { connect, helo, mailfrom, rcptto, eod, disconnect }
+    ServerHooks { connect, proxy, helo, auth, mailfrom, rcptto, eod, eodrcpt, disconnect }
 }
 
-fn virtual_server(server: &app::Server, hooks: ServerHooks, shared: &Shared) -> VirtualServer {
+fn virtual_server(
+    server: &app::Server,
+    hooks: ServerHooks,
+    tls: SharedTls,
+    shared: &Shared,
+) -> VirtualServer {
     let hostname = server.hostname.clone().unwrap_or_else(|| shared.hostname.clone());
     let phases = &server.phases;
     let size_max = phases.data.maxsize.0;
     let extensions = [
         (server.extensions.pipelining, "PIPELINING".to_owned()),
         (server.extensions.size, if size_max > 0 { format!("SIZE {size_max}") } else { "SIZE".to_owned() }),
+        (server.extensions.starttls && tls.is_some(), "STARTTLS".to_owned()),
+        (
+            server.extensions.auth && hooks.auth.is_some() && !phases.auth.mechanisms.is_empty(),
+            format!("AUTH {}", phases.auth.mechanisms.join(" ")),
+        ),
         (server.extensions.eightbitmime, "8BITMIME".to_owned()),
         (server.extensions.smtputf8, "SMTPUTF8".to_owned()),
+        (server.extensions.chunking, "CHUNKING".to_owned()),
         (server.extensions.enhancedstatuscodes, "ENHANCEDSTATUSCODES".to_owned()),
         (server.extensions.dsn, "DSN".to_owned()),
+        (server.extensions.limits, limits_item(phases)),
     ];
     let machine = Settings {
         size_max,
@@ -408,14 +482,35 @@ fn virtual_server(server: &app::Server, hooks: ServerHooks, shared: &Shared) -> 
         messages_max: phases.mailfrom.maxmessages,
         errors_max: server.maxerrors,
         helo_required: phases.helo.required,
+        tls: TlsSettings {
+            available: tls.is_some(),
+            required: server.tls.required,
+            peer_certificate_required: server.tls.peercert == app::PeerCertificate::Require,
+        },
+        auth: hooks
+            .auth
+            .as_ref()
+            .map(|_| AuthSettings { tls_only: phases.auth.tlsonly, failures_max: phases.auth.maxfailures }),
+        auth_required: phases.mailfrom.authonly,
+        proxied: match &hooks.proxy {
+            Some(_) => Proxied::commands(&phases.proxy.commands),
+            None => Proxied::None,
+        },
+        verbose: server.logging.verbose,
         extensions: Extensions::new(extensions.into_iter().filter(|(on, _)| *on).map(|(_, item)| item)),
         ..Settings::new(hostname.clone())
     };
     VirtualServer {
         id: server.id.clone(),
+        kind: server.kind,
+        tls,
+        tls_implicit: server.tls.implicit.clone(),
+        api_keys: server.apikeys.clone(),
+        http_path: server.http.path.clone(),
+        http_bytes_max: server.http.maxsize.map_or(size_max.saturating_add(1 << 20), |size| size.0),
         hostname,
         transport: server.transport.clone(),
-        machine,
+        machine: Arc::new(machine),
         idle: server.timeout.idle.to_std(),
         session_limit: Some(server.timeout.session.to_std()).filter(|limit| !limit.is_zero()),
         concurrency_total: server.concurrency.total,
@@ -428,6 +523,15 @@ fn virtual_server(server: &app::Server, hooks: ServerHooks, shared: &Shared) -> 
         hooks,
         gate: shared.gate(&server.id),
     }
+}
+
+/// RFC 9422: what clients may know before they run into it.
+fn limits_item(phases: &app::Phases) -> String {
+    let mut item = format!("LIMITS RCPTMAX={}", phases.rcptto.maxrecipients);
+    if phases.mailfrom.maxmessages > 0 {
+        item.push_str(&format!(" MAILMAX={}", phases.mailfrom.maxmessages));
+    }
+    item
 }
 
 fn resolver_settings(resolver: &app::Resolver) -> resolver::Settings {

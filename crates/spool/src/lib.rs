@@ -43,7 +43,7 @@ mod wire;
 
 pub use committer::Committed;
 pub use error::{Corruption, SpoolError};
-pub use load::{LoadOptions, read_hqf};
+pub use load::{LoadOptions, encode_hqf, read_hqf};
 pub use options::{CorruptPolicy, Event, SpoolOptions};
 pub use record::{Done, Entry, EntryUpdate, Frame, MessageRecord, Meta, Outcome};
 pub use recover::{Location, Recovered};

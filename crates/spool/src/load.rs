@@ -14,8 +14,8 @@ use crate::{
     Frame, Location, Recovered, Spool, SpoolError,
     disk::{Disk, DiskFile, Open},
     files::{Job, StoreJob},
-    hqf::{self, FLAG_SMTPUTF8, Frames, HEADER_BYTES},
-    record::EntryUpdate,
+    hqf::{self, FLAG_8BIT, FLAG_NUL, FLAG_SMTPUTF8, Frames, HEADER_BYTES, Header},
+    record::{EntryUpdate, MessageRecord},
     staging::FileContent,
     ticket::Pending,
 };
@@ -45,6 +45,38 @@ pub fn read_hqf(disk: &dyn Disk, path: &Path) -> Result<(Recovered, Arc<dyn Cont
         .map_err(|reason| SpoolError::Corrupt { path: path.to_owned(), reason })?;
     let content = FileContent::verified(file, &image.header, MEMORY_BYTES).map_err(|e| e.at(path))?;
     Ok((recovered, content))
+}
+
+/// A message in the form of a `.hqf` file without an id, for programs that hand it to a daemon, which loads it under an
+/// id of its own.
+///
+/// # Errors
+/// The content cannot be read, or a record is too long.
+pub fn encode_hqf(content: &dyn Content, record: &MessageRecord) -> Result<Vec<u8>, SpoolError> {
+    let failed = |e: io::Error| SpoolError::io("read", Path::new("(message)"), e);
+    let length = usize::try_from(content.len()).map_err(|e| failed(io::Error::other(e)))?;
+    let mut image = vec![0; HEADER_BYTES as usize + length];
+    let start = HEADER_BYTES as usize;
+    let mut at = start;
+    while at < image.len() {
+        let end = image.len().min(at + COPY_BYTES);
+        content.read_at((at - start) as u64, &mut image[at..end]).map_err(failed)?;
+        at = end;
+    }
+    let bytes = &image[start..];
+    let mut flags = if record.smtputf8 { FLAG_SMTPUTF8 } else { 0 };
+    if !bytes.is_ascii() {
+        flags |= FLAG_8BIT;
+    }
+    if bytes.contains(&0) {
+        flags |= FLAG_NUL;
+    }
+    let content_crc = crc32c::crc32c(bytes);
+    let header = Header { flags, id: Uuid::nil(), content_bytes: content.len(), content_crc };
+    image[..start].copy_from_slice(&header.encode());
+    image.resize(image.len() + header.padding(), 0);
+    image.extend_from_slice(&hqf::encode_record(record)?);
+    Ok(image)
 }
 
 /// Content up to this size is read into memory by [`read_hqf`].

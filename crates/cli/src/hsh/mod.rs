@@ -5,6 +5,7 @@ pub mod interrupt;
 pub mod line;
 pub mod privileges;
 pub mod profile;
+mod queue;
 pub mod repl;
 pub mod scan;
 pub mod session;
@@ -14,7 +15,7 @@ use crate::lint::hook_compiler;
 use clap::{CommandFactory, Parser};
 use config::{Startup, load};
 use debug::Debugger;
-use hsl::{Array, Compiler, Host, Limits, Place, Shared, Step, Value, Vm};
+use hsl::{Array, Compiler, Host, Limits, Place, Registry, Shared, Step, Value, Vm};
 use hsl_std::hooks::Hook;
 use hsl_std::{Environment, ScriptFiles};
 use interrupt::Interrupt;
@@ -161,11 +162,7 @@ fn read_all(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Reads the app file if one is given: its virtual files, its metrics and its entry point.
-fn read_app(
-    path: &Path,
-    files: &mut ScriptFiles,
-    environment: &Environment,
-) -> Result<Option<Vec<u8>>, String> {
+fn read_app(path: &Path, files: &mut ScriptFiles) -> Result<App, String> {
     let text = read_all(path)?;
     let wrong = |what: &str| format!("{}: {what}", path.display());
     let app = hsl_std::decode("yaml", &text, &Array::new())
@@ -186,11 +183,29 @@ fn read_app(
         };
         files.insert(id, data);
     }
-    if let Some(list) = app.get_str("metrics").and_then(Value::as_array) {
-        let declared = hsl_std::metrics::declarations(list).map_err(|e| wrong(&e.to_string()))?;
-        environment.metrics.declare(declared);
-    }
-    Ok(app.get_str("__entrypoint").map(|v| v.to_str().into_vec()))
+    let metrics = match app.get_str("metrics").and_then(Value::as_array) {
+        Some(list) => hsl_std::metrics::declarations(list).map_err(|e| wrong(&e.to_string()))?,
+        None => Vec::new(),
+    };
+    let keys = match app.get_str("pki").and_then(Value::as_array).and_then(|pki| pki.get_str("private")) {
+        Some(list) => read_keys(list).map_err(|e| wrong(&format!("pki.private: {e}")))?,
+        None => Vec::new(),
+    };
+    Ok(App { metrics, keys, entry: app.get_str("__entrypoint").map(|v| v.to_str().into_vec()) })
+}
+
+/// What `hsh` takes from an app file beside the virtual files.
+#[derive(Default)]
+struct App {
+    metrics: Vec<hsl_std::metrics::Declaration>,
+    keys: Vec<config::app::PrivateKey>,
+    entry: Option<Vec<u8>>,
+}
+
+/// The typed form of a part of the app file, all of which need not be right for `hsh`.
+fn read_keys(list: &Value) -> Result<Vec<config::app::PrivateKey>, String> {
+    let json = hsl_std::to_json(list).ok_or("expected a list of mappings")?;
+    serde_json::from_str(&json).map_err(|e| e.to_string())
 }
 
 /// The startup file. The default one may be missing, or closed to ordinary users, who can still run scripts.
@@ -218,19 +233,24 @@ fn read_files(options: &Options) -> Result<(ScriptFiles, Environment, Option<Vec
     let startup = read_startup(options.config.as_deref())?;
     let root = startup.as_ref().and_then(|s| s.scripting.rootpath.clone());
     let identity = startup.as_ref().map(|s| s.environment.privdrop.clone());
-    let mut environment = match &startup {
-        Some(startup) => crate::environment(startup)?,
-        None => Environment::default(),
-    };
-    environment.ffi |= options.ffi;
-    let app = startup.and_then(|s| s.environment.appconf);
+    let app = startup.as_ref().and_then(|s| s.environment.appconf.clone());
     let mut files = ScriptFiles::new();
     files.set_root(options.rootpath.clone().or(root).unwrap_or_else(|| PathBuf::from(".")));
     files.bare_names_in_root(true);
-    let entry = match options.appconf.as_ref().or(app.as_ref()) {
-        Some(app) => read_app(app, &mut files, &environment)?,
-        None => None,
+    let app = match options.appconf.as_ref().or(app.as_ref()) {
+        Some(app) => read_app(app, &mut files)?,
+        None => App::default(),
     };
+    let mut environment = match &startup {
+        Some(startup) => Environment {
+            mail_queue: Some(Arc::new(queue::ControlQueue::of(startup))),
+            ..crate::environment(startup, &app.keys)?
+        },
+        None => Environment { keys: crate::keys(&[], &app.keys)?, ..Environment::default() },
+    };
+    environment.ffi |= options.ffi;
+    environment.metrics.declare(app.metrics);
+    let entry = app.entry;
     if options.privdrop {
         privileges::drop_rights(identity.as_ref())?;
     }
@@ -308,6 +328,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let Input { name, base, source, files, environment } = read_input(options)?;
     let library = hsl_std::shared_registry();
+    let table = Arc::clone(&library);
     let (compiler, variables) = match options.phase {
         Some(hook) => (hook_compiler(hook, &library), hook_values(hook)),
         None => {
@@ -363,6 +384,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         let code = execute(&mut vm, &runtime, None, colour)?;
         drop(vm);
         finish(runtime);
+        note_calls(&table)?;
         return Ok(code);
     }
     if let Some(debugger) = debugger {
@@ -395,6 +417,16 @@ fn finish(runtime: tokio::runtime::Runtime) {
     }
     // A function of C that still runs in the background does not keep the program.
     runtime.shutdown_background();
+}
+
+/// Adds the names of the library functions that the script has called to the file that a variable names; builds for
+/// tests alone know them.
+fn note_calls(library: &Registry) -> Result<(), String> {
+    let Some(path) = std::env::var_os("HSH_CALLED").filter(|_| cfg!(debug_assertions)) else { return Ok(()) };
+    let list = hsl_std::docs::called(library).join("\n") + "\n";
+    let mut file =
+        std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(|e| e.to_string())?;
+    file.write_all(list.as_bytes()).map_err(|e| e.to_string())
 }
 
 /// Whether to write in colour to a terminal.

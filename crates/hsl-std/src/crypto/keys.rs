@@ -83,7 +83,7 @@ impl PrivateKey {
 }
 
 /// A certificate as a resource.
-pub(crate) fn certificate_value(certificate: X509) -> Value {
+pub fn certificate_value(certificate: X509) -> Value {
     Value::Resource(Resource::new(certificate, true))
 }
 

@@ -2,7 +2,10 @@
 //! those functions as plain values. The daemon runs hooks with these tables and the linter compiles against
 //! them, so both agree on every name.
 
+mod delivery_options;
 pub mod options;
+pub mod recipient;
+mod reply_options;
 
 use crate::Environment;
 use hsl::{Args, Error, FunctionDef, Host, NativeCx, Outcome, Place, Registry, Value};
@@ -15,10 +18,13 @@ use std::sync::Arc;
 #[expect(missing_docs, reason = "the names are the hooks")]
 pub enum Hook {
     Connect,
+    Proxy,
     Helo,
+    Auth,
     MailFrom,
     RcptTo,
     Eod,
+    EodRcpt,
     Disconnect,
     PreDelivery,
     PostDelivery,
@@ -26,12 +32,15 @@ pub enum Hook {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Hook; 8] = [
+    pub const ALL: [Hook; 11] = [
         Hook::Connect,
+        Hook::Proxy,
         Hook::Helo,
+        Hook::Auth,
         Hook::MailFrom,
         Hook::RcptTo,
         Hook::Eod,
+        Hook::EodRcpt,
         Hook::Disconnect,
         Hook::PreDelivery,
         Hook::PostDelivery,
@@ -41,10 +50,13 @@ impl Hook {
     pub fn name(self) -> &'static str {
         match self {
             Hook::Connect => "connect",
+            Hook::Proxy => "proxy",
             Hook::Helo => "helo",
+            Hook::Auth => "auth",
             Hook::MailFrom => "mailfrom",
             Hook::RcptTo => "rcptto",
             Hook::Eod => "eod",
+            Hook::EodRcpt => "eodrcpt",
             Hook::Disconnect => "disconnect",
             Hook::PreDelivery => "predelivery",
             Hook::PostDelivery => "postdelivery",
@@ -61,6 +73,7 @@ impl Hook {
         match self {
             Hook::PreDelivery => &[("arguments", true), ("message", true), ("context", false)],
             Hook::PostDelivery => &[("arguments", true), ("message", true), ("context", true)],
+            Hook::EodRcpt => recipient::VARIABLES,
             _ => &[("arguments", true), ("connection", true), ("transaction", true), ("context", false)],
         }
     }
@@ -81,12 +94,24 @@ pub struct HookHost {
     pub message: Option<String>,
     /// What the library knows of the daemon.
     pub environment: Option<Arc<Environment>>,
+    /// Gets the lines of `History`.
+    pub history: Option<EchoSink>,
+    /// The recipient that the older end-of-data hook runs for.
+    pub recipient: Option<recipient::RecipientRun>,
 }
 
 impl HookHost {
     /// With a sink for `echo` and no metadata.
     pub fn new(log: EchoSink) -> HookHost {
-        HookHost { log, metadata: Vec::new(), metadata_changed: false, message: None, environment: None }
+        HookHost {
+            log,
+            metadata: Vec::new(),
+            metadata_changed: false,
+            message: None,
+            environment: None,
+            history: None,
+            recipient: None,
+        }
     }
 }
 
@@ -108,9 +133,39 @@ impl Host for HookHost {
 pub fn registry(hook: Hook, library: &Arc<Registry>) -> Arc<Registry> {
     let mut registry = Registry::child(library);
     match hook {
-        Hook::Connect | Hook::Helo | Hook::MailFrom | Hook::RcptTo | Hook::Eod => {
-            add_verdicts(&mut registry, hook)
+        Hook::Connect | Hook::Helo | Hook::MailFrom | Hook::RcptTo => add_verdicts(&mut registry, hook),
+        Hook::Auth => {
+            add_verdicts(&mut registry, hook);
+            registry.add_function(verdict(
+                hook,
+                Verdict::Reply,
+                "Reply(reply?: string, options?: array)",
+                "Sends a challenge (334); the client's answer runs the hook again.",
+            ));
         }
+        Hook::Proxy => {
+            registry.add_function(verdict(
+                hook,
+                Verdict::Pass,
+                "Pass(options?: array)",
+                "Lets the command through, or the one in the option command.",
+            ));
+            registry.add_function(verdict(
+                hook,
+                Verdict::Reply,
+                "Reply(reason?: string or array, options?: array)",
+                "Answers the command (250); it is not processed.",
+            ));
+        }
+        Hook::Eod => {
+            add_verdicts(&mut registry, hook);
+            registry.add_function(FunctionDef::pure(
+                "History(action: string, recipient: string or array, options?: array)",
+                "Writes a line about a recipient to the log; the action is REJECT, DELETE, DELIVER, DEFER or ERROR.",
+                history,
+            ));
+        }
+        Hook::EodRcpt => recipient::add(&mut registry),
         Hook::Disconnect => registry.add_function(FunctionDef::full("Pass()", "Ends the script.", |_, _| {
             Ok(Outcome::End(Vec::new()))
         })),
@@ -145,23 +200,49 @@ pub fn registry(hook: Hook, library: &Arc<Registry>) -> Arc<Registry> {
 /// `Accept`, `Reject` and `Defer`. Their options are checked at the call, so that a mistake is a script error
 /// at its place.
 fn add_verdicts(registry: &mut Registry, hook: Hook) {
-    registry.add_function(FunctionDef::full(
-        "Accept(options?: array)",
-        "Accepts, with options of the hook such as reason and reply_codes.",
-        move |_, mut args| {
-            ReplyOptions::read(hook, Verdict::Accept, &Value::None, args.get(0))?;
-            Ok(Outcome::End(vec![args.take(0)]))
-        },
-    ));
-    for (signature, doc, verdict) in [
+    for (signature, doc, ends_with) in [
+        (
+            "Accept(options?: array)",
+            "Accepts, with options of the hook such as reason and reply_codes.",
+            Verdict::Accept,
+        ),
         ("Reject(reason?: string or array, options?: array)", "Refuses for good (5xx).", Verdict::Reject),
         ("Defer(reason?: string or array, options?: array)", "Refuses for now (4xx).", Verdict::Defer),
     ] {
-        registry.add_function(FunctionDef::full(signature, doc, move |_, mut args| {
-            ReplyOptions::read(hook, verdict, args.get(0), args.get(1))?;
-            Ok(Outcome::End(vec![args.take(0), args.take(1)]))
-        }));
+        registry.add_function(verdict(hook, ends_with, signature, doc));
     }
+}
+
+fn verdict(hook: Hook, verdict: Verdict, signature: &'static str, doc: &'static str) -> FunctionDef {
+    FunctionDef::full(signature, doc, move |_, mut args| {
+        if !verdict.has_reason() {
+            ReplyOptions::read(hook, verdict, &Value::None, args.get(0))?;
+            return Ok(Outcome::End(vec![args.take(0)]));
+        }
+        ReplyOptions::read(hook, verdict, args.get(0), args.get(1))?;
+        Ok(Outcome::End(vec![args.take(0), args.take(1)]))
+    })
+}
+
+/// Actions of `History`.
+const ACTIONS: [&str; 5] = ["REJECT", "DELETE", "DELIVER", "DEFER", "ERROR"];
+
+fn history(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Value, Error> {
+    let action = args.get(0).to_string_lossy();
+    if !ACTIONS.contains(&action.as_str()) {
+        return Err(Error::exception(format!(
+            "History() has no action '{action}', expected REJECT, DELETE, DELIVER, DEFER or ERROR"
+        )));
+    }
+    let recipient = options::read_address("recipient", args.get(1))?;
+    let line = options::history_line(&action, &recipient, args.get(2))?;
+    let Some(host) = cx.host::<HookHost>() else {
+        return Err(Error::exception("History() has no message here"));
+    };
+    if let Some(history) = &mut host.history {
+        history(line.as_bytes());
+    }
+    Ok(Value::None)
 }
 
 fn add_delivery(registry: &mut Registry) {

@@ -62,6 +62,11 @@ fn message(message: MailMessage) -> Value {
     Object::native(&MESSAGE, MailObject::new(message))
 }
 
+/// An object over a message that others hold too.
+pub(crate) fn message_value(message: Arc<parking_lot::Mutex<MailMessage>>) -> Value {
+    Object::native(&MESSAGE, MailObject::shared(message))
+}
+
 /// A part of the message of an object.
 pub(super) fn part(of: &MailObject, part: usize) -> Value {
     Object::native(&PART, MailObject { part, ..of.clone() })

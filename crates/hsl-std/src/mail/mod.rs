@@ -7,11 +7,13 @@ mod classes;
 mod dkim;
 mod dns;
 mod functions;
-mod object;
+pub(crate) mod object;
 mod parts;
 mod send;
+mod server_array;
 mod session;
 
+pub(crate) use classes::message_value;
 pub use classes::{eod_class, eod_message};
 pub use object::{MailQueue, QueueSink, Queued};
 

@@ -76,6 +76,11 @@ impl MailObject {
         MailObject { message: Shared(Arc::new(Mutex::new(message))), part: mail::ROOT, sink: None }
     }
 
+    /// Over a message that others hold too.
+    pub(super) fn shared(message: Arc<Mutex<MailMessage>>) -> MailObject {
+        MailObject { message: Shared(message), part: mail::ROOT, sink: None }
+    }
+
     /// Whether work over the whole content is small enough for the thread of the script.
     pub(super) fn is_small(&self) -> bool {
         let message = self.message.0.lock();
@@ -137,17 +142,17 @@ pub(super) fn off_thread(run: impl FnOnce() -> Result<Value, Error> + Send + 'st
 }
 
 /// What went wrong, as an exception.
-pub(super) fn failed(error: MailError) -> Error {
+pub(crate) fn failed(error: MailError) -> Error {
     Error::exception(error.to_string())
 }
 
 /// Options `field` and `decode`.
-pub(super) fn field_options(options: &Array) -> FieldOptions {
+pub(crate) fn field_options(options: &Array) -> FieldOptions {
     FieldOptions { field: flag(options, "field", false), decode: flag(options, "decode", true) }
 }
 
 /// Options `encode` and `encoding`.
-pub(super) fn write_options(options: &Array) -> Result<WriteOptions, Error> {
+pub(crate) fn write_options(options: &Array) -> Result<WriteOptions, Error> {
     let encoding = match options.get_str("encoding").map(Value::to_string_lossy).as_deref() {
         None => WordEncoding::Shorter,
         Some("Q" | "q") => WordEncoding::Q,
@@ -160,7 +165,7 @@ pub(super) fn write_options(options: &Array) -> Result<WriteOptions, Error> {
 }
 
 /// Option `index`.
-pub(super) fn index_option(options: &Array) -> Result<Option<usize>, Error> {
+pub(crate) fn index_option(options: &Array) -> Result<Option<usize>, Error> {
     match options.get_str("index").filter(|value| !value.is_none()) {
         None => Ok(None),
         Some(value) => whole(value.to_number(), "index").map(|index| Some(index as usize)),

@@ -3,7 +3,8 @@
 use super::builder;
 use super::dkim::now_s;
 use super::object::{data, failed, hostname};
-use super::session::{ContentFacts, EnvelopeAddress, Facts, Failure, SERVER, Server, open};
+use super::server_array::{SERVER, Server};
+use super::session::{ContentFacts, EnvelopeAddress, Facts, Failure, open};
 use crate::crypto::keys::certificate_value;
 use crate::environment::{self, Environment};
 use crate::hooks::options::{EnqueueOptions, read_address};

@@ -166,10 +166,22 @@ impl Queued {
                     tokio::time::sleep(job.delay).await;
                 }
                 let answer = job.call.run(Body::Whole(job.call.body.clone()), &environment).await;
-                let failed = answer.is_none_or(|a| matches!(a.status, 408 | 429 | 500..));
-                if !failed {
-                    break;
-                }
+                let failure = match answer {
+                    Ok(a) if !matches!(a.status, 408 | 429 | 500..) => break,
+                    Ok(a) => format!("status {}", a.status),
+                    Err(error) => error.to_string(),
+                };
+                let what = if attempt < job.retries { "trying again" } else { "giving up" };
+                let mut url = job.call.url.clone();
+                // What may be secret stays out of the log; URLs that cannot have user names have none to remove.
+                let _ = (url.set_username(""), url.set_password(None));
+                url.set_query(None);
+                (environment.log)(format_args!(
+                    "http() in the background: {} {url}: {failure}, attempt {} of {}, {what}",
+                    job.call.method,
+                    attempt + 1,
+                    u64::from(job.retries) + 1,
+                ));
             }
             self.done(job.bytes());
         }

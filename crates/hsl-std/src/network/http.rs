@@ -134,7 +134,7 @@ fn http(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Outcome, Error> {
     let Some(producer) = producer else {
         return Ok(Outcome::Pending(Box::pin(async move {
             let body = Body::Whole(call.body.clone());
-            Ok(call.run(body, &environment).await.map_or(Value::None, |answer| call.value(answer)))
+            Ok(call.run(body, &environment).await.map_or_else(|_| Value::None, |answer| call.value(answer)))
         })));
     };
     let (sender, pieces) = mpsc::channel(1);
@@ -143,7 +143,7 @@ fn http(cx: &mut NativeCx<'_>, args: Args<'_>) -> Result<Outcome, Error> {
     let start = Box::pin(async move {
         *started.lock() = Some(tokio::spawn(async move {
             let body = Body::Stream(pieces, false);
-            call.run(body, &environment).await.map_or(Value::None, |answer| call.value(answer))
+            call.run(body, &environment).await.map_or_else(|_| Value::None, |answer| call.value(answer))
         }));
         Ok(Value::None)
     });
@@ -394,21 +394,21 @@ impl Call {
     }
 
     /// Sends the request and follows redirections. `None` without a valid answer.
-    pub(super) async fn run(&self, body: Body, environment: &Environment) -> Option<Answer> {
+    pub(super) async fn run(&self, mut body: Body, environment: &Environment) -> io::Result<Answer> {
         let mut call = self.clone();
-        let mut body = Some(body);
         let mut left = self.redirects;
         loop {
-            let answer = call.once(body.take()?, environment).await.ok()?;
+            let answer = call.once(body, environment).await?;
             let target = match answer.status {
                 301 | 302 | 303 | 307 | 308 if left > 0 => answer.headers.get(LOCATION),
                 _ => None,
             };
-            let Some(target) = target else { return Some(answer) };
+            let Some(target) = target else { return Ok(answer) };
             left -= 1;
-            let url = call.url.join(target.to_str().ok()?).ok()?;
+            let target = target.to_str().map_err(io::Error::other)?;
+            let url = call.url.join(target).map_err(io::Error::other)?;
             if !matches!(url.scheme(), "http" | "https") {
-                return None;
+                return Err(io::Error::other(format!("redirected to scheme {}", url.scheme())));
             }
             if (url.scheme(), url.host_str(), url.port_or_known_default())
                 != (call.url.scheme(), call.url.host_str(), call.url.port_or_known_default())
@@ -424,10 +424,9 @@ impl Call {
                 call.headers.remove(CONTENT_TYPE);
             }
             if repeats && self.body.is_some() && call.body.as_ref().is_some_and(Bytes::is_empty) {
-                // A body that a script produced is gone.
-                return None;
+                return Err(io::Error::other("redirected, and the body that a script produced is gone"));
             }
-            body = Some(Body::Whole(call.body.clone()));
+            body = Body::Whole(call.body.clone());
         }
     }
 

@@ -168,7 +168,7 @@ static CLASS: LazyLock<Arc<NativeClass>> = LazyLock::new(|| {
         .doc("TLS over a connected Socket. Nothing is verified unless the options say so.")
         .constructor(
             FunctionDef::pure(
-                "TLSSocket(socket: Socket, options: array) -> TLSSocket",
+                "TLSSocket(socket: Socket, options?: array) -> TLSSocket",
                 "TLS over a socket.",
                 create,
             )

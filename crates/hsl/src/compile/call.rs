@@ -1,11 +1,12 @@
 //! Calls: named functions, classes, methods, function values, `cache`.
 
+use super::Note;
 use super::generate::{Gen, Generator, Symbol};
 use crate::ast::{Arg, Element, Expr, ExprKind, Name};
-use crate::diag::{Span, hint};
+use crate::diag::{Severity, Span, hint};
 use crate::probe::PointKind;
 use crate::program::{CacheCallee, CacheSite, Op, Reg};
-use crate::registry::arity_message;
+use crate::registry::{FunctionDef, OptionTable, arity_message};
 use crate::string::Str;
 use std::sync::Arc;
 
@@ -71,18 +72,72 @@ impl Generator<'_> {
             _ => return,
         };
         for table in &def.options {
-            if args.iter().take(table.param + 1).any(|a| a.spread) {
-                continue;
-            }
-            let Some(arg) = args.get(table.param) else { continue };
-            let ExprKind::Array(elements) = &*arg.value.kind else { continue };
-            for element in elements {
-                let Element::Pair(key, _) = element else { continue };
-                let Some(value) = self.folded(key) else { continue };
-                if let Some(message) = table.unknown(&def.name, &value.to_string_lossy()) {
-                    self.warn(key.span, message);
+            for (span, key) in self.literal_keys(args, table.param) {
+                if let Some(message) = table.unknown(&def.name, &key) {
+                    self.warn(span, message);
                 }
             }
+        }
+    }
+
+    /// The keys of the literal array that is an argument.
+    fn literal_keys(&mut self, args: &[Arg], param: usize) -> Vec<(Span, String)> {
+        let mut keys = Vec::new();
+        if args.iter().take(param + 1).any(|a| a.spread) {
+            return keys;
+        }
+        let Some(arg) = args.get(param) else { return keys };
+        let ExprKind::Array(elements) = &*arg.value.kind else { return keys };
+        for element in elements {
+            let Element::Pair(key, _) = element else { continue };
+            if let Some(value) = self.folded(key) {
+                keys.push((key.span, value.to_string_lossy()));
+            }
+        }
+        keys
+    }
+
+    /// As [`check_options`](Self::check_options) for a method. The class of the object is not known: the library has
+    /// to have methods of that name, and all of them with options there that lack the key.
+    fn check_method_options(&mut self, name: &Name, args: &[Arg]) {
+        if !args.iter().any(|a| matches!(&*a.value.kind, ExprKind::Array(_))) {
+            return;
+        }
+        let registry = Arc::clone(&self.compiler.registry);
+        let classes = registry.classes();
+        let methods: Vec<&FunctionDef> =
+            classes.iter().flat_map(|c| c.methods()).filter(|def| *def.name == **name).collect();
+        let Some(first) = methods.first() else { return };
+        for table in &first.options {
+            let tables: Option<Vec<&OptionTable>> =
+                methods.iter().map(|def| def.options.iter().find(|t| t.param == table.param)).collect();
+            let Some(tables) = tables else { continue };
+            for (span, key) in self.literal_keys(args, table.param) {
+                if let Some(message) = OptionTable::unknown_to_all(&tables, name, &key) {
+                    let note = Note { severity: Severity::Warning, span, message };
+                    self.method_notes.push((name.clone(), note));
+                }
+            }
+        }
+    }
+
+    /// Reports what calls of methods have in options that the library does not know, unless classes of the script have
+    /// methods of that name.
+    pub(crate) fn settle_method_notes(&mut self) {
+        for (name, note) in std::mem::take(&mut self.method_notes) {
+            let own = self.program.classes.iter().any(|c| c.methods.contains_key(name.as_bytes()));
+            if !own {
+                self.warn(note.span, note.message);
+            }
+        }
+    }
+
+    /// Warns about a name of older scripts.
+    pub(crate) fn check_name(&mut self, symbol: &Symbol, name: &Name, span: Span) {
+        if matches!(symbol, Symbol::Native(_))
+            && let Some(new) = self.compiler.registry.replaced_by(name).map(str::to_owned)
+        {
+            self.warn(span, format!("'{name}' is deprecated, use '{new}'"));
         }
     }
 
@@ -122,6 +177,7 @@ impl Generator<'_> {
                 let Some(symbol) = self.lookup(name, *builtin) else {
                     return self.unknown_function(name, callee.span);
                 };
+                self.check_name(&symbol, name, callee.span);
                 self.call_symbol(&symbol, name, args, dst, span)
             }
             ExprKind::StaticName { class, name } => {
@@ -129,6 +185,7 @@ impl Generator<'_> {
                 self.call_symbol(&symbol, name, args, dst, span)
             }
             ExprKind::Prop { base, name } => {
+                self.check_method_options(name, args);
                 let k = self.name_const(name);
                 let array = Self::array_call(args);
                 let start = self.temps(if array { 2 } else { 1 + args.len() as u16 }, span)?;
@@ -278,7 +335,10 @@ impl Generator<'_> {
         }
         let (symbol, identity) = match &*target.kind {
             ExprKind::Name { builtin, name } => match self.lookup(name, *builtin) {
-                Some(symbol) => (symbol, name.to_string()),
+                Some(symbol) => {
+                    self.check_name(&symbol, name, target.span);
+                    (symbol, name.to_string())
+                }
                 None => return self.unknown_function(name, target.span),
             },
             ExprKind::StaticName { class, name } => {

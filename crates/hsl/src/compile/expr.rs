@@ -233,6 +233,9 @@ impl Generator<'_> {
             ExprKind::Unset(target) => self.unset(target, dst, span)?,
             ExprKind::Name { builtin, name } => {
                 let symbol = self.lookup(name, *builtin);
+                if let Some(symbol) = &symbol {
+                    self.check_name(symbol, name, span);
+                }
                 self.symbol_value(symbol, name, dst, span)?;
             }
             ExprKind::StaticName { class, name } => self.static_value(class, name, dst, span)?,

@@ -1,12 +1,12 @@
-//! Code generation: the state of the function being compiled, registers, labels, declarations and name lookup.
+//! Code generation: the program and the functions being compiled, bodies, closures and name lookup.
 
+use super::emit::thread_jumps;
 use super::scan::Scan;
-use super::{Compiler, Exports, Module, Note, Source, fold};
-use crate::array::{Array, Key};
-use crate::ast::{ClassDecl, Expr, FunctionDecl, ImportWhat, Name, Param, Stmt};
+use super::{Compiler, Exports, Module, Note, fold};
+use crate::ast::{Expr, FunctionDecl, Name, Stmt};
 use crate::diag::{Severity, Span, hint};
-use crate::probe::{Point, PointKind};
-use crate::program::{ClassDef, Guard, MethodDef, Op, Program, Proto, Reg, StaticDef};
+use crate::probe::PointKind;
+use crate::program::{Op, Program, Proto, Reg};
 use crate::registry::{FunctionDef, NativeClass};
 use crate::string::Str;
 use crate::value::Value;
@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Register variables per function; further ones live in cells or global slots.
-const REGISTER_VARIABLES_MAX: usize = 120;
+pub(super) const REGISTER_VARIABLES_MAX: usize = 120;
 /// Messages from which on warnings and suggestions are left out.
-const NOTES_MAX: usize = 200;
+pub(super) const NOTES_MAX: usize = 200;
 /// Registers per function.
-const REGISTERS_MAX: u16 = 250;
+pub(super) const REGISTERS_MAX: u16 = 250;
 
 /// The error is recorded; the statement is given up.
 pub(crate) struct Stop;
@@ -47,8 +47,8 @@ pub(crate) enum Var {
 /// A jump target that may not be known yet.
 #[derive(Default)]
 pub(crate) struct Label {
-    target: Option<u32>,
-    jumps: Vec<usize>,
+    pub(super) target: Option<u32>,
+    pub(super) jumps: Vec<usize>,
 }
 
 /// An enclosing construct that `break`, `continue` and `return` have to leave.
@@ -74,8 +74,8 @@ pub(crate) struct Function {
     pub(crate) main: bool,
     /// Variables of the loops around the statement being compiled.
     pub(crate) loop_variables: Vec<Name>,
-    number_consts: HashMap<u64, u32>,
-    string_consts: HashMap<Str, u32>,
+    pub(super) number_consts: HashMap<u64, u32>,
+    pub(super) string_consts: HashMap<Str, u32>,
     cell_index: HashMap<Name, u16>,
 }
 
@@ -84,18 +84,20 @@ pub(crate) struct Generator<'a> {
     pub(crate) program: Program,
     pub(crate) notes: Vec<Note>,
     pub(crate) functions: Vec<Function>,
-    exports: Vec<Exports>,
-    module_numbers: HashMap<usize, u32>,
+    pub(super) exports: Vec<Exports>,
+    pub(super) module_numbers: HashMap<usize, u32>,
     // State of the module being compiled.
-    entry: bool,
+    pub(super) entry: bool,
     pub(crate) module_path: String,
     pub(crate) module_symbols: HashMap<Name, Symbol>,
     pub(crate) globals: HashMap<Name, u32>,
     pub(crate) readonly: HashSet<Name>,
     pub(crate) namespaces: HashMap<Name, usize>,
-    imported: HashMap<Name, (Span, bool)>,
+    pub(super) imported: HashMap<Name, (Span, bool)>,
     native_index: HashMap<usize, u32>,
     native_class_index: HashMap<usize, u32>,
+    /// Options in calls of methods that no library class knows, with the method: a class of the script may.
+    pub(crate) method_notes: Vec<(Name, Note)>,
 }
 
 /// Compiles the modules; the last one is the entry script.
@@ -116,11 +118,13 @@ pub(crate) fn generate(compiler: &Compiler, modules: Vec<Module>) -> (Program, V
         imported: HashMap::new(),
         native_index: HashMap::new(),
         native_class_index: HashMap::new(),
+        method_notes: Vec::new(),
     };
     let last = modules.len().saturating_sub(1);
     for (i, module) in modules.iter().enumerate() {
         g.module(i, module, i == last);
     }
+    g.settle_method_notes();
     (g.program, g.notes)
 }
 
@@ -143,292 +147,14 @@ impl Generator<'_> {
     }
 
     /// More messages than anybody reads: suggestions are not worth their time any more.
-    fn crowded(&self) -> bool {
+    pub(super) fn crowded(&self) -> bool {
         self.notes.len() >= NOTES_MAX
     }
 
     // ---- modules ----
 
-    fn module(&mut self, number: usize, module: &Module, entry: bool) {
-        self.module_path.clone_from(&module.path);
-        self.module_symbols.clear();
-        self.globals.clear();
-        self.readonly.clear();
-        self.namespaces.clear();
-        self.imported.clear();
-        self.entry = entry;
-        let scan = Scan::new(&module.body, true);
-        let main = self.reserve_proto(Proto { name: Arc::from(""), ..Proto::default() });
-        if entry {
-            for (name, readonly) in self.compiler.context.clone() {
-                let name: Name = Rc::from(&*name);
-                let slot = self.new_global(&name);
-                self.program.context.insert(name.to_string(), slot);
-                self.globals.insert(name.clone(), slot);
-                if readonly {
-                    self.readonly.insert(name);
-                }
-            }
-        }
-        let mut runs = Vec::new();
-        let mut data = Vec::new();
-        for (import, source) in &module.imports {
-            match (&import.what, source) {
-                (ImportWhat::Data { name, span }, Source::Data(value)) => {
-                    let slot = self.new_global(name);
-                    self.import_variable(name, slot, *span);
-                    data.push((slot, value.clone(), *span));
-                }
-                (what, Source::Module(source)) => {
-                    self.import_module(what, *source);
-                    runs.push((*source, import.path_span));
-                }
-                // load_import pairs them as above.
-                (_, Source::Data(_)) => {}
-            }
-        }
-        // Module variables are reachable from outside and always have slots. In the entry script only those that
-        // functions can see do; the rest lives in registers.
-        let shared: Vec<Name> = scan
-            .names
-            .iter()
-            .map(|(n, _)| n.clone())
-            .filter(|n| !entry || scan.inner_globals.contains(n) || scan.captured.contains(n))
-            .chain(scan.inner_globals.iter().cloned())
-            .collect();
-        for name in shared {
-            if !self.globals.contains_key(&name) {
-                let slot = self.new_global(&name);
-                self.globals.insert(name, slot);
-            }
-        }
-        let symbols = self.declare(&scan, None);
-        for (name, symbol) in symbols {
-            if self.module_symbols.contains_key(&name) {
-                let span = self.symbol_span(&symbol);
-                self.error(span, format!("'{name}' is already imported; import it under another name"));
-            }
-            self.module_symbols.insert(name, symbol);
-        }
-        let mut function = self.new_function(main, None);
-        function.main = true;
-        function.proto.span = Span { file: module.file, offset: 0 };
-        let span = function.proto.span;
-        self.functions.push(function);
-        self.probe(PointKind::Enter, span);
-        self.place_variables(&scan);
-        for (source, span) in runs {
-            let n = self.module_numbers.get(&source).copied().unwrap_or(0);
-            self.emit(Op::RunModule { module: n }, span);
-        }
-        for (slot, value, span) in data {
-            if let Ok(mark) = self.temp(span) {
-                self.constant(value, mark, span);
-                self.emit(Op::StoreGlobal { src: mark, slot }, span);
-                self.release_to(u16::from(mark));
-            }
-        }
-        self.warn_variables(&scan, &[]);
-        self.body(&module.body);
-        self.declared_bodies(&scan);
-        self.finish_function();
-        if entry {
-            self.program.entry = main;
-        } else {
-            let n = self.program.modules.len() as u32;
-            self.program.modules.push(main);
-            self.module_numbers.insert(number, n);
-        }
-        let unused: Vec<(Span, String)> = self
-            .imported
-            .iter()
-            .filter(|(_, (_, used))| !used && entry)
-            .map(|(n, (s, _))| (*s, format!("Unused import '{n}'")))
-            .collect();
-        for (span, message) in unused {
-            self.warn(span, message);
-        }
-        self.exports.push(Exports {
-            symbols: std::mem::take(&mut self.module_symbols),
-            globals: std::mem::take(&mut self.globals),
-        });
-    }
-
-    fn symbol_span(&self, symbol: &Symbol) -> Span {
-        match symbol {
-            Symbol::Function(i) => self.program.protos[*i as usize].span,
-            _ => Span::default(),
-        }
-    }
-
-    fn new_global(&mut self, name: &Name) -> u32 {
-        self.program.global_names.push(Arc::from(&**name));
-        self.program.global_names.len() as u32 - 1
-    }
-
-    fn import_variable(&mut self, name: &Name, slot: u32, span: Span) {
-        if self.globals.contains_key(name) {
-            self.error(
-                span,
-                format!("Import overwrites variable '${name}'; import it under another name with 'as'"),
-            );
-        }
-        self.globals.insert(name.clone(), slot);
-        self.imported.insert(Rc::from(format!("${name}")), (span, false));
-    }
-
-    fn import_module(&mut self, what: &ImportWhat, source: usize) {
-        match what {
-            ImportWhat::All { name, span } => {
-                self.namespaces.insert(name.clone(), source);
-                self.imported.insert(name.clone(), (*span, false));
-            }
-            ImportWhat::Symbols(symbols) => {
-                for s in symbols {
-                    let Some(exports) = self.exports.get(source) else { continue };
-                    if s.variable {
-                        match exports.globals.get(&s.name).copied() {
-                            Some(slot) => self.import_variable(&s.local, slot, s.span),
-                            None => {
-                                let hint = hint(&s.name, "$", exports.globals.keys().map(|k| &**k));
-                                let message = format!("The module has no variable '${}'{hint}", s.name);
-                                self.error(s.span, message);
-                            }
-                        }
-                        continue;
-                    }
-                    match exports.symbols.get(&s.name).cloned() {
-                        Some(symbol) => {
-                            if self.module_symbols.insert(s.local.clone(), symbol).is_some() {
-                                self.error(
-                                    s.span,
-                                    format!(
-                                        "'{}' is already imported; import it under another name with 'as'",
-                                        s.local
-                                    ),
-                                );
-                            }
-                            self.imported.insert(s.local.clone(), (s.span, false));
-                        }
-                        None => {
-                            let hint = hint(&s.name, "", exports.symbols.keys().map(|k| &**k));
-                            self.error(
-                                s.span,
-                                format!("The module has no function or class '{}'{hint}", s.name),
-                            );
-                        }
-                    }
-                }
-            }
-            ImportWhat::Data { .. } => {}
-        }
-    }
-
-    pub(crate) fn mark_import_used(&mut self, name: &str) {
-        if let Some(entry) = self.imported.get_mut(name) {
-            entry.1 = true;
-        }
-    }
-
-    // ---- declarations ----
-
-    fn reserve_proto(&mut self, proto: Proto) -> u32 {
-        self.program.protos.push(proto);
-        self.program.protos.len() as u32 - 1
-    }
-
-    fn reserve_function(&mut self, decl: &FunctionDecl, method: bool, class: Option<u32>) -> u32 {
-        let variadic = decl.params.last().is_some_and(|p| p.variadic);
-        let params = decl.params.len() - usize::from(variadic);
-        if params > 100 {
-            self.error(decl.span, "A function has at most 100 parameters");
-        }
-        let required = decl.params.iter().filter(|p| p.default.is_none() && !p.variadic).count();
-        self.reserve_proto(Proto {
-            name: Arc::from(&*decl.name),
-            params: params.min(100) as u8,
-            required: required.min(100) as u8,
-            variadic,
-            method,
-            generator: decl.generator,
-            class,
-            span: decl.span,
-            captures: decl.captures.len() as u16,
-            ..Proto::default()
-        })
-    }
-
-    /// Registers the functions and classes of one scope.
-    fn declare(&mut self, scan: &Scan, class: Option<u32>) -> HashMap<Name, Symbol> {
-        let mut symbols: HashMap<Name, Symbol> = HashMap::new();
-        for decl in &scan.functions {
-            let index = self.reserve_function(decl, false, class);
-            self.warn_shadowed(&decl.name, decl.span);
-            if symbols.insert(decl.name.clone(), Symbol::Function(index)).is_some() {
-                self.error(decl.span, format!("'{}' is already declared in this scope", decl.name));
-            }
-        }
-        for decl in &scan.classes {
-            let index = self.declare_class(decl);
-            self.warn_shadowed(&decl.name, decl.span);
-            if symbols.insert(decl.name.clone(), Symbol::Class(index)).is_some() {
-                self.error(decl.span, format!("'{}' is already declared in this scope", decl.name));
-            }
-        }
-        symbols
-    }
-
-    fn declare_class(&mut self, decl: &ClassDecl) -> u32 {
-        let index = self.program.classes.len() as u32;
-        let mut class = ClassDef {
-            name: Arc::from(&*decl.name),
-            index,
-            fields: Array::new(),
-            guarded: HashMap::default(),
-            constructor: None,
-            methods: HashMap::default(),
-            statics: HashMap::default(),
-            static_methods: HashMap::default(),
-        };
-        for var in &decl.vars {
-            let value = match &var.value {
-                None => Value::None,
-                Some(e) => match fold::constant(e) {
-                    Some(v) => v,
-                    None => {
-                        self.error(e.span, "Initial value must be a constant expression");
-                        Value::None
-                    }
-                },
-            };
-            let guard = Guard { private: var.modifiers.private, readonly: var.modifiers.readonly };
-            let name = Str::from(&*var.name);
-            if var.modifiers.fixed {
-                let slot = self.program.statics.len() as u32;
-                self.program.statics.push(value);
-                class.statics.insert(name, StaticDef { slot, guard });
-            } else {
-                class.fields.insert(Key::of_str(&name), value);
-                if guard.private || guard.readonly {
-                    class.guarded.insert(name, guard);
-                }
-            }
-        }
-        for method in &decl.methods {
-            let proto = self.reserve_function(&method.decl, !method.modifiers.fixed, Some(index));
-            let def = MethodDef { proto, private: method.modifiers.private };
-            let table = if method.modifiers.fixed { &mut class.static_methods } else { &mut class.methods };
-            table.insert(Str::from(&*method.decl.name), def);
-        }
-        if let Some(c) = &decl.constructor {
-            class.constructor = Some(self.reserve_function(c, true, Some(index)));
-        }
-        self.program.classes.push(Arc::new(class));
-        index
-    }
-
     /// Compiles the functions and classes declared in the current scope.
-    fn declared_bodies(&mut self, scan: &Scan) {
+    pub(super) fn declared_bodies(&mut self, scan: &Scan) {
         let main = self.functions.last().is_some_and(|f| f.main);
         for decl in &scan.functions {
             let symbols = if main { &self.module_symbols } else { &self.function().symbols };
@@ -453,7 +179,7 @@ impl Generator<'_> {
         }
     }
 
-    fn new_function(&mut self, index: u32, this: Option<Var>) -> Function {
+    pub(super) fn new_function(&mut self, index: u32, this: Option<Var>) -> Function {
         Function {
             proto: std::mem::take(&mut self.program.protos[index as usize]),
             index,
@@ -549,7 +275,7 @@ impl Generator<'_> {
         self.finish_function();
     }
 
-    fn finish_function(&mut self) {
+    pub(super) fn finish_function(&mut self) {
         self.probe(PointKind::Leave, Span::default());
         self.emit(Op::ReturnNone, Span::default());
         if let Some(mut f) = self.functions.pop() {
@@ -567,94 +293,6 @@ impl Generator<'_> {
             }
             self.program.protos[f.index as usize] = f.proto;
         }
-    }
-
-    /// Gives every variable of the scope a register, cell or slot.
-    fn place_variables(&mut self, scan: &Scan) {
-        for (name, _) in &scan.names {
-            if self.function().vars.contains_key(name) {
-                continue;
-            }
-            let global = self.function().main.then(|| self.globals.get(name).copied()).flatten();
-            let captured = scan.captured.contains(name);
-            let full = self.function().proto.names.len() >= REGISTER_VARIABLES_MAX;
-            let var = match global {
-                Some(slot) => Var::Global(slot),
-                None if self.function().main && full => {
-                    let slot = self.new_global(name);
-                    self.globals.insert(name.clone(), slot);
-                    Var::Global(slot)
-                }
-                None if captured || full => Var::Cell(self.new_cell(name)),
-                None => {
-                    let f = self.function_mut();
-                    let reg = f.next as Reg;
-                    f.next += 1;
-                    f.proto.names.push(Arc::from(&**name));
-                    Var::Reg(reg)
-                }
-            };
-            self.function_mut().vars.insert(name.clone(), var);
-        }
-        let f = self.function_mut();
-        f.proto.registers = f.proto.registers.max(f.next);
-    }
-
-    /// Warnings about the variables of the function whose body is about to be compiled.
-    fn warn_variables(&mut self, scan: &Scan, params: &[Param]) {
-        let main = self.function().main;
-        if main && self.compiler.fragment {
-            return;
-        }
-        let mut found = Vec::new();
-        for (name, span) in &scan.names {
-            let given = self.function().touched.contains(name) || (main && self.globals.contains_key(name));
-            if !given && !scan.written.contains(name) {
-                if found.len() >= NOTES_MAX {
-                    break;
-                }
-                let hint = hint(name, "$", scan.written.iter().map(|n| &**n));
-                found.push((*span, format!("Variable '${name}' is never assigned{hint}")));
-            }
-            // What functions import, modules export and hosts read is used elsewhere.
-            let elsewhere = given || (main && !self.entry) || scan.inner_globals.contains(name);
-            if let Some(span) = scan.assigned.get(name)
-                && !elsewhere
-                && !scan.used.contains(name)
-                && !name.starts_with('_')
-            {
-                found.push((*span, format!("Variable '${name}' is assigned but never used")));
-            }
-        }
-        for param in params {
-            let used = scan.used.contains(&param.name) || scan.assigned.contains_key(&param.name);
-            if !used && !param.name.starts_with('_') {
-                let message =
-                    format!("Parameter '${0}' is never used; name it '$_{0}' if that is meant", param.name);
-                found.push((param.span, message));
-            }
-        }
-        for (span, message) in found {
-            self.warn(span, message);
-        }
-    }
-
-    /// Warns about a function or class that hides one of the same name from an outer scope or the library.
-    fn warn_shadowed(&mut self, name: &Name, span: Span) {
-        let outer = self.functions.iter().rev().skip(1).find_map(|f| f.symbols.get(name));
-        let outer = outer.or_else(|| self.functions.last().and_then(|_| self.module_symbols.get(name)));
-        let place = match outer {
-            Some(Symbol::Function(_) | Symbol::Class(_)) => "an outer scope",
-            Some(_) => return,
-            None => {
-                let registry = &self.compiler.registry;
-                if registry.function(name).is_none() && registry.class(name).is_none() {
-                    return;
-                }
-                "the library"
-            }
-        };
-        self.warn(span, format!("'{name}' shadows the one of {place}"));
     }
 
     pub(crate) fn new_cell(&mut self, name: &Name) -> u16 {
@@ -762,124 +400,6 @@ impl Generator<'_> {
 
     // ---- code ----
 
-    pub(crate) fn function(&self) -> &Function {
-        // `generate` pushes the function of a module before any code is made for it.
-        self.functions.last().expect("a function is being compiled")
-    }
-
-    pub(crate) fn function_mut(&mut self) -> &mut Function {
-        self.functions.last_mut().expect("a function is being compiled")
-    }
-
-    pub(crate) fn emit(&mut self, op: Op, span: Span) -> usize {
-        let f = self.function_mut();
-        f.proto.code.push(op);
-        f.proto.spans.push(span);
-        f.proto.code.len() - 1
-    }
-
-    /// Emits a probe if the program is to have them.
-    pub(crate) fn probe(&mut self, kind: PointKind, span: Span) {
-        if !self.compiler.probes {
-            return;
-        }
-        let point = self.program.points.len() as u32;
-        self.program.points.push(Point { kind, span, function: self.function().index });
-        self.emit(Op::Probe { point }, span);
-    }
-
-    pub(crate) fn here(&self) -> u32 {
-        self.function().proto.code.len() as u32
-    }
-
-    /// A fresh temporary register.
-    pub(crate) fn temp(&mut self, span: Span) -> Gen<Reg> {
-        self.temps(1, span)
-    }
-
-    /// `n` fresh registers in a row; the first one.
-    pub(crate) fn temps(&mut self, n: u16, span: Span) -> Gen<Reg> {
-        let f = self.function_mut();
-        let first = f.next;
-        if first + n > REGISTERS_MAX {
-            return self.stop(span, "Expression needs too many intermediate values");
-        }
-        f.next += n;
-        f.proto.registers = f.proto.registers.max(f.next);
-        Ok(first as Reg)
-    }
-
-    pub(crate) fn mark(&self) -> u16 {
-        self.function().next
-    }
-
-    pub(crate) fn release_to(&mut self, mark: u16) {
-        self.function_mut().next = mark;
-    }
-
-    /// True when the register holds a temporary, which reading may consume.
-    pub(crate) fn is_temp(&self, reg: Reg) -> bool {
-        usize::from(reg) >= self.function().proto.names.len()
-    }
-
-    pub(crate) fn bind(&mut self, label: &mut Label) {
-        let here = self.here();
-        label.target = Some(here);
-        for at in std::mem::take(&mut label.jumps) {
-            set_target(&mut self.function_mut().proto.code[at], here);
-        }
-    }
-
-    /// Emits a jump to `label`, which may be bound later.
-    pub(crate) fn jump_to(&mut self, op: Op, label: &mut Label, span: Span) {
-        let at = self.emit(op, span);
-        match label.target {
-            Some(to) => set_target(&mut self.function_mut().proto.code[at], to),
-            None => label.jumps.push(at),
-        }
-    }
-
-    pub(crate) fn patch(&mut self, at: usize, to: u32) {
-        set_target(&mut self.function_mut().proto.code[at], to);
-    }
-
-    /// Index of a constant of the current function.
-    pub(crate) fn const_index(&mut self, value: Value) -> u32 {
-        let f = self.function_mut();
-        let next = f.proto.consts.len() as u32;
-        let known = match &value {
-            Value::Number(n) => *f.number_consts.entry(n.to_bits()).or_insert(next),
-            Value::Str(s) => *f.string_consts.entry(s.clone()).or_insert(next),
-            _ => next,
-        };
-        if known == next {
-            f.proto.consts.push(value);
-        }
-        known
-    }
-
-    pub(crate) fn name_const(&mut self, name: &str) -> u32 {
-        self.const_index(Value::Str(Str::from(name)))
-    }
-
-    pub(crate) fn constant(&mut self, value: Value, dst: Reg, span: Span) {
-        let op = match value {
-            Value::None | Value::Undef => Op::None { dst },
-            Value::Bool(b) => Op::Bool { dst, b },
-            Value::Number(n) if n == f64::from(n as i32) && (n != 0.0 || n.is_sign_positive()) => {
-                Op::Int { dst, n: n as i32 }
-            }
-            other => Op::Const { dst, k: self.const_index(other) },
-        };
-        self.emit(op, span);
-    }
-
-    pub(crate) fn move_to(&mut self, dst: Reg, src: Reg, span: Span) {
-        if dst != src {
-            self.emit(Op::Move { dst, src }, span);
-        }
-    }
-
     /// Compiles statements one after the other; true when the code behind them cannot be reached.
     pub(crate) fn body(&mut self, body: &[Stmt]) -> bool {
         let mut dead = false;
@@ -954,7 +474,7 @@ impl Generator<'_> {
     }
 }
 
-fn signature(p: &Proto) -> Proto {
+pub(super) fn signature(p: &Proto) -> Proto {
     Proto {
         name: Arc::clone(&p.name),
         params: p.params,
@@ -966,69 +486,5 @@ fn signature(p: &Proto) -> Proto {
         span: p.span,
         captures: p.captures,
         ..Proto::default()
-    }
-}
-
-fn target_mut(op: &mut Op) -> Option<&mut u32> {
-    match op {
-        Op::Jump { to }
-        | Op::JumpIf { to, .. }
-        | Op::JumpIfNot { to, .. }
-        | Op::JumpIfNone { to, .. }
-        | Op::JumpIfDefined { to, .. }
-        | Op::JumpLt { to, .. }
-        | Op::JumpLe { to, .. }
-        | Op::JumpEq { to, .. }
-        | Op::JumpNe { to, .. }
-        | Op::JumpLtConst { to, .. }
-        | Op::JumpNotLtConst { to, .. }
-        | Op::JumpLeConst { to, .. }
-        | Op::JumpNotLeConst { to, .. }
-        | Op::PushTry { to, .. }
-        | Op::IterNext { to, .. }
-        | Op::IterNextPair { to, .. } => Some(to),
-        _ => None,
-    }
-}
-
-fn set_target(op: &mut Op, target: u32) {
-    if let Some(to) = target_mut(op) {
-        *to = target;
-    }
-}
-
-/// Lets jumps to jumps go to the final target.
-fn thread_jumps(code: &mut [Op]) {
-    for i in 0..code.len() {
-        let mut op = code[i];
-        if let Some(to) = target_mut(&mut op) {
-            for _ in 0..8 {
-                match code.get(*to as usize) {
-                    Some(Op::Jump { to: next }) if *next as usize != i => *to = *next,
-                    _ => break,
-                }
-            }
-            code[i] = op;
-        }
-    }
-}
-
-impl Label {
-    /// A label that is already in place.
-    pub(crate) fn bound(target: u32) -> Label {
-        Label { target: Some(target), jumps: Vec::new() }
-    }
-
-    /// Notes a jump that goes here.
-    pub(crate) fn add(&mut self, jump: usize) {
-        self.jumps.push(jump);
-    }
-
-    pub(crate) fn used(&self) -> bool {
-        !self.jumps.is_empty()
-    }
-
-    pub(crate) fn take_jumps(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.jumps)
     }
 }

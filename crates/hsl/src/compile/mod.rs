@@ -2,11 +2,14 @@
 
 mod assign;
 mod call;
+mod emit;
 mod expr;
 mod fold;
 mod generate;
+mod modules;
 mod scan;
 mod stmt;
+mod variables;
 
 use crate::array::Array;
 use crate::ast::{Element, Expr, ExprKind, Import, ImportWhat, Name, Stmt, StmtKind};
@@ -161,6 +164,8 @@ pub(crate) struct Module {
     pub(crate) file: u32,
     pub(crate) body: Vec<Stmt>,
     pub(crate) imports: Vec<(Import, Source)>,
+    /// Functions and classes of the library that it exports; only modules of the library have some.
+    pub(crate) natives: Vec<&'static str>,
 }
 
 /// What an import statement refers to.
@@ -256,7 +261,15 @@ impl Unit<'_> {
             }
         }
         self.loading.pop();
-        self.modules.push(Module { path: path.to_owned(), file, body, imports });
+        self.modules.push(Module { path: path.to_owned(), file, body, imports, natives: Vec::new() });
+        Some(self.modules.len() - 1)
+    }
+
+    /// A module that is part of the library.
+    fn library_module(&mut self, path: &str, span: Span) -> Option<usize> {
+        let natives = self.compiler.registry.module(path.strip_prefix("extras://")?)?.to_vec();
+        let (file, path) = (span.file, path.to_owned());
+        self.modules.push(Module { path, file, body: Vec::new(), imports: Vec::new(), natives });
         Some(self.modules.len() - 1)
     }
 
@@ -274,6 +287,10 @@ impl Unit<'_> {
         }
         if let Some(index) = self.index.get(&path) {
             return Some(Source::Module(*index));
+        }
+        if let Some(index) = self.library_module(&path, span) {
+            self.index.insert(path, index);
+            return Some(Source::Module(index));
         }
         if self.loading.contains(&path) {
             self.error(span, format!("Import of '{path}' is cyclic"));

@@ -10,6 +10,7 @@ mod dispatch;
 mod frame_stack;
 mod frames;
 pub(crate) mod generator;
+mod steps;
 
 use crate::diag::{Place, ScriptError, Severity, Span};
 use crate::error::Error;

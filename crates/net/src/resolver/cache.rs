@@ -1,6 +1,6 @@
 //! The answers kept: a map with a bound, the oldest entry leaves first.
 
-use super::{DnsError, Outcome};
+use super::{DnsError, Found};
 use hickory_proto::rr::RecordType;
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -25,7 +25,7 @@ impl Key {
 
 pub(super) struct Cache {
     size_max: usize,
-    entries: HashMap<Key, (Outcome, Instant)>,
+    entries: HashMap<Key, (Found, Instant)>,
     order: VecDeque<Key>,
     pub(super) hits: u64,
     pub(super) misses: u64,
@@ -52,11 +52,11 @@ impl Cache {
         self.entries.len()
     }
 
-    pub(super) fn get(&mut self, key: &Key, now: Instant) -> Option<Outcome> {
+    pub(super) fn get(&mut self, key: &Key, now: Instant) -> Option<Found> {
         match self.entries.get(key) {
-            Some((outcome, until)) if *until > now => {
+            Some((found, until)) if *until > now => {
                 self.hits += 1;
-                return Some(outcome.clone());
+                return Some(found.clone());
             }
             Some(_) => {
                 self.entries.remove(key);
@@ -68,11 +68,11 @@ impl Cache {
         None
     }
 
-    pub(super) fn insert(&mut self, key: Key, outcome: Outcome, until: Instant) {
+    pub(super) fn insert(&mut self, key: Key, found: Found, until: Instant) {
         if self.size_max == 0 {
             return;
         }
-        if self.entries.insert(key.clone(), (outcome, until)).is_none() {
+        if self.entries.insert(key.clone(), (found, until)).is_none() {
             self.order.push_back(key);
         }
         while self.entries.len() > self.size_max {
@@ -128,7 +128,7 @@ mod tests {
         let now = Instant::now();
         let mut cache = Cache::new(2);
         for name in ["a", "b", "c"] {
-            cache.insert(key(name), Err(DnsError::NoData), now + Duration::from_secs(1));
+            cache.insert(key(name), Err(DnsError::NoData).into(), now + Duration::from_secs(1));
         }
         assert_eq!((cache.len(), cache.evicts), (2, 1));
         assert!(cache.get(&key("a"), now).is_none());
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!((cache.hits, cache.misses, cache.expires), (1, 2, 1));
         assert_eq!(cache.clear(Some("C.")), 1);
         for round in 0..5000 {
-            cache.insert(key(&format!("n{round}")), Err(DnsError::NoData), now);
+            cache.insert(key(&format!("n{round}")), Err(DnsError::NoData).into(), now);
             assert!(cache.get(&key(&format!("n{round}")), now).is_none());
         }
         assert!(cache.order.len() <= 1025, "{}", cache.order.len());

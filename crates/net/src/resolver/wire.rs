@@ -17,7 +17,7 @@ const ALIASES_MAX: usize = 16;
 
 pub(super) enum Reply {
     Records { records: Vec<RData>, authentic: bool, ttl_s: u32 },
-    Negative { error: DnsError, ttl_s: u32 },
+    Negative { error: DnsError, authentic: bool, ttl_s: u32 },
 }
 
 /// Asks the servers in turn until one gives an answer; the error says what the last one did.
@@ -149,7 +149,8 @@ fn read(name: &Name, kind: RecordType, message: Message) -> Result<Reply, Respon
         _ => None,
     });
     let error = if code == ResponseCode::NXDomain { DnsError::NxDomain } else { DnsError::NoData };
-    Ok(Reply::Negative { error, ttl_s: soa_ttl.unwrap_or(0).min(ttl_s) })
+    let authentic = message.metadata.authentic_data;
+    Ok(Reply::Negative { error, authentic, ttl_s: soa_ttl.unwrap_or(0).min(ttl_s) })
 }
 
 /// A name as text: lower case, without final dot; the root is `.`.

@@ -15,19 +15,45 @@ pub(super) enum Command<'a> {
     Mail(&'a [u8]),
     Rcpt(&'a [u8]),
     Data,
+    Bdat(&'a [u8]),
+    StartTls,
+    Auth(&'a [u8]),
     Rset,
     Noop,
     Vrfy(&'a [u8]),
     Expn,
     Help,
     Quit,
-    /// Known, but never offered by this server or only when announced.
+    /// Known, but never offered by this server.
     NotOffered,
     /// A client of another protocol (HTTP).
     Foreign,
     Unknown,
     /// A known verb with an argument where none is allowed, or the reverse.
     BadArgument,
+}
+
+impl Command<'_> {
+    /// The name as scripts and logs see it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Command::Helo { extended: false, .. } => "HELO",
+            Command::Helo { .. } => "EHLO",
+            Command::Mail(_) => "MAIL",
+            Command::Rcpt(_) => "RCPT",
+            Command::Data => "DATA",
+            Command::Bdat(_) => "BDAT",
+            Command::StartTls => "STARTTLS",
+            Command::Auth(_) => "AUTH",
+            Command::Rset => "RSET",
+            Command::Noop => "NOOP",
+            Command::Vrfy(_) => "VRFY",
+            Command::Expn => "EXPN",
+            Command::Help => "HELP",
+            Command::Quit => "QUIT",
+            Command::NotOffered | Command::Foreign | Command::Unknown | Command::BadArgument => "UNKNOWN",
+        }
+    }
 }
 
 /// Splits the verb off and recognises it.
@@ -45,6 +71,9 @@ pub(super) fn parse(line: &[u8]) -> Command<'_> {
         b"MAIL" => Command::Mail(argument),
         b"RCPT" => Command::Rcpt(argument),
         b"DATA" => none(Command::Data),
+        b"BDAT" => Command::Bdat(argument),
+        b"STARTTLS" => none(Command::StartTls),
+        b"AUTH" => Command::Auth(argument),
         b"RSET" => none(Command::Rset),
         b"NOOP" => Command::Noop,
         b"VRFY" if argument.is_empty() => Command::BadArgument,
@@ -52,9 +81,7 @@ pub(super) fn parse(line: &[u8]) -> Command<'_> {
         b"EXPN" => Command::Expn,
         b"HELP" => Command::Help,
         b"QUIT" => none(Command::Quit),
-        b"STARTTLS" | b"AUTH" | b"BDAT" | b"ETRN" | b"TURN" | b"ATRN" | b"XCLIENT" | b"XFORWARD" => {
-            Command::NotOffered
-        }
+        b"ETRN" | b"TURN" | b"ATRN" | b"XCLIENT" => Command::NotOffered,
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" | b"TRACE" => {
             Command::Foreign
         }

@@ -1,6 +1,7 @@
 //! The ESMTP extensions of a session and the parameters they allow. RFC 1869, 1870, 6152, 6531, 3461.
 
 use super::command::Parameter;
+use std::sync::Arc;
 
 /// Facts taken from valid MAIL parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -9,6 +10,8 @@ pub struct MailFacts {
     pub size: Option<u64>,
     /// `SMTPUTF8` was given.
     pub smtputf8: bool,
+    /// `BODY=BINARYMIME` was given.
+    pub binary: bool,
 }
 
 /// Why a parameter is refused.
@@ -25,11 +28,12 @@ pub(super) enum ParameterError {
 /// The effective extension set of a session: the items of the EHLO reply in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    items: Vec<String>,
+    /// Shared: an idle session costs no copy of it.
+    items: Arc<[String]>,
 }
 
 /// Items whose parameters have rules of their own; any other item allows unknown parameters.
-const BUILT_IN: [&str; 10] = [
+const BUILT_IN: [&str; 11] = [
     "PIPELINING",
     "SIZE",
     "STARTTLS",
@@ -37,6 +41,7 @@ const BUILT_IN: [&str; 10] = [
     "8BITMIME",
     "SMTPUTF8",
     "CHUNKING",
+    "BINARYMIME",
     "ENHANCEDSTATUSCODES",
     "DSN",
     "LIMITS",
@@ -64,6 +69,30 @@ impl Extensions {
             .any(|item| item.split(' ').next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)))
     }
 
+    /// The words behind a keyword, of all its lines; none when it is not in the set.
+    pub fn arguments(&self, keyword: &str) -> Option<Vec<&str>> {
+        let mut found = None;
+        for item in &*self.items {
+            let mut words = item.split(' ').filter(|word| !word.is_empty());
+            if words.next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)) {
+                found.get_or_insert_with(Vec::new).extend(words);
+            }
+        }
+        found
+    }
+
+    /// The set without some keywords.
+    pub fn without(&self, keywords: &[&str]) -> Extensions {
+        if keywords.is_empty() {
+            return self.clone();
+        }
+        let kept = self.items.iter().filter(|item| {
+            let word = item.split(' ').next().unwrap_or_default();
+            !keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word))
+        });
+        Extensions { items: kept.cloned().collect() }
+    }
+
     fn has_foreign(&self) -> bool {
         self.items.iter().any(|item| {
             let word = item.split(' ').next().unwrap_or_default();
@@ -89,6 +118,12 @@ impl Extensions {
                         return Err(ParameterError::TooLarge);
                     }
                     facts.size = Some(size);
+                }
+                "BODY" if value.eq_ignore_ascii_case("BINARYMIME") && self.has("BINARYMIME") => {
+                    if !self.has("CHUNKING") {
+                        return bad();
+                    }
+                    facts.binary = true;
                 }
                 "BODY" if self.has("8BITMIME") => {
                     if !value.eq_ignore_ascii_case("7BIT") && !value.eq_ignore_ascii_case("8BITMIME") {
@@ -201,7 +236,7 @@ mod tests {
     fn checks_mail_parameters_against_the_set() {
         let all = set(&["SIZE 100", "8BITMIME", "SMTPUTF8", "DSN"]);
         let facts = all.check_mail(&parameters("SIZE=100 BODY=8bitmime SMTPUTF8 RET=HDRS ENVID=a+2Bb"), 100);
-        assert_eq!(facts, Ok(MailFacts { size: Some(100), smtputf8: true }));
+        assert_eq!(facts, Ok(MailFacts { size: Some(100), smtputf8: true, binary: false }));
         for (text, error) in [
             ("SIZE=101", ParameterError::TooLarge),
             ("SIZE=99999999999999999999", ParameterError::TooLarge),

@@ -43,7 +43,7 @@ pub fn bind(startup: &Startup) -> Result<Bound, String> {
     }
     let path = startup.control_path();
     let failed = |error: &dyn std::fmt::Display| format!("control socket {}: {error}", path.display());
-    remove_stale(&path)?;
+    remove_stale(&path).map_err(|error| failed(&error))?;
     let listener = std::os::unix::net::UnixListener::bind(&path).map_err(|error| failed(&error))?;
     listener.set_nonblocking(true).map_err(|error| failed(&error))?;
     let owner =
@@ -61,19 +61,13 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// Removes the socket of a process that is gone; a live one is another daemon's and stays.
-fn remove_stale(path: &Path) -> Result<(), String> {
+pub(crate) fn remove_stale(path: &Path) -> Result<(), String> {
     match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(format!("control socket {}: another process answers there", path.display())),
+        Ok(_) => Err("another process answers there".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() != std::io::ErrorKind::ConnectionRefused => {
-            Err(format!("control socket {}: {error}", path.display()))
-        }
-        Err(_) if !is_socket(path) => {
-            Err(format!("control socket {}: a file that is no socket is there", path.display()))
-        }
-        Err(_) => {
-            std::fs::remove_file(path).map_err(|error| format!("control socket {}: {error}", path.display()))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionRefused => Err(error.to_string()),
+        Err(_) if !is_socket(path) => Err("a file that is no socket is there".to_owned()),
+        Err(_) => std::fs::remove_file(path).map_err(|error| error.to_string()),
     }
 }
 

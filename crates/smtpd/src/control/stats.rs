@@ -25,12 +25,13 @@ pub(super) fn process_stats(daemon: &Daemon) -> wire::ProcessStatsResponse {
             }),
             scripts: Some(stats::Scripts {
                 connect: script("connect"),
+                proxy: script("proxy"),
                 helo: script("helo"),
+                auth: script("auth"),
                 mailfrom: script("mailfrom"),
                 rcptto: script("rcptto"),
                 eod: script("eod"),
                 disconnect: script("disconnect"),
-                ..stats::Scripts::default()
             }),
         }
     });

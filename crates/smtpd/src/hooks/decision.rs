@@ -1,6 +1,8 @@
 //! What a hook decided, and the reply that follows from it.
 
-use mail::Address;
+use hsl_std::hooks::Hook;
+use hsl_std::hooks::options::ReplyOptions;
+pub use hsl_std::hooks::options::Verdict;
 use smtp::Reply;
 use smtp::reply::Enhanced;
 
@@ -9,47 +11,58 @@ use smtp::reply::Enhanced;
 #[expect(missing_docs, reason = "the names are the phases")]
 pub enum Phase {
     Connect,
+    Proxy,
     Helo,
+    Auth,
     MailFrom,
     RcptTo,
     Eod,
+    EodRcpt,
     Disconnect,
 }
 
 impl Phase {
     /// All of them, in the order of a session.
-    pub const ALL: [Phase; 6] =
-        [Phase::Connect, Phase::Helo, Phase::MailFrom, Phase::RcptTo, Phase::Eod, Phase::Disconnect];
+    pub const ALL: [Phase; 9] = [
+        Phase::Connect,
+        Phase::Proxy,
+        Phase::Helo,
+        Phase::Auth,
+        Phase::MailFrom,
+        Phase::RcptTo,
+        Phase::Eod,
+        Phase::EodRcpt,
+        Phase::Disconnect,
+    ];
 
     /// The name in the configuration and in counters.
     pub fn name(self) -> &'static str {
+        self.hook().name()
+    }
+
+    /// The hook with its functions and variables.
+    pub fn hook(self) -> Hook {
         match self {
-            Phase::Connect => "connect",
-            Phase::Helo => "helo",
-            Phase::MailFrom => "mailfrom",
-            Phase::RcptTo => "rcptto",
-            Phase::Eod => "eod",
-            Phase::Disconnect => "disconnect",
+            Phase::Connect => Hook::Connect,
+            Phase::Proxy => Hook::Proxy,
+            Phase::Helo => Hook::Helo,
+            Phase::Auth => Hook::Auth,
+            Phase::MailFrom => Hook::MailFrom,
+            Phase::RcptTo => Hook::RcptTo,
+            Phase::Eod => Hook::Eod,
+            Phase::EodRcpt => Hook::EodRcpt,
+            Phase::Disconnect => Hook::Disconnect,
         }
     }
-}
 
-/// Accepted, refused for good or for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the functions of the scripts")]
-pub enum Verdict {
-    Accept,
-    Reject,
-    Defer,
-}
-
-impl Verdict {
-    /// The reply class.
-    pub fn class(self) -> u16 {
+    /// What follows where a script ends without a function.
+    pub fn implicit_end(self) -> Verdict {
         match self {
-            Verdict::Accept => 2,
-            Verdict::Reject => 5,
-            Verdict::Defer => 4,
+            Phase::Auth => Verdict::Reject,
+            // Nothing was said about the message, so nothing happens to it and the client keeps it.
+            Phase::Eod => Verdict::Defer,
+            Phase::Proxy | Phase::Disconnect => Verdict::Pass,
+            _ => Verdict::Accept,
         }
     }
 }
@@ -59,72 +72,51 @@ impl Verdict {
 pub struct Decision {
     /// Which function ended the script.
     pub verdict: Verdict,
-    /// Replaces the default text where not empty.
-    pub reason: Vec<Vec<u8>>,
-    /// Replaces the default code.
-    pub code: Option<u16>,
-    /// Replaces the default enhanced code; `Some(None)` suppresses it.
-    pub enhanced: Option<Option<Enhanced>>,
-    /// Close after the reply.
-    pub disconnect: bool,
-    /// `sender` (mailfrom) or `recipient` (rcptto).
-    pub address: Option<Address>,
-    /// `transportid` (rcptto).
-    pub transport: Option<String>,
-    /// `extensions` (helo).
-    pub extensions: Option<Vec<String>>,
-    /// `host` (helo).
-    pub host: Option<String>,
-    /// `remoteip` (connect).
-    pub remote_ip: Option<String>,
-    /// `remoteptr` (connect).
-    pub remote_ptr: Option<String>,
-    /// `priority` (connect).
-    pub priority: Option<f64>,
+    /// Its arguments.
+    pub options: ReplyOptions,
 }
 
 impl Decision {
     /// The function without arguments.
     pub fn plain(verdict: Verdict) -> Decision {
-        Decision {
-            verdict,
-            reason: Vec::new(),
-            code: None,
-            enhanced: None,
-            disconnect: false,
-            address: None,
-            transport: None,
-            extensions: None,
-            host: None,
-            remote_ip: None,
-            remote_ptr: None,
-            priority: None,
-        }
+        Decision { verdict, options: ReplyOptions::default() }
     }
 
-    /// What follows a script error: the codes of Defer with a text that tells the client nothing.
-    pub fn script_error() -> Decision {
-        Decision { reason: vec![b"Temporary server error".to_vec()], ..Decision::plain(Verdict::Defer) }
+    /// What follows a script error: the codes of Defer with a text that tells the client nothing. In the proxy hook
+    /// the connection ends, since nobody knows what the line was meant to do.
+    pub fn script_error(phase: Phase) -> Decision {
+        let mut options =
+            ReplyOptions { reason: vec![b"Temporary server error".to_vec()], ..ReplyOptions::default() };
+        if phase == Phase::Proxy {
+            options.code = Some(421);
+            options.enhanced = Some(Some((4, 3, 2)));
+            options.disconnect = true;
+            return Decision { verdict: Verdict::Reply, options };
+        }
+        Decision { verdict: Verdict::Defer, options }
     }
 
     /// The reply: defaults of phase and function, overridden by the options. `text` is the default text of
     /// Accept where it is not fixed (greeting, queue id).
     pub fn reply(&self, phase: Phase, text: &str) -> Reply {
         let (code, enhanced, default) = defaults(phase, self.verdict);
-        let class = self.code.unwrap_or(code) / 100;
-        let enhanced = match self.enhanced {
-            Some(enhanced) => enhanced,
+        let code = self.options.code.unwrap_or(code);
+        let class = code / 100;
+        let enhanced = match self.options.enhanced {
+            Some(enhanced) => enhanced.map(|(class, subject, detail)| Enhanced(class, subject, detail)),
             None => enhanced,
         };
+        // Codes of the class 3 have none (RFC 2034).
+        let enhanced = enhanced.filter(|_| class != 3);
         // The class digit follows the code whatever the script said.
         let enhanced = enhanced.map(|Enhanced(_, subject, detail)| Enhanced(class, subject, detail));
-        let is_empty = self.reason.iter().all(Vec::is_empty);
-        let lines = match is_empty {
-            false => self.reason.clone(),
+        let reason = &self.options.reason;
+        let lines = match reason.iter().all(Vec::is_empty) {
+            false => reason.clone(),
             true if default.is_empty() => vec![text.as_bytes().to_vec()],
             true => vec![default.as_bytes().to_vec()],
         };
-        Reply { code: self.code.unwrap_or(code), enhanced, lines }
+        Reply { code, enhanced, lines }
     }
 }
 
@@ -143,11 +135,16 @@ fn defaults(phase: Phase, verdict: Verdict) -> (u16, Option<Enhanced>, &'static 
         (Phase::Helo | Phase::MailFrom | Phase::RcptTo, Verdict::Defer) => {
             (450, (4, 3, 2), "Try again later")
         }
-        (Phase::Eod | Phase::Disconnect, Verdict::Accept) => (250, (2, 0, 0), ""),
-        (Phase::Eod | Phase::Disconnect, Verdict::Reject) => (550, (5, 7, 1), "Message rejected"),
-        (Phase::Eod | Phase::Disconnect, Verdict::Defer) => {
+        (Phase::Auth, Verdict::Accept) => (235, (2, 7, 0), "Authentication successful"),
+        (Phase::Auth, Verdict::Reject) => (535, (5, 7, 8), "Authentication failed"),
+        (Phase::Auth, Verdict::Defer) => (454, (4, 7, 0), "Temporary authentication failure"),
+        (Phase::Eod | Phase::EodRcpt, Verdict::Accept) => (250, (2, 0, 0), ""),
+        (Phase::Eod | Phase::EodRcpt, Verdict::Reject) => (550, (5, 7, 1), "Message rejected"),
+        (Phase::Eod | Phase::EodRcpt, Verdict::Defer) => {
             (421, (4, 3, 2), "Message deferred, try again later")
         }
+        // The proxy hook; the other pairs have no reply of their own.
+        _ => (250, (2, 0, 0), "Ok"),
     };
     (code, Some(Enhanced(a, b, c)), text)
 }
@@ -164,6 +161,11 @@ mod tests {
             (Phase::Helo, Verdict::Defer, "450 4.3.2 Try again later"),
             (Phase::MailFrom, Verdict::Accept, "250 2.1.0 Ok"),
             (Phase::RcptTo, Verdict::Reject, "554 5.7.1 Recipient rejected"),
+            (Phase::Auth, Verdict::Accept, "235 2.7.0 Authentication successful"),
+            (Phase::Auth, Verdict::Reject, "535 5.7.8 Authentication failed"),
+            (Phase::Auth, Verdict::Defer, "454 4.7.0 Temporary authentication failure"),
+            (Phase::Proxy, Verdict::Reply, "250 2.0.0 Ok"),
+            (Phase::Eod, Verdict::Reject, "550 5.7.1 Message rejected"),
             (Phase::Eod, Verdict::Accept, "250 2.0.0 mx ESMTP"),
             (Phase::Eod, Verdict::Defer, "421 4.3.2 Message deferred, try again later"),
         ] {
@@ -174,16 +176,28 @@ mod tests {
     #[test]
     fn options_override_one_by_one() {
         let mut decision = Decision::plain(Verdict::Reject);
-        decision.code = Some(553);
+        decision.options.code = Some(553);
         assert_eq!(decision.reply(Phase::MailFrom, "").to_string(), "553 5.7.1 Sender rejected");
-        decision.enhanced = Some(Some(Enhanced(4, 1, 8)));
-        decision.reason = vec![b"no".to_vec()];
+        decision.options.enhanced = Some(Some((4, 1, 8)));
+        decision.options.reason = vec![b"no".to_vec()];
         assert_eq!(decision.reply(Phase::MailFrom, "").to_string(), "553 5.1.8 no");
-        decision.enhanced = Some(None);
+        decision.options.enhanced = Some(None);
         assert_eq!(decision.reply(Phase::MailFrom, "").to_string(), "553 no");
         assert_eq!(
-            Decision::script_error().reply(Phase::Eod, "").to_string(),
+            Decision::script_error(Phase::Eod).reply(Phase::Eod, "").to_string(),
             "421 4.3.2 Temporary server error"
         );
+        for (phase, expected) in [
+            (Phase::Connect, "421 4.3.2 Temporary server error"),
+            (Phase::Proxy, "421 4.3.2 Temporary server error"),
+            (Phase::Helo, "450 4.3.2 Temporary server error"),
+            (Phase::Auth, "454 4.7.0 Temporary server error"),
+            (Phase::MailFrom, "450 4.3.2 Temporary server error"),
+            (Phase::RcptTo, "450 4.3.2 Temporary server error"),
+        ] {
+            let error = Decision::script_error(phase);
+            assert_eq!(error.reply(phase, "").to_string(), expected);
+            assert_eq!(error.options.disconnect, phase == Phase::Proxy);
+        }
     }
 }

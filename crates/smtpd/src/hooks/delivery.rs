@@ -3,8 +3,8 @@
 use crate::delivery::result::{Attempt, AttemptError, ConnectionInfo, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
-use crate::hooks::connection::address_array;
-use crate::hooks::script::{End, Script};
+use crate::hooks::script::{End, Execution, Script};
+use crate::hooks::variables::address_array;
 use crate::queueing::engine::Engine;
 use crate::queueing::job::Job;
 use crate::queueing::settle::{DefaultAction, Verdict};
@@ -134,7 +134,9 @@ async fn run(
     ];
     let metadata =
         job.metadata.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
-    let finished = script.run(job.to_string(), variables, context, metadata).await;
+    let finished = script
+        .run(Execution { id: job.to_string(), variables, metadata, ..Execution::default() }, context)
+        .await;
     if let Some(metadata) = finished.metadata {
         let pairs =
             metadata.iter().map(|(key, value)| Pair::new(key.clone(), value.clone())).collect::<Vec<_>>();

@@ -2,7 +2,7 @@
 //! call returns.
 
 use crate::hooks::bridge::Bridge;
-use crate::hooks::connection::apply_options;
+use crate::hooks::sink::apply_options;
 use crate::info;
 use crate::queueing::commit::QueuedRecipient;
 use config::app::{Protocol, TlsMode};

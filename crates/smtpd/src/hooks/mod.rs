@@ -5,7 +5,12 @@ pub mod connection;
 pub mod decision;
 pub mod delivery;
 mod mail_queue;
+pub mod pool;
+mod ptr;
+pub(crate) mod recipient;
 pub mod script;
+mod sink;
+mod variables;
 
 /// The `$context` of a connection or an attempt between two of its hooks.
 #[derive(Default)]

@@ -3,16 +3,17 @@
 
 use crate::hooks::ContextValue;
 use crate::hooks::decision::Phase;
-use crate::{debug, error, warning};
+use crate::hooks::pool::Pool;
+use crate::{debug, error, info, warning};
 use config::app::App;
 use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
+use hsl_std::hooks::recipient::RecipientRun;
 use hsl_std::hooks::{Hook, HookHost};
 use hsl_std::{Environment, ScriptFiles};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::Semaphore;
 
 /// Jumps and calls that a script may use up on the caller's thread. Most hooks end within it and so cost no
 /// change of thread; one that does not moves to the pool, where it delays no connection.
@@ -41,7 +42,7 @@ pub struct Script {
     shared: Arc<Shared>,
     limits: Limits,
     counters: Arc<ScriptCounters>,
-    pool: Arc<Semaphore>,
+    pool: Arc<Pool>,
     /// The class of `$arguments["mail"]`.
     pub mail_class: Arc<hsl::NativeClass>,
 }
@@ -62,6 +63,8 @@ pub struct Finished {
     pub end: End,
     /// Metadata, where the script set it.
     pub metadata: Option<Vec<(String, Vec<u8>)>>,
+    /// What the older end-of-data hook decided.
+    pub recipient: Option<RecipientRun>,
 }
 
 /// Compiles the scripts of one configuration; they share library, files and limits.
@@ -71,18 +74,13 @@ pub struct Compiler {
     environment: Arc<Environment>,
     shared: Arc<Shared>,
     limits: Limits,
-    pool: Arc<Semaphore>,
+    pool: Arc<Pool>,
     mail_class: Arc<hsl::NativeClass>,
 }
 
 impl Compiler {
     /// For the limits of a running configuration, and what the library gets to know.
-    pub fn new(
-        app: &App,
-        environment: Arc<Environment>,
-        shared: Arc<Shared>,
-        pool: Arc<Semaphore>,
-    ) -> Compiler {
+    pub fn new(app: &App, environment: Arc<Environment>, shared: Arc<Shared>, pool: Arc<Pool>) -> Compiler {
         let library = hsl_std::shared_registry();
         let registries =
             Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
@@ -110,14 +108,7 @@ impl Compiler {
         source: &str,
         counters: Arc<ScriptCounters>,
     ) -> Result<Script, Vec<String>> {
-        let hook = match phase {
-            Phase::Connect => Hook::Connect,
-            Phase::Helo => Hook::Helo,
-            Phase::MailFrom => Hook::MailFrom,
-            Phase::RcptTo => Hook::RcptTo,
-            Phase::Eod => Hook::Eod,
-            Phase::Disconnect => Hook::Disconnect,
-        };
+        let hook = phase.hook();
         self.compile(hook, &format!("{}/{id}.hsl", hook.name()), id, source, counters)
     }
 
@@ -188,30 +179,42 @@ pub fn script_files(app: &App, rootpath: Option<PathBuf>) -> Result<ScriptFiles,
     Ok(files)
 }
 
+/// What a script is run with.
+#[derive(Default)]
+pub struct Execution {
+    /// Names connection or transaction in the log.
+    pub id: String,
+    /// Variables of the hook.
+    pub variables: Vec<(&'static str, Value)>,
+    /// Metadata of the entry, for the delivery hooks.
+    pub metadata: Vec<(String, Vec<u8>)>,
+    /// The recipient, for the older end-of-data hook.
+    pub recipient: Option<RecipientRun>,
+    /// Who is let into the pool first.
+    pub priority: f64,
+}
+
 impl Script {
-    /// Runs to the end. `id` names connection or transaction in the log; `context` is `$context` before and
-    /// after.
-    pub async fn run(
-        &self,
-        id: String,
-        variables: Vec<(&'static str, Value)>,
-        context: &mut ContextValue,
-        metadata: Vec<(String, Vec<u8>)>,
-    ) -> Finished {
+    /// Runs to the end; `context` is `$context` before and after.
+    pub async fn run(&self, execution: Execution, context: &mut ContextValue) -> Finished {
+        let Execution { id, variables, metadata, recipient, priority } = execution;
         let tag = id.clone();
         let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
         host.metadata = metadata;
+        let tag = id.clone();
+        host.history = Some(Box::new(move |text| info!(tag, "{}", String::from_utf8_lossy(text))));
         host.environment = Some(self.environment.clone());
+        host.recipient = recipient;
         // The other hooks run for a connection, which may carry several messages.
-        let about_message = matches!(self.hook, Hook::Eod | Hook::PreDelivery | Hook::PostDelivery);
+        let about_message =
+            matches!(self.hook, Hook::Eod | Hook::EodRcpt | Hook::PreDelivery | Hook::PostDelivery);
         host.message = about_message.then(|| id.clone());
         let mut vm = Vm::new(self.program.clone(), self.shared.clone(), self.limits.clone(), Box::new(host));
         for (name, value) in variables {
             vm.set_variable(name, value);
         }
-        if let Some(value) = context.0.take() {
-            vm.set_variable("context", value);
-        }
+        // It is none until a script sets it.
+        vm.set_variable("context", context.0.take().unwrap_or_default());
         let counters = &*self.counters;
         let mut step = {
             let _running = Gauge::new(&counters.running);
@@ -235,7 +238,7 @@ impl Script {
                     let _running = Gauge::new(&counters.running);
                     step = vm.run(FIRST_SLICE);
                 }
-                Step::OutOfFuel => match self.continue_on_pool(vm).await {
+                Step::OutOfFuel => match self.continue_on_pool(vm, priority).await {
                     Some((back, next)) => {
                         vm = back;
                         step = next;
@@ -243,30 +246,31 @@ impl Script {
                     None => {
                         counters.errors.fetch_add(1, Ordering::Relaxed);
                         error!(id, "script pool failed in {} {}", self.hook.name(), self.id);
-                        return Finished { end: End::Error, metadata: None };
+                        return Finished { end: End::Error, metadata: None, recipient: None };
                     }
                 },
             }
         };
         counters.finished.fetch_add(1, Ordering::Relaxed);
-        context.0 = vm.variable("context");
+        context.0 = vm.variable("context").filter(|value| !value.is_none());
+        let recipient = vm.host::<HookHost>().and_then(|host| host.recipient.take());
         let metadata = vm
             .host::<HookHost>()
             .filter(|host| host.metadata_changed)
             .map(|host| std::mem::take(&mut host.metadata));
-        Finished { end, metadata }
+        Finished { end, metadata, recipient }
     }
 
     /// Runs on until the script waits or ends. At most the pool's number of scripts run so at once; between two
     /// slices another script may take the place.
-    async fn continue_on_pool(&self, mut vm: Vm) -> Option<(Vm, Step)> {
+    async fn continue_on_pool(&self, mut vm: Vm, priority: f64) -> Option<(Vm, Step)> {
         loop {
             let waiting = Gauge::new(&self.counters.pending);
-            let permit = self.pool.clone().acquire_owned().await.ok()?;
+            let place = self.pool.enter(priority).await;
             drop(waiting);
             let _running = Gauge::new(&self.counters.running);
             let (back, step) = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
+                let _place = place;
                 let step = vm.run(POOL_SLICE);
                 (vm, step)
             })

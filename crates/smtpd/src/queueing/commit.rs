@@ -126,6 +126,13 @@ impl Engine {
             remote_ip: connection.remote_ip.clone(),
             remote_port: u32::from(connection.remote_port),
             remote_ptr: connection.remote_ptr.clone().unwrap_or_default(),
+            tls: connection.tls.is_some(),
+            sasl_username: connection
+                .auth
+                .as_ref()
+                .and_then(|auth| auth.username.as_deref())
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .unwrap_or_default(),
             helo,
             helo_verb: verb.to_owned(),
             connection_id: connection.id.to_string(),

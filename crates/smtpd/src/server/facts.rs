@@ -1,11 +1,13 @@
 //! What scripts, logs and stored messages are told about a connection and its transaction.
 
+use crate::server::tls::TlsFacts;
 use mail::Address;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// `$connection`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connection {
     /// Differs from every transaction id.
     pub id: Uuid,
@@ -17,12 +19,38 @@ pub struct Connection {
     pub remote_port: u16,
     /// Name of the client, confirmed by a forward lookup.
     pub remote_ptr: Option<String>,
+    /// User of the client, at a Unix socket.
+    pub remote_uid: Option<u32>,
     /// Our address.
     pub local: SocketAddr,
     /// `servers[].id`.
     pub server_id: String,
+    /// The proxy that the connection came through.
+    pub proxy: Option<Proxy>,
     /// Verb and host of an accepted greeting.
     pub helo: Option<(&'static str, String)>,
+    /// Encryption.
+    pub tls: Option<Arc<TlsFacts>>,
+    /// Who the client is.
+    pub auth: Option<Authenticated>,
+}
+
+/// What a PROXY header told besides the addresses.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// Address of the proxy.
+    pub ip: String,
+    /// Values of version 2, hexadecimal.
+    pub tlv: Option<String>,
+}
+
+/// The result of AUTH.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    /// In upper case.
+    pub mechanism: String,
+    /// Absent where the script accepted without a name.
+    pub username: Option<Vec<u8>>,
 }
 
 /// One accepted recipient.
@@ -65,6 +93,24 @@ pub struct Goodbye {
     pub by_remote: bool,
     /// The reply that led to it, with the phase.
     pub reply: Option<(smtp::Reply, &'static str)>,
-    /// Text and errno of a socket error.
-    pub error: Option<(String, i32)>,
+    /// What broke.
+    pub error: Option<Broken>,
+}
+
+/// A broken connection.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// For people.
+    pub reason: String,
+    /// `socket` or `tls`.
+    pub kind: &'static str,
+    /// The system's or OpenSSL's code.
+    pub code: i64,
+}
+
+impl Broken {
+    /// A broken socket.
+    pub fn socket(error: &std::io::Error) -> Broken {
+        Broken { reason: error.to_string(), kind: "socket", code: error.raw_os_error().unwrap_or(0).into() }
+    }
 }

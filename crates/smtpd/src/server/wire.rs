@@ -1,15 +1,23 @@
 //! Reading and writing of one client connection, with time-outs. Nothing is buffered while a client is idle.
 
+use crate::server::stream::Stream;
 use smtp::server::Server;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long a client may refuse to take our replies.
 const WRITE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long the rest of a client's input is read after the last reply, so that the reply is not lost to a
+/// reset.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What is read from a socket at once, octets.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -19,11 +27,11 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
 }
 
-/// Why reading ended without bytes.
+/// Why reading ended.
 #[derive(Debug)]
 pub(super) enum ReadEnd {
-    /// Bytes were handed to the machine.
-    Bytes,
+    /// So many bytes were handed to the machine.
+    Bytes(usize),
     /// The client closed its side.
     Closed,
     /// The deadline passed.
@@ -36,76 +44,98 @@ pub(super) enum ReadEnd {
 
 /// Waits for bytes and feeds them to the machine. With `until_shutdown` the wait ends when the daemon stops.
 pub(super) async fn read(
-    stream: &TcpStream,
+    stream: &mut Stream,
     machine: &mut Server,
     deadline: Instant,
     until_shutdown: Option<&watch::Receiver<bool>>,
 ) -> ReadEnd {
-    loop {
-        match try_read(stream, machine) {
-            Ok(0) => return ReadEnd::Closed,
-            Ok(_) => return ReadEnd::Bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return ReadEnd::Error(error),
-        }
-        machine.relax();
-        let readable = timeout_at(deadline, stream.readable());
-        let ready = match until_shutdown {
-            None => readable.await,
-            Some(shutdown) => {
-                let mut shutdown = shutdown.clone();
-                tokio::select! {
-                    biased;
-                    ready = readable => ready,
-                    _ = shutdown.wait_for(|stop| *stop) => return ReadEnd::Shutdown,
+    let bytes = poll_fn(|cx| {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) => {
+                    machine.feed(buffer.filled());
+                    Poll::Ready(Ok(buffer.filled().len()))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    machine.relax();
+                    Poll::Pending
                 }
             }
-        };
-        match ready {
-            Err(_) => return ReadEnd::Timeout,
-            Ok(Err(error)) => return ReadEnd::Error(error),
-            Ok(Ok(())) => {}
+        })
+    });
+    let bytes = timeout_at(deadline, bytes);
+    let read = match until_shutdown {
+        None => bytes.await,
+        Some(shutdown) => {
+            let mut shutdown = shutdown.clone();
+            tokio::select! {
+                biased;
+                read = bytes => read,
+                _ = shutdown.wait_for(|stop| *stop) => return ReadEnd::Shutdown,
+            }
         }
+    };
+    match read {
+        Err(_) => ReadEnd::Timeout,
+        Ok(Err(error)) => ReadEnd::Error(error),
+        Ok(Ok(0)) => ReadEnd::Closed,
+        Ok(Ok(count)) => ReadEnd::Bytes(count),
     }
-}
-
-fn try_read(stream: &TcpStream, machine: &mut Server) -> io::Result<usize> {
-    BUFFER.with_borrow_mut(|buffer| {
-        let count = stream.try_read(buffer)?;
-        machine.feed(&buffer[..count]);
-        Ok(count)
-    })
-}
-
-/// True when the client has sent something already (it did not wait for the greeting).
-pub(super) async fn has_spoken(stream: &TcpStream) -> bool {
-    let mut byte = [0u8; 1];
-    // A peek that would wait says nothing came.
-    matches!(tokio::time::timeout(Duration::ZERO, stream.peek(&mut byte)).await, Ok(Ok(count)) if count > 0)
 }
 
 /// Writes everything; a client that does not take it in time is an error.
-pub(super) async fn write(stream: &TcpStream, output: &mut Vec<u8>) -> io::Result<()> {
+pub(super) async fn write(stream: &mut Stream, output: &mut Vec<u8>) -> io::Result<()> {
     let mut written = 0;
-    let mut deadline = None;
-    while written < output.len() {
-        match stream.try_write(&output[written..]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + WRITE_PATIENCE);
-                timeout_at(deadline, stream.writable())
-                    .await
-                    .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "client does not read"))??;
+    let writing = poll_fn(|cx| {
+        while written < output.len() {
+            match Pin::new(&mut *stream).poll_write(cx, &output[written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
-    }
+        Pin::new(&mut *stream).poll_flush(cx)
+    });
+    timeout(WRITE_PATIENCE, writing)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "client does not read"))??;
     output.clear();
     if output.capacity() > 4096 {
         *output = Vec::new();
     }
     Ok(())
+}
+
+/// Ends our side. Where the client had sent more than was read, a plain close would reset the connection and
+/// take the last reply with it.
+pub(super) async fn close(stream: &mut Stream, unread: bool) {
+    // A client that is gone cannot be told.
+    let _ = timeout(LINGER, stream.shutdown()).await;
+    let Some(socket) = stream.socket() else { return };
+    let _ = socket.raw().shutdown(std::net::Shutdown::Write);
+    if !unread {
+        return;
+    }
+    let drained = poll_fn(|cx| {
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let mut scrap = ReadBuf::new(buffer);
+                let end = match &mut *stream {
+                    // What is encrypted need not be deciphered to be thrown away.
+                    Stream::Tls(tls) => Pin::new(tls.get_mut()).poll_read(cx, &mut scrap),
+                    plain => Pin::new(plain).poll_read(cx, &mut scrap),
+                };
+                match end {
+                    Poll::Ready(Ok(())) if !scrap.filled().is_empty() => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+    });
+    // A client that talks on is cut off at the end of the time.
+    let _ = timeout(LINGER, drained).await;
 }

@@ -134,3 +134,51 @@ try { http("https://127.0.0.1:1/", ["tls_client_cert" => "nosuch"]); } catch ($e
         "{errors}"
     );
 }
+
+#[test]
+fn the_running_file_completes_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    for name in ["k", "l"] {
+        let (key, pem, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
+        let request = [
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out", &pem,
+        ];
+        run("openssl", &request, at);
+    }
+    let root = at.display();
+    let startup = format!(
+        "version: '1.0'\nservers: []\npki: {{private: [{{id: k, privatekey: {{path: '{root}/k.key'}}}}]}}\n"
+    );
+    fs::write(at.join("smtpd.yaml"), startup).unwrap();
+    let app = format!(
+        "pki: {{private: [{{id: k, certificate: {{path: '{root}/k.pem'}}}}, {{id: l, privatekey: {{path: '{root}/l.key'}}, \
+         certificate: {{path: '{root}/l.pem'}}}}]}}\n"
+    );
+    fs::write(at.join("app.yaml"), &app).unwrap();
+    let script = r#"
+foreach (["k", "l"] as $id) {
+    $signed = cms_sign("m", $id, ["id" => true]);
+    echo json_encode($signed["result"]);
+    if (!$signed["result"]) continue;
+    $store = [X509::String(File::read("$id.pem"), ["pem" => true])];
+    echo json_encode(cms_verify($signed["data"], "m", ["store" => $store])["result"]);
+}
+"#;
+    assert_eq!(hsh(at, &["-c", "smtpd.yaml", "-A", "app.yaml"], script), "true\ntrue\ntrue\ntrue\n");
+    // Without the startup file there is only what the running file has itself.
+    fs::write(at.join("app.yaml"), app.replace("{id: k,", "{id: other, privatekey: {path: 'k.key'},"))
+        .unwrap();
+    assert_eq!(hsh(at, &["-c", "/dev/null", "-A", "app.yaml"], script), "false\ntrue\ntrue\n");
+    fs::write(at.join("app.yaml"), &app).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hsh"))
+        .args(["-c", "/dev/null", "-A", "app.yaml", "a.hsl"])
+        .current_dir(at)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("/pki/private/k: no private key, neither here nor in the startup file"),
+        "{errors}"
+    );
+}

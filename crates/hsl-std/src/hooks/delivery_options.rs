@@ -1,0 +1,360 @@
+//! Options of `queue()` and of the functions that end the delivery hooks.
+
+use super::options::{Metadata, Reader, expected};
+use hsl::{Array, Error, Key, Value};
+use mail::Address;
+
+/// RFC 3461 parameters as scripts give them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DsnOptions {
+    /// ENVID.
+    pub envid: String,
+    /// RET.
+    pub ret: String,
+    /// NOTIFY items in upper case.
+    pub notify: Vec<String>,
+    /// ORCPT.
+    pub orcpt: String,
+}
+
+impl DsnOptions {
+    fn read(reader: &Reader<'_>) -> Result<DsnOptions, Error> {
+        let mut notify = Vec::new();
+        for item in reader.strings("notify")?.unwrap_or_default() {
+            notify.extend(
+                item.split(',').map(|word| word.trim().to_ascii_uppercase()).filter(|word| !word.is_empty()),
+            );
+        }
+        if let Some(bad) =
+            notify.iter().find(|word| !["NEVER", "SUCCESS", "FAILURE", "DELAY"].contains(&word.as_str()))
+        {
+            return Err(Error::exception(format!("Option 'notify' has unknown item '{bad}'")));
+        }
+        let ret = reader.text("ret")?.unwrap_or_default().to_ascii_uppercase();
+        if !["", "FULL", "HDRS"].contains(&ret.as_str()) {
+            return Err(Error::exception(format!("Option 'ret' is '{ret}', expected FULL or HDRS")));
+        }
+        Ok(DsnOptions {
+            envid: reader.text("envid")?.unwrap_or_default(),
+            ret,
+            notify,
+            orcpt: reader.text("orcpt")?.unwrap_or_default(),
+        })
+    }
+}
+
+/// Options of `$mail->queue()`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EnqueueOptions {
+    /// Stored with the entry.
+    pub metadata: Metadata,
+    /// HOLD instead of ACTIVE.
+    pub hold: bool,
+    /// Job id.
+    pub job_id: String,
+    /// Tenant id.
+    pub tenant_id: String,
+    /// 0 or 1.
+    pub priority: u32,
+    /// Quota names.
+    pub quotas: Vec<String>,
+    /// Seconds until the first attempt.
+    pub delay_s: f64,
+    /// RFC 3461 parameters.
+    pub dsn: Option<DsnOptions>,
+}
+
+impl EnqueueOptions {
+    /// Reads the option array.
+    pub fn read(value: &Value) -> Result<EnqueueOptions, Error> {
+        let reader = Reader::new(value)?;
+        Ok(EnqueueOptions {
+            metadata: reader.metadata("metadata")?.unwrap_or_default(),
+            hold: reader.flag("hold")?.unwrap_or(false),
+            job_id: reader.text("jobid")?.unwrap_or_default(),
+            tenant_id: reader.text("tenantid")?.unwrap_or_default(),
+            priority: reader.integer("priority", 0.0, 1.0)?.unwrap_or(0) as u32,
+            quotas: reader.strings("quotas")?.unwrap_or_default(),
+            delay_s: reader.number("delay")?.unwrap_or(0.0).clamp(0.0, 30.0 * 86_400.0),
+            dsn: reader.nested("dsn")?.map(|dsn| DsnOptions::read(&dsn)).transpose()?,
+        })
+    }
+}
+
+/// Options of `Try`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TryOptions {
+    /// Next hops in order; empty = the transport's.
+    pub hosts: Vec<String>,
+    /// TCP port.
+    pub port: Option<u16>,
+    /// Envelope sender.
+    pub sender: Option<Address>,
+    /// Envelope recipient.
+    pub recipient: Option<Address>,
+    /// EHLO name.
+    pub helo: Option<String>,
+    /// Ids of `addresses[]`.
+    pub source_ids: Option<Vec<String>>,
+    /// Random order of sources.
+    pub source_random: Option<bool>,
+    /// TLS mode.
+    pub tls: Option<String>,
+    /// `smtp` or `lmtp`.
+    pub protocol: Option<String>,
+    /// Use PIPELINING.
+    pub pipelining: Option<bool>,
+    /// Seconds to connect.
+    pub connect_timeout_s: Option<f64>,
+    /// Seconds per client state.
+    pub timeouts_s: Vec<(String, f64)>,
+    /// Queue field of this attempt.
+    pub job_id: Option<String>,
+    /// Queue field of this attempt.
+    pub tenant_id: Option<String>,
+    /// RFC 3461 parameters of this attempt.
+    pub dsn: Option<DsnOptions>,
+    /// `retry.count`.
+    pub retry_count: Option<u32>,
+    /// `retry.intervals`, seconds.
+    pub retry_intervals_s: Option<Vec<f64>>,
+    /// Options that are not known; they have no effect and are logged.
+    pub unknown: Vec<String>,
+}
+
+const TRY_OPTIONS: [&str; 16] = [
+    "host",
+    "port",
+    "sender",
+    "recipient",
+    "helo",
+    "sourceip",
+    "sourceip_random",
+    "tls",
+    "protocol",
+    "pipelining",
+    "connect_timeout",
+    "timeout",
+    "jobid",
+    "tenantid",
+    "dsn",
+    "retry",
+];
+
+impl TryOptions {
+    /// Reads the option array; none and an empty array give none.
+    pub fn read(value: &Value) -> Result<Option<TryOptions>, Error> {
+        let reader = Reader::new(value)?;
+        let Some(array) = reader.array.filter(|array| !array.is_empty()) else { return Ok(None) };
+        let mut read = TryOptions {
+            hosts: reader.strings("host")?.unwrap_or_default(),
+            port: reader.integer("port", 1.0, 65_535.0)?.map(|port| port as u16),
+            sender: reader.address("sender")?,
+            recipient: reader.address("recipient")?,
+            helo: reader.text("helo")?,
+            source_ids: read_sources(&reader)?,
+            source_random: reader.flag("sourceip_random")?,
+            tls: reader.text("tls")?,
+            protocol: reader.text("protocol")?,
+            pipelining: reader.flag("pipelining")?,
+            connect_timeout_s: reader.number("connect_timeout")?,
+            job_id: reader.text("jobid")?,
+            tenant_id: reader.text("tenantid")?,
+            dsn: reader.nested("dsn")?.map(|dsn| DsnOptions::read(&dsn)).transpose()?,
+            ..TryOptions::default()
+        };
+        if let Some(mode) = &read.tls
+            && !["disabled", "optional", "require", "require_verify"].contains(&mode.as_str())
+        {
+            let text =
+                format!("Option 'tls' is '{mode}', expected disabled, optional, require or require_verify");
+            return Err(Error::exception(text));
+        }
+        if let Some(protocol) = &read.protocol
+            && !["smtp", "lmtp"].contains(&protocol.as_str())
+        {
+            return Err(Error::exception(format!(
+                "Option 'protocol' is '{protocol}', expected smtp or lmtp"
+            )));
+        }
+        if let Some(timeouts) = reader.nested("timeout")?.and_then(|reader| reader.array) {
+            for (state, seconds) in timeouts.iter() {
+                read.timeouts_s.push((state.to_value().to_string_lossy(), seconds.to_number().max(0.0)));
+            }
+        }
+        if let Some(retry) = reader.nested("retry")? {
+            read.retry_count = retry.integer("count", 0.0, 1e9)?.map(|count| count as u32);
+            read.retry_intervals_s = match retry.get("intervals") {
+                None => None,
+                Some(Value::Array(list)) => {
+                    Some(list.values().map(|item| item.to_number().max(0.0)).collect())
+                }
+                Some(other) => return Err(expected("intervals", "array of numbers", other)),
+            };
+        }
+        read.unknown = unknown(array, &TRY_OPTIONS);
+        Ok(Some(read))
+    }
+}
+
+fn read_sources(reader: &Reader<'_>) -> Result<Option<Vec<String>>, Error> {
+    let Some(value) = reader.get("sourceip") else { return Ok(None) };
+    let Value::Array(list) = value else { return Err(expected("sourceip", "array", value)) };
+    let id = |item: &Value| match item {
+        Value::Str(_) => Ok(item.to_string_lossy()),
+        Value::Array(source) => match source.get_str("id") {
+            Some(id @ Value::Str(_)) => Ok(id.to_string_lossy()),
+            _ => Err(Error::exception("Option 'sourceip' expects items with an 'id' of addresses[]")),
+        },
+        other => Err(expected("sourceip", "array of strings or arrays", other)),
+    };
+    list.values().map(id).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+fn unknown(array: &Array, known: &[&str]) -> Vec<String> {
+    let names = array.iter().map(|(key, _): (Key, &Value)| key.to_value().to_string_lossy());
+    names.filter(|name| !known.contains(&name.as_str())).collect()
+}
+
+/// Options of `Queue`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueOptions {
+    /// Seconds; absent = by schedule.
+    pub delay_s: Option<f64>,
+    /// HOLD.
+    pub hold: bool,
+    /// For logs and lists.
+    pub reason: Option<String>,
+    /// Count the attempt.
+    pub increment_retry: bool,
+    /// Start counting at 0.
+    pub reset_retry: bool,
+    /// New transport.
+    pub transport: Option<String>,
+    /// Send a "delayed" report now, or not; absent = by schedule.
+    pub dsn_delayed: Option<bool>,
+    /// New job.
+    pub job_id: Option<String>,
+    /// New tenant.
+    pub tenant_id: Option<String>,
+    /// New priority, 0 or 1.
+    pub priority: Option<u8>,
+    /// New metadata, all of it.
+    pub metadata: Option<Metadata>,
+    /// New quota names, all of them.
+    pub quotas: Option<Vec<String>>,
+    /// Options of the report.
+    pub bounce: BounceOptions,
+}
+
+impl Default for QueueOptions {
+    fn default() -> QueueOptions {
+        QueueOptions {
+            delay_s: None,
+            hold: false,
+            reason: None,
+            increment_retry: true,
+            reset_retry: false,
+            transport: None,
+            dsn_delayed: None,
+            job_id: None,
+            tenant_id: None,
+            priority: None,
+            metadata: None,
+            quotas: None,
+            bounce: BounceOptions::default(),
+        }
+    }
+}
+
+impl QueueOptions {
+    /// Reads the option array.
+    pub fn read(value: &Value) -> Result<QueueOptions, Error> {
+        let reader = Reader::new(value)?;
+        Ok(QueueOptions {
+            delay_s: reader.number("delay")?,
+            hold: reader.flag("hold")?.unwrap_or(false),
+            reason: reader.text("reason")?,
+            increment_retry: reader.flag("increment_retry")?.unwrap_or(true),
+            reset_retry: reader.flag("reset_retry")?.unwrap_or(false),
+            transport: reader.text("transportid")?,
+            dsn_delayed: reader.flag("dsn_delayed")?,
+            job_id: reader.text("jobid")?,
+            tenant_id: reader.text("tenantid")?,
+            priority: reader.integer("priority", 0.0, 1.0)?.map(|priority| priority as u8),
+            metadata: reader.metadata("metadata")?,
+            quotas: reader.strings("quotas")?,
+            bounce: BounceOptions::read(value)?,
+        })
+    }
+}
+
+impl QueueOptions {
+    /// True when more than the time of the next attempt changes.
+    pub fn changes_entry(&self) -> bool {
+        self.transport.is_some()
+            || self.job_id.is_some()
+            || self.tenant_id.is_some()
+            || self.priority.is_some()
+            || self.metadata.is_some()
+            || self.quotas.is_some()
+    }
+}
+
+/// Options of `Bounce`: what the report says and where it goes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BounceOptions {
+    /// Transport of the report.
+    pub transport: Option<String>,
+    /// Its envelope recipient.
+    pub recipient: Option<Address>,
+    /// Added to its entry.
+    pub metadata: Metadata,
+    /// Job id of its entry.
+    pub job_id: Option<String>,
+    /// Replaces the subject's prefix.
+    pub subject_prepend: Option<String>,
+    /// Extra header lines.
+    pub headers: Vec<String>,
+    /// `status`.
+    pub status: Option<(u16, u16, u16)>,
+    /// `diagnosticcode`.
+    pub diagnostic: Option<String>,
+}
+
+impl BounceOptions {
+    /// Reads the option array: the members of `dsn`, and the shortcuts `status` and `diagnosticcode`.
+    pub fn read(value: &Value) -> Result<BounceOptions, Error> {
+        let reader = Reader::new(value)?;
+        let mut read =
+            BounceOptions { diagnostic: reader.text("diagnosticcode")?, ..BounceOptions::default() };
+        if let Some(Value::Array(list)) = reader.get("status") {
+            let numbers: Vec<f64> = list.values().map(Value::to_number).collect();
+            match numbers[..] {
+                [a, b, c] if [a, b, c].iter().all(|n| n.fract() == 0.0 && (0.0..=999.0).contains(n)) => {
+                    read.status = Some((a as u16, b as u16, c as u16));
+                }
+                _ => return Err(Error::exception("Option 'status' expects three numbers")),
+            }
+        }
+        if let Some(dsn) = reader.nested("dsn")? {
+            read.transport = dsn.text("transportid")?;
+            read.recipient = dsn.address("recipient")?;
+            read.metadata = dsn.metadata("metadata")?.unwrap_or_default();
+            read.job_id = dsn.text("jobid")?;
+            read.subject_prepend = dsn.text("subject_prepend")?;
+            read.headers = dsn.strings("headers")?.unwrap_or_default();
+            if let Some(bad) = read.headers.iter().find(|line| !line.contains(':')) {
+                return Err(Error::exception(format!(
+                    "Option 'headers' expects lines 'Name: value', found '{bad}'"
+                )));
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// `reason` of a pre-delivery `Delete`.
+pub fn read_reason(value: &Value) -> Result<Option<String>, Error> {
+    Reader::new(value)?.text("reason")
+}
