@@ -183,3 +183,17 @@ fn https_and_its_certificate() {
     assert_eq!(all[0].1["result"]["code"], 250, "{all:?}");
     assert_eq!(server.echoed("eod")["c"]["tls"]["protocol"], "TLSv1.3");
 }
+
+#[test]
+fn s2_a_client_that_goes_away_does_not_stop_the_hook() {
+    let (server, sink) = start(
+        "",
+        "sleep(1); $arguments[\"mail\"]->queue(\"\", \"c@d.example\", \"out\"); echo \"came to its end\"; Accept();",
+    );
+    let mut talk = Talk::connect(server.port);
+    talk.send(request("", &body(&[("options", ENVELOPE), ("rfc822", MESSAGE)])).as_bytes());
+    std::thread::sleep(Duration::from_millis(300));
+    drop(talk);
+    server.logged(&["came to its end"]);
+    wait_until("it was committed", || sink.count() == 1);
+}

@@ -15,7 +15,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 const CONNECT: &str = "echo \"connect \" + json_encode([\"a\" => $arguments]); Accept();";
 
 /// The line ends that software somewhere takes for the end of data.
-const ENDS: [&str; 14] = [
+const ENDS: [&str; 18] = [
     "\n.\n",
     "\n.\r\n",
     "\r.\r",
@@ -30,6 +30,10 @@ const ENDS: [&str; 14] = [
     "\n.\r",
     "\r.\n",
     "\r\n \r\n .\r\n",
+    "\r\r\n.\r\r\n",
+    "\r\n\0.\r",
+    "\r\n\0.\n",
+    "\n\r\n.\r\r\n",
 ];
 
 #[test]

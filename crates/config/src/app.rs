@@ -309,6 +309,8 @@ pub struct Phases {
 pub struct HookPhase {
     /// Script id.
     pub hook: Option<String>,
+    /// Where it runs: an id of `threads.scripts` of the startup file.
+    pub threadid: Option<String>,
 }
 
 /// `phases.connect`
@@ -317,6 +319,8 @@ pub struct HookPhase {
 pub struct ConnectPhase {
     /// Script id.
     pub hook: Option<String>,
+    /// Where it runs: an id of `threads.scripts` of the startup file.
+    pub threadid: Option<String>,
     /// Look up the client's name and confirm it.
     pub remoteptr: bool,
     /// Bytes before the banner.
@@ -327,7 +331,13 @@ pub struct ConnectPhase {
 
 impl Default for ConnectPhase {
     fn default() -> ConnectPhase {
-        ConnectPhase { hook: None, remoteptr: true, earlytalker: EarlyTalker::Ignore, delay: Duration(0.0) }
+        ConnectPhase {
+            hook: None,
+            threadid: None,
+            remoteptr: true,
+            earlytalker: EarlyTalker::Ignore,
+            delay: Duration(0.0),
+        }
     }
 }
 
@@ -347,13 +357,15 @@ pub enum EarlyTalker {
 pub struct HeloPhase {
     /// Script id.
     pub hook: Option<String>,
+    /// Where it runs: an id of `threads.scripts` of the startup file.
+    pub threadid: Option<String>,
     /// MAIL needs a greeting first.
     pub required: bool,
 }
 
 impl Default for HeloPhase {
     fn default() -> HeloPhase {
-        HeloPhase { hook: None, required: true }
+        HeloPhase { hook: None, threadid: None, required: true }
     }
 }
 
@@ -363,6 +375,8 @@ impl Default for HeloPhase {
 pub struct ProxyPhase {
     /// Script id.
     pub hook: Option<String>,
+    /// Where it runs: an id of `threads.scripts` of the startup file.
+    pub threadid: Option<String>,
     /// First words of the lines that it sees; all lines when empty.
     pub commands: Vec<String>,
 }
@@ -373,6 +387,8 @@ pub struct ProxyPhase {
 pub struct AuthPhase {
     /// Script id.
     pub hook: Option<String>,
+    /// Where it runs: an id of `threads.scripts` of the startup file.
+    pub threadid: Option<String>,
     /// Announced, in order.
     pub mechanisms: Vec<String>,
     /// Refused attempts until the connection is closed, 0 = no limit.
@@ -384,7 +400,7 @@ pub struct AuthPhase {
 impl Default for AuthPhase {
     fn default() -> AuthPhase {
         let mechanisms = vec!["PLAIN".to_owned(), "LOGIN".to_owned()];
-        AuthPhase { hook: None, mechanisms, maxfailures: 3, tlsonly: true }
+        AuthPhase { hook: None, threadid: None, mechanisms, maxfailures: 3, tlsonly: true }
     }
 }
 
@@ -394,6 +410,8 @@ impl Default for AuthPhase {
 pub struct MailFromPhase {
     /// Script id.
     pub hook: Option<String>,
+    /// Where it runs: an id of `threads.scripts` of the startup file.
+    pub threadid: Option<String>,
     /// Messages per connection, 0 = no limit.
     pub maxmessages: u64,
     /// MAIL needs AUTH.
@@ -406,13 +424,15 @@ pub struct MailFromPhase {
 pub struct RcptToPhase {
     /// Script id, or scripts by recipient domain.
     pub hook: Option<RcptToHook>,
+    /// Where they run: an id of `threads.scripts` of the startup file.
+    pub threadid: Option<String>,
     /// Recipients per message.
     pub maxrecipients: u32,
 }
 
 impl Default for RcptToPhase {
     fn default() -> RcptToPhase {
-        RcptToPhase { hook: None, maxrecipients: 1000 }
+        RcptToPhase { hook: None, threadid: None, maxrecipients: 1000 }
     }
 }
 
@@ -443,6 +463,9 @@ pub struct DataPhase {
     pub maxlinelength: u64,
     /// CR and LF that stand alone.
     pub barelinefeed: BareLineFeed,
+    /// Whether MIME is parsed before the hook. Taken for what other configurations say: parts are found when a script
+    /// first asks for them, whatever it is.
+    pub multipart: bool,
 }
 
 impl Default for DataPhase {
@@ -452,6 +475,7 @@ impl Default for DataPhase {
             maxhops: 100,
             maxlinelength: 0,
             barelinefeed: BareLineFeed::Normalize,
+            multipart: true,
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct Startup {
     /// Queue threads.
     #[serde(default)]
     pub queues: Queues,
+    /// Where scripts run.
+    #[serde(default)]
+    pub threads: Threads,
     /// Paths, sockets, privileges.
     #[serde(default)]
     pub environment: Environment,
@@ -286,6 +289,26 @@ impl Default for SpoolThreads {
     fn default() -> SpoolThreads {
         SpoolThreads { load: 4, sync: 8 }
     }
+}
+
+/// `threads`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Threads {
+    /// Pools of scripts; `_default` and `_queues` exist also when they are not named.
+    pub scripts: Vec<ScriptPool>,
+}
+
+/// `threads.scripts[]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptPool {
+    /// Name for `threadid` of phases.
+    pub id: String,
+    /// Scripts that compute at once; twice the cores when absent.
+    pub size: Option<u32>,
+    /// Scripts begun and not ended, those that wait for the network among them; no limit when absent.
+    pub maxscripts: Option<u32>,
 }
 
 /// `queues` of the startup file.

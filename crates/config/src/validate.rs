@@ -71,6 +71,15 @@ pub fn startup(file: &str, startup: &Startup) -> Result<(), Vec<Error>> {
             }
         }
     }
+    check.ids("/threads/scripts", startup.threads.scripts.iter().map(|pool| pool.id.as_str()));
+    for (index, pool) in startup.threads.scripts.iter().enumerate() {
+        if pool.size.is_some_and(|size| !(1..=512).contains(&size)) {
+            check.error(format!("/threads/scripts/{index}/size"), "out of range, expected 1 to 512");
+        }
+        if pool.maxscripts == Some(0) {
+            check.error(format!("/threads/scripts/{index}/maxscripts"), "0 found, expected at least 1");
+        }
+    }
     check.ids("/pki/private", startup.pki.private.iter().map(|key| key.id.as_str()));
     if !matches!(startup.environment.uuid.version, 1 | 4) {
         let found = startup.environment.uuid.version;

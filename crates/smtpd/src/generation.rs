@@ -5,7 +5,7 @@
 use crate::grouping::Grouping;
 use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
-use crate::hooks::pool::Pool;
+use crate::hooks::pools::Pools;
 use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::lists::Lists;
 use crate::server::limits::Gate;
@@ -48,6 +48,23 @@ pub struct ServerHooks {
     pub eodrcpt: Option<Arc<Script>>,
     /// After the connection.
     pub disconnect: Option<Arc<Script>>,
+}
+
+impl ServerHooks {
+    /// The script of a phase; of rcptto the default one.
+    pub fn of_phase(&self, phase: &str) -> Option<&Arc<Script>> {
+        match phase {
+            "connect" => self.connect.as_ref(),
+            "proxy" => self.proxy.as_ref(),
+            "helo" => self.helo.as_ref(),
+            "auth" => self.auth.as_ref(),
+            "mailfrom" => self.mailfrom.as_ref(),
+            "rcptto" => self.rcptto.default.as_ref(),
+            "eod" => self.eod.as_ref().or(self.eodrcpt.as_ref()),
+            "disconnect" => self.disconnect.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// The rcptto scripts of a server: a default and some by domain.
@@ -176,7 +193,7 @@ pub struct Shared {
     uuid_version: u8,
     httprd: Option<PathBuf>,
     rated: Option<PathBuf>,
-    pool: Arc<Pool>,
+    pools: Arc<Pools>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
     counters: Mutex<BTreeMap<(String, &'static str), Arc<ScriptCounters>>>,
 }
@@ -200,10 +217,15 @@ impl Shared {
             hostname: startup.environment.hostname.clone().unwrap_or_else(system_hostname),
             rootpath: startup.scripting.rootpath.clone(),
             state: Arc::default(),
-            pool: Pool::new(script_threads(startup)),
+            pools: Arc::new(Pools::new(startup)),
             gates: Mutex::default(),
             counters: Mutex::default(),
         })
+    }
+
+    /// Where scripts run.
+    pub fn pools(&self) -> &Pools {
+        &self.pools
     }
 
     /// Shared memory and caches of scripts.
@@ -279,13 +301,6 @@ fn credentials(keys: &HashMap<String, PemTexts>) -> Result<HashMap<String, hsl_s
     keys.iter().map(read).collect()
 }
 
-/// Scripts that may run past their first slice at once.
-fn script_threads(startup: &Startup) -> usize {
-    let default = std::thread::available_parallelism().map_or(2, usize::from) * 2;
-    let asked = startup.servers.iter().filter_map(|server| server.threads.script).max();
-    asked.max(startup.queues.threads.script).map_or(default, |threads| threads as usize).clamp(1, 512)
-}
-
 /// The system's name, or `localhost` where it has none.
 fn system_hostname() -> String {
     match nix::unistd::gethostname() {
@@ -344,7 +359,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     let keys = pki::merge(&shared.keys, &app.pki.private).and_then(|texts| credentials(&texts));
     let keys = keys.map_err(|error| vec![format!("{name}: {error}")])?;
     let environment = Arc::new(shared.environment(&app, files, keys.clone(), &resolver));
-    let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pool.clone());
+    let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pools.clone());
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
     for (index, server) in app.servers.iter().enumerate() {
@@ -408,10 +423,10 @@ fn server_hooks(
     compiler: &Compiler,
     errors: &mut Vec<String>,
 ) -> ServerHooks {
-    let mut compile = |phase: Phase, id: &str| -> Option<Arc<Script>> {
+    let mut compile = |phase: Phase, threadid: &Option<String>, id: &str| -> Option<Arc<Script>> {
         let script = validate::scripts(app, phase.name()).iter().find(|script| script.id == id)?;
         let counters = shared.counters(&server.id, phase.name());
-        match compiler.phase_hook(phase, id, &script.data, counters) {
+        match compiler.phase_hook(phase, &server.id, threadid.as_deref(), id, &script.data, counters) {
             Ok(script) => Some(Arc::new(script)),
             Err(more) => {
                 errors.extend(more);
@@ -420,25 +435,28 @@ fn server_hooks(
         }
     };
     let phases = &server.phases;
-    let mut single = |phase: Phase, id: &Option<String>| compile(phase, id.as_deref()?);
-    let connect = single(Phase::Connect, &phases.connect.hook);
-    let proxy = single(Phase::Proxy, &phases.proxy.hook);
-    let helo = single(Phase::Helo, &phases.helo.hook);
-    let auth = single(Phase::Auth, &phases.auth.hook);
-    let mailfrom = single(Phase::MailFrom, &phases.mailfrom.hook);
-    let eod = single(Phase::Eod, &phases.eod.hook);
-    let eodrcpt = single(Phase::EodRcpt, &phases.eodrcpt.hook);
-    let disconnect = single(Phase::Disconnect, &phases.disconnect.hook);
+    let mut single = |phase: Phase, threadid, id: &Option<String>| compile(phase, threadid, id.as_deref()?);
+    let connect = single(Phase::Connect, &phases.connect.threadid, &phases.connect.hook);
+    let proxy = single(Phase::Proxy, &phases.proxy.threadid, &phases.proxy.hook);
+    let helo = single(Phase::Helo, &phases.helo.threadid, &phases.helo.hook);
+    let auth = single(Phase::Auth, &phases.auth.threadid, &phases.auth.hook);
+    let mailfrom = single(Phase::MailFrom, &phases.mailfrom.threadid, &phases.mailfrom.hook);
+    let eod = single(Phase::Eod, &phases.eod.threadid, &phases.eod.hook);
+    let eodrcpt = single(Phase::EodRcpt, &phases.eodrcpt.threadid, &phases.eodrcpt.hook);
+    let disconnect = single(Phase::Disconnect, &phases.disconnect.threadid, &phases.disconnect.hook);
+    let threadid = &phases.rcptto.threadid;
     let rcptto = match &phases.rcptto.hook {
         None => RcptToScripts::default(),
         Some(RcptToHook::One(id)) => {
-            RcptToScripts { default: compile(Phase::RcptTo, id), domains: HashMap::new() }
+            RcptToScripts { default: compile(Phase::RcptTo, threadid, id), domains: HashMap::new() }
         }
         Some(RcptToHook::ByDomain { id, recipientdomains }) => RcptToScripts {
-            default: compile(Phase::RcptTo, id),
+            default: compile(Phase::RcptTo, threadid, id),
             domains: recipientdomains
                 .iter()
-                .filter_map(|(domain, id)| Some((domain.to_lowercase(), compile(Phase::RcptTo, id)?)))
+                .filter_map(|(domain, id)| {
+                    Some((domain.to_lowercase(), compile(Phase::RcptTo, threadid, id)?))
+                })
                 .collect(),
         },
     };

@@ -30,6 +30,9 @@ impl DsnOptions {
         {
             return Err(Error::exception(format!("Option 'notify' has unknown item '{bad}'")));
         }
+        if notify.len() > 1 && notify.iter().any(|word| word == "NEVER") {
+            return Err(Error::exception("Option 'notify' has NEVER beside other items"));
+        }
         let ret = reader.text("ret")?.unwrap_or_default().to_ascii_uppercase();
         if !["", "FULL", "HDRS"].contains(&ret.as_str()) {
             return Err(Error::exception(format!("Option 'ret' is '{ret}', expected FULL or HDRS")));

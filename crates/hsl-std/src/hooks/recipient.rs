@@ -71,6 +71,8 @@ pub enum Action {
 pub struct RecipientAction {
     /// What happens.
     pub action: Action,
+    /// Sent while the client waits, instead of queued.
+    pub in_line: bool,
     /// Reason, codes, disconnect.
     pub reply: ReplyOptions,
     /// Envelope sender.
@@ -128,6 +130,14 @@ fn run<'a>(cx: &'a mut NativeCx<'_>) -> Result<&'a mut RecipientRun, Error> {
 }
 
 impl RecipientRun {
+    /// What the end of a script without any action means: `Deliver()` with all that the script has set and changed.
+    ///
+    /// # Errors
+    /// The message cannot be read.
+    pub fn deliver(&mut self) -> Result<(), Error> {
+        self.add(Action::Deliver, Verdict::Accept, &Value::None, &Value::None).map(drop)
+    }
+
     fn add(
         &mut self,
         action: Action,
@@ -140,11 +150,7 @@ impl RecipientRun {
         }
         let reader = Reader::new(options)?;
         let queued = matches!(action, Action::Deliver | Action::Quarantine(_));
-        if action == Action::Deliver && reader.flag("queue")? == Some(false) {
-            return Err(Error::exception(
-                "Option 'queue': delivery without the queue is not built, use send() in the eod hook",
-            ));
-        }
+        let in_line = action == Action::Deliver && reader.flag("queue")? == Some(false);
         let action = match action {
             Action::Quarantine(_) => Action::Quarantine(reader.flag("reject")?.unwrap_or(true)),
             other => other,
@@ -161,6 +167,7 @@ impl RecipientRun {
         metadata.extend(reader.metadata("metadata")?.unwrap_or_default());
         self.actions.push(RecipientAction {
             action,
+            in_line,
             reply,
             sender: self.sender.clone(),
             recipient: reader.address("recipient")?.unwrap_or_else(|| self.recipient.clone()),
@@ -185,7 +192,7 @@ fn ended(goes_on: bool) -> Outcome {
 pub(super) fn add(registry: &mut Registry) {
     registry.add_function(FunctionDef::full(
         "Deliver(options?: array)",
-        "Queues the message for the recipient.",
+        "Queues the message for the recipient; with queue false it is sent while the client waits.",
         |cx, args| Ok(ended(run(cx)?.add(Action::Deliver, Verdict::Accept, &Value::None, args.get(0))?)),
     ));
     registry.add_function(FunctionDef::full(

@@ -276,7 +276,13 @@ fn read_enhanced(codes: &Reader<'_>) -> Result<Option<Option<EnhancedCode>>, Err
     if list.is_empty() {
         return Ok(Some(None));
     }
-    let numbers: Vec<f64> = list.values().map(Value::to_number).collect();
+    // Digits in a string count as a number; any other text would silently be 0.
+    let number = |value: &Value| match value {
+        Value::Number(number) => *number,
+        Value::Str(text) => text.to_text().parse().unwrap_or(f64::NAN),
+        _ => f64::NAN,
+    };
+    let numbers: Vec<f64> = list.values().map(number).collect();
     match numbers[..] {
         [a, b, c] if [a, b, c].iter().all(|n| n.fract() == 0.0 && (0.0..=999.0).contains(n)) => {
             Ok(Some(Some((a as u16, b as u16, c as u16))))

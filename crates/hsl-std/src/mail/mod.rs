@@ -16,6 +16,7 @@ mod session;
 pub(crate) use classes::message_value;
 pub use classes::{eod_class, eod_message};
 pub use object::{MailQueue, QueueSink, Queued};
+pub use send::{SendFailure, send_in_line};
 
 use hsl::{FunctionDef, NativeClass};
 use std::sync::Arc;

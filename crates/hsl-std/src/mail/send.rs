@@ -12,7 +12,7 @@ use crate::support::flag;
 use hsl::{
     Args, Array, Error, FunctionDef, NativeClass, NativeCx, Object, OptionDef, Outcome, Value, option,
 };
-use mail::{Builder, Content, MemoryContent, WriteOptions, Zoned, message_id};
+use mail::{Address, Builder, Content, MemoryContent, WriteOptions, Zoned, message_id};
 use smtp::Reply;
 use std::sync::Arc;
 
@@ -183,29 +183,78 @@ fn send(cx: &mut NativeCx<'_>, args: &Args<'_>, content: Arc<dyn Content>) -> Re
     }
     let server = server_of(args.get(2), &environment)?;
     Ok(Outcome::Pending(Box::pin(async move {
-        let for_facts = Arc::clone(&content);
-        let about = tokio::task::spawn_blocking(move || ContentFacts::read(&for_facts)).await;
-        let about = about.map_err(|error| Error::fatal(format!("mail: {error}")))?.map_err(failed)?;
         let mut facts = Facts::default();
-        let domain = recipients[0].address.domain.clone();
-        let result = async {
-            let mut session = open(&server, &domain, &environment, &mut facts).await?;
-            if let Err(failure) = session.envelope(&sender, &recipients, Some(&about)).await {
-                // The transaction is over; a server that is gone needs no goodbye.
-                if matches!(failure, Failure::Reply(..)) {
-                    session.quit(true).await;
-                }
-                return Err(failure);
-            }
-            let reply = session.content(&*content, recipients.len()).await;
-            if !matches!(reply, Err(Failure::Error { .. })) {
-                session.quit(false).await;
-            }
-            reply
-        }
-        .await;
+        let result = transfer(&server, &sender, &recipients, content, &environment, &mut facts).await?;
         Ok(outcome(result, &facts))
     })))
+}
+
+/// Sends a message to all recipients in one transaction. The outer error is one of this host.
+async fn transfer(
+    server: &Server,
+    sender: &EnvelopeAddress,
+    recipients: &[EnvelopeAddress],
+    content: Arc<dyn Content>,
+    environment: &Environment,
+    facts: &mut Facts,
+) -> Result<Result<Reply, Failure>, Error> {
+    let for_facts = Arc::clone(&content);
+    let about = tokio::task::spawn_blocking(move || ContentFacts::read(&for_facts)).await;
+    let about = about.map_err(|error| Error::fatal(format!("mail: {error}")))?.map_err(failed)?;
+    let domain = recipients.first().map(|first| first.address.domain.clone()).unwrap_or_default();
+    let sent = async {
+        let mut session = open(server, &domain, environment, facts).await?;
+        if let Err(failure) = session.envelope(sender, recipients, Some(&about)).await {
+            // The transaction is over; a server that is gone needs no goodbye.
+            if matches!(failure, Failure::Reply(..)) {
+                session.quit(true).await;
+            }
+            return Err(failure);
+        }
+        let reply = session.content(&*content, recipients.len()).await;
+        if !matches!(reply, Err(Failure::Error { .. })) {
+            session.quit(false).await;
+        }
+        reply
+    };
+    Ok(sent.await)
+}
+
+/// Why a message was not taken by the next hop.
+#[derive(Debug)]
+pub enum SendFailure {
+    /// The next hop said no.
+    Reply(Reply),
+    /// It was not reached, or broke off.
+    Error {
+        /// It may work later.
+        temporary: bool,
+        /// For the log.
+        reason: String,
+    },
+}
+
+/// Sends a message through a transport while the client waits; taken means taken for every recipient.
+///
+/// # Errors
+/// What the next hop said, or why there is no answer of it.
+pub async fn send_in_line(
+    content: Arc<dyn Content>,
+    sender: Address,
+    recipients: Vec<Address>,
+    transport: &str,
+    environment: &Environment,
+) -> Result<Reply, SendFailure> {
+    let own = |error: Error| SendFailure::Error { temporary: true, reason: error.to_string() };
+    let server = server_of(&Value::from(transport), environment).map_err(own)?;
+    let plain = |address: Address| EnvelopeAddress { address, parameters: String::new() };
+    let (sender, recipients) = (plain(sender), recipients.into_iter().map(plain).collect::<Vec<_>>());
+    let mut facts = Facts::default();
+    let sent = transfer(&server, &sender, &recipients, content, environment, &mut facts).await;
+    sent.map_err(own)?.map_err(|failure| match failure {
+        Failure::Reply(_, reply) => SendFailure::Reply(reply),
+        Failure::Error { temporary, reason } => SendFailure::Error { temporary, reason },
+    })
 }
 
 /// The result array of `send()`.

@@ -2,9 +2,12 @@
 
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::hooks::pool::Pool;
+use crate::hooks::pools;
 use crate::hooks::script::ScriptCounters;
 use control::smtpd as wire;
 use control::smtpd::process_stats_response as stats;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 pub(super) fn process_stats(daemon: &Daemon) -> wire::ProcessStatsResponse {
@@ -15,7 +18,8 @@ pub(super) fn process_stats(daemon: &Daemon) -> wire::ProcessStatsResponse {
         let server = &generation.servers[id];
         let script = |phase: &'static str| {
             let counters = daemon.generations.shared().counters(id, phase);
-            Some(server_script(&counters))
+            let script = server.hooks.of_phase(phase);
+            Some(server_script(&counters, script.map_or(pools::DEFAULT, |script| script.pool().id())))
         };
         stats::ServerCounters {
             serverid: id.clone(),
@@ -44,6 +48,9 @@ pub(super) fn process_stats(daemon: &Daemon) -> wire::ProcessStatsResponse {
         }),
         resolver: Some(resolver(&generation.resolver.stats())),
         servers: servers.collect(),
+        threads: Some(stats::Threads {
+            scripts: daemon.generations.shared().pools().all().map(threads).collect(),
+        }),
         queue: Some(queue(daemon, generation.outbound_max)),
         monitor: Some(stats::Monitor { ready: true, healthy: !daemon.spool.low_space() }),
         spool: Some(stats::Spool { minfree: u64::from(daemon.spool.low_space()) }),
@@ -62,15 +69,28 @@ fn version() -> stats::process::Version {
     stats::process::Version { major, minor, patch }
 }
 
-fn server_script(counters: &ScriptCounters) -> stats::Script {
+fn server_script(counters: &ScriptCounters, pool: &str) -> stats::Script {
     stats::Script {
         pending: counters.pending.load(Relaxed),
         running: counters.running.load(Relaxed),
         finished: counters.finished.load(Relaxed),
         errors: counters.errors.load(Relaxed),
         suspended: counters.suspended.load(Relaxed),
-        threadid: "_default".to_owned(),
+        threadid: pool.to_owned(),
         ..stats::Script::default()
+    }
+}
+
+fn threads(pool: &Arc<Pool>) -> stats::threads::Scripts {
+    let begun = pool.begun();
+    stats::threads::Scripts {
+        id: pool.id().to_owned(),
+        pending: (pool.waiting() + begun.map_or(0, |begun| begun.waiting())) as u64,
+        running: pool.taken() as u64,
+        maxrunning: pool.size() as u64,
+        scripts: begun.map_or(0, |begun| begun.taken()) as u64,
+        maxscripts: begun.map_or(0, |begun| begun.size()) as u64,
+        ..stats::threads::Scripts::default()
     }
 }
 
@@ -81,7 +101,7 @@ fn queue_script(counters: &ScriptCounters) -> stats::queue::Script {
         finished: counters.finished.load(Relaxed),
         errors: counters.errors.load(Relaxed),
         suspended: counters.suspended.load(Relaxed),
-        threadid: "_queues".to_owned(),
+        threadid: pools::QUEUES.to_owned(),
         ..stats::queue::Script::default()
     }
 }

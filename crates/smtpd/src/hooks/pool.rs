@@ -1,5 +1,5 @@
 //! Places for scripts that run past their first slice: at most so many at once, and who waits is let in by priority,
-//! then in the order of arrival.
+//! then in the order of arrival. A pool may also bound how many scripts are begun, in the same order.
 
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -10,7 +10,11 @@ use tokio::sync::oneshot;
 /// The places.
 #[derive(Debug)]
 pub struct Pool {
+    id: String,
+    size: usize,
     state: Mutex<State>,
+    /// Places of scripts that are begun, where their number is bounded.
+    begun: Option<Arc<Pool>>,
 }
 
 #[derive(Debug)]
@@ -26,10 +30,36 @@ struct State {
 pub struct Place(Option<Arc<Pool>>);
 
 impl Pool {
-    /// So many places.
-    pub fn new(places: usize) -> Arc<Pool> {
+    /// So many places, and at most `scripts_max` scripts begun.
+    pub fn new(id: &str, places: usize, scripts_max: Option<u32>) -> Arc<Pool> {
         let state = State { free: places, arrivals: 0, waiting: BTreeMap::new() };
-        Arc::new(Pool { state: Mutex::new(state) })
+        let begun = scripts_max.map(|max| Pool::new(id, max as usize, None));
+        Arc::new(Pool { id: id.to_owned(), size: places, state: Mutex::new(state), begun })
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Places.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Places taken.
+    pub fn taken(&self) -> usize {
+        self.size - self.state.lock().free
+    }
+
+    /// Who waits for a place.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+
+    /// Places of scripts that are begun, where their number is bounded.
+    pub fn begun(&self) -> Option<&Arc<Pool>> {
+        self.begun.as_ref()
     }
 
     /// Waits for a place.
@@ -96,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn higher_priority_first_then_first_come() {
-        let pool = Pool::new(1);
+        let pool = Pool::new("one", 1, None);
         let held = pool.enter(0.0).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();

@@ -5,6 +5,7 @@ use crate::error;
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
 use crate::hooks::decision::{Decision, Phase, Verdict};
+use crate::hooks::in_line;
 use crate::hooks::script::{End, Execution, Script};
 use crate::hooks::variables::parameters_array;
 use crate::queueing::commit::QueuedRecipient;
@@ -12,15 +13,16 @@ use crate::server::facts::{Connection, Recipient, Transaction};
 use hsl::{Array, Value};
 use hsl_std::hooks::options::ReplyOptions;
 use hsl_std::hooks::recipient::{Action, RecipientAction, RecipientRun, RecipientTls};
-use mail::{Address, MailMessage};
+use mail::{Address, Content, MailMessage};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// Reject, defer, quarantine, delete, deliver: the higher one is what the client is told.
 fn weight(action: Action) -> u8 {
     match action {
-        Action::Reject | Action::Quarantine(true) => 5,
-        Action::Defer => 4,
+        Action::Reject => 6,
+        Action::Defer => 5,
+        Action::Quarantine(true) => 4,
         Action::Quarantine(false) => 3,
         Action::Delete => 2,
         Action::Deliver => 1,
@@ -69,11 +71,10 @@ pub(crate) async fn decide(
             ..Execution::default()
         };
         let finished = script.run(execution, context).await;
-        let Some(run) = finished.recipient else {
+        let Some(mut run) = finished.recipient else {
             actions.push(plain(Action::Defer, Decision::script_error(Phase::EodRcpt).options));
             continue;
         };
-        metadata = run.metadata;
         let decided = match finished.end {
             End::Error => {
                 vec![plain(Action::Defer, Decision::script_error(Phase::EodRcpt).options)]
@@ -82,12 +83,19 @@ pub(crate) async fn decide(
             End::Function(name, _) if run.actions.is_empty() && name == "Done" => {
                 vec![plain(Action::Defer, ReplyOptions::default())]
             }
-            _ if run.actions.is_empty() => vec![plain(Action::Deliver, ReplyOptions::default())],
-            _ => run.actions,
+            _ if run.actions.is_empty() => match run.deliver() {
+                Ok(()) => std::mem::take(&mut run.actions),
+                Err(failure) => {
+                    error!(transaction.id, "script error in eodrcpt: {failure}");
+                    vec![plain(Action::Defer, Decision::script_error(Phase::EodRcpt).options)]
+                }
+            },
+            _ => std::mem::take(&mut run.actions),
         };
+        metadata = run.metadata;
         actions.extend(decided);
     }
-    settle(generation, transaction, actions)
+    settle(script, generation, transaction, &content, actions).await
 }
 
 /// Makes actions that a script did not call for.
@@ -99,6 +107,7 @@ fn run_of<'a>(
     let size = content.len();
     move |action, reply| RecipientAction {
         action,
+        in_line: false,
         reply,
         sender: transaction.sender.clone().unwrap_or_default(),
         recipient: recipient.address.clone(),
@@ -113,22 +122,32 @@ fn run_of<'a>(
     }
 }
 
-/// Chooses the reply, and what is queued with it.
-fn settle(
+/// Chooses the reply, and what is queued with it; what is to be sent in line is sent.
+async fn settle(
+    script: &Script,
     generation: &Generation,
     transaction: &Transaction,
+    content: &Arc<dyn Content>,
     actions: Vec<RecipientAction>,
 ) -> (Decision, Vec<QueuedRecipient>) {
+    let script_error = |text: String| {
+        error!(transaction.id, "script error in eodrcpt: {text}");
+        (Decision::script_error(Phase::EodRcpt), Vec::new())
+    };
+    let (in_line, others): (Vec<_>, Vec<_>) = actions.iter().partition(|one| one.in_line);
     let mut queued = Vec::new();
-    for action in actions.iter().filter(|one| matches!(one.action, Action::Deliver | Action::Quarantine(_))) {
+    for action in
+        others.into_iter().filter(|one| matches!(one.action, Action::Deliver | Action::Quarantine(_)))
+    {
         match queue(generation, action) {
             Ok(one) => queued.push(one),
-            Err(text) => {
-                error!(transaction.id, "script error in eodrcpt: {text}");
-                return (Decision::script_error(Phase::EodRcpt), Vec::new());
-            }
+            Err(text) => return script_error(text),
         }
     }
+    let together = match in_line::Together::of(generation, &in_line, content) {
+        Ok(together) => together,
+        Err(text) => return script_error(text),
+    };
     // The first of the heaviest speaks for all.
     let chosen = actions
         .into_iter()
@@ -140,7 +159,12 @@ fn settle(
         _ => Verdict::Accept,
     };
     if verdict == Verdict::Defer {
-        queued.clear();
+        return (Decision { verdict, options: chosen.reply }, Vec::new());
+    }
+    if let Some(together) = together
+        && let Err(refused) = together.send(script.environment(), transaction.id).await
+    {
+        return (refused, Vec::new());
     }
     (Decision { verdict, options: chosen.reply }, queued)
 }

@@ -4,6 +4,7 @@
 use crate::hooks::ContextValue;
 use crate::hooks::decision::Phase;
 use crate::hooks::pool::Pool;
+use crate::hooks::pools::Pools;
 use crate::{debug, error, info, warning};
 use config::app::App;
 use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
@@ -74,13 +75,13 @@ pub struct Compiler {
     environment: Arc<Environment>,
     shared: Arc<Shared>,
     limits: Limits,
-    pool: Arc<Pool>,
+    pools: Arc<Pools>,
     mail_class: Arc<hsl::NativeClass>,
 }
 
 impl Compiler {
     /// For the limits of a running configuration, and what the library gets to know.
-    pub fn new(app: &App, environment: Arc<Environment>, shared: Arc<Shared>, pool: Arc<Pool>) -> Compiler {
+    pub fn new(app: &App, environment: Arc<Environment>, shared: Arc<Shared>, pools: Arc<Pools>) -> Compiler {
         let library = hsl_std::shared_registry();
         let registries =
             Hook::ALL.into_iter().map(|hook| (hook, hsl_std::hooks::registry(hook, &library))).collect();
@@ -95,21 +96,26 @@ impl Compiler {
                 memory_bytes: usize::try_from(limits.memory.0).unwrap_or(usize::MAX),
                 depth: limits.depth as usize,
             },
-            pool,
+            pools,
             mail_class: hsl_std::mail::eod_class(),
         }
     }
 
-    /// Compiles a hook of a phase; errors are complete lines for the operator.
+    /// Compiles a hook of a phase, to run in the pool that the phase names; errors are complete lines for the operator.
     pub fn phase_hook(
         &self,
         phase: Phase,
+        server: &str,
+        threadid: Option<&str>,
         id: &str,
         source: &str,
         counters: Arc<ScriptCounters>,
     ) -> Result<Script, Vec<String>> {
         let hook = phase.hook();
-        self.compile(hook, &format!("{}/{id}.hsl", hook.name()), id, source, counters)
+        let pool = self.pools.of_phase(server, threadid);
+        let pool =
+            pool.map_err(|text| vec![format!("server {server}: phases.{}.threadid: {text}", hook.name())])?;
+        self.compile(hook, &format!("{}/{id}.hsl", hook.name()), id, source, counters, pool)
     }
 
     /// Compiles `predelivery` or `postdelivery`.
@@ -120,7 +126,8 @@ impl Compiler {
         counters: Arc<ScriptCounters>,
     ) -> Result<Script, Vec<String>> {
         let hook = if name == "predelivery" { Hook::PreDelivery } else { Hook::PostDelivery };
-        self.compile(hook, &format!("queue/{name}.hsl"), name, source, counters)
+        let pool = self.pools.of_queue().map_err(|text| vec![text])?;
+        self.compile(hook, &format!("queue/{name}.hsl"), name, source, counters, pool)
     }
 
     fn compile(
@@ -130,6 +137,7 @@ impl Compiler {
         id: &str,
         source: &str,
         counters: Arc<ScriptCounters>,
+        pool: &Arc<Pool>,
     ) -> Result<Script, Vec<String>> {
         let registry =
             self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
@@ -151,7 +159,7 @@ impl Compiler {
             shared: self.shared.clone(),
             limits: self.limits.clone(),
             counters,
-            pool: self.pool.clone(),
+            pool: pool.clone(),
             mail_class: self.mail_class.clone(),
         })
     }
@@ -195,6 +203,16 @@ pub struct Execution {
 }
 
 impl Script {
+    /// What its library knows of the daemon.
+    pub(super) fn environment(&self) -> &Arc<Environment> {
+        &self.environment
+    }
+
+    /// Where it runs past its first slice.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Runs to the end; `context` is `$context` before and after.
     pub async fn run(&self, execution: Execution, context: &mut ContextValue) -> Finished {
         let Execution { id, variables, metadata, recipient, priority } = execution;
@@ -216,6 +234,13 @@ impl Script {
         // It is none until a script sets it.
         vm.set_variable("context", context.0.take().unwrap_or_default());
         let counters = &*self.counters;
+        let _begun = match self.pool.begun() {
+            Some(begun) => {
+                let _waiting = Gauge::new(&counters.pending);
+                Some(begun.enter(priority).await)
+            }
+            None => None,
+        };
         let mut step = {
             let _running = Gauge::new(&counters.running);
             vm.run(FIRST_SLICE)

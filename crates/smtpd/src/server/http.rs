@@ -53,7 +53,14 @@ pub(super) async fn serve(
     let client = Arc::new(Client { daemon, generation, server, connection, context: Mutex::default() });
     let service = service_fn(move |request| {
         let client = client.clone();
-        async move { Ok::<_, Infallible>(client.answer(request).await) }
+        // A task of its own: a client that goes away does not end the hook in the middle.
+        let answer = tokio::spawn(async move { client.answer(request).await });
+        async move {
+            Ok::<_, Infallible>(answer.await.unwrap_or_else(|failure| {
+                error!(id, "HTTP request: {failure}");
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "temporary server error").response()
+            }))
+        }
     });
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -36,10 +36,12 @@ impl Session {
             return false;
         }
         if let Some(remote_ip) = decision.options.remote_ip {
+            // The name belonged to the other address.
+            self.connection.remote_ptr = None;
             self.connection.remote_ip = remote_ip;
         }
-        if decision.options.remote_ptr.is_some() {
-            self.connection.remote_ptr = decision.options.remote_ptr;
+        if let Some(name) = decision.options.remote_ptr {
+            self.connection.remote_ptr = Some(name).filter(|name| !name.is_empty());
         }
         self.connection.priority = decision.options.priority.unwrap_or(0.0);
         if !self.server.delay.is_zero() {
