@@ -54,6 +54,8 @@ fn code_that_never_runs_is_checked() {
         "return true ? 1 : no();",
         "return 1 + (0 ? no() : 2);",
         "return 1 ?: no();",
+        "return 1 ?? no();",
+        "return (2 ?? no()) + 1;",
         "if (false) { function f() { no(); } }",
         "if (false) { $f = function () { no(); }; }",
     ] {
@@ -114,6 +116,19 @@ fn regex_literals_are_constants() {
             "try { return #/a/ + 1; } catch ($e) { return $e->message(); }",
             "Unsupported operand types for +: object and number",
         ),
+    ]);
+}
+
+/// `??` between constants is one.
+#[test]
+fn coalescing_constants() {
+    table(&[
+        (
+            "function f($x = none ?? 5, $y = [1][3] ?? \"d\", $z = 0 ?? 1) { return [$x, $y, $z]; } return f();",
+            "[0=>5,1=>\"d\",2=>0]",
+        ),
+        ("class A { static $w = none ?? none ?? 1 === 1; } return A::$w;", "true"),
+        ("try { return 5[0] ?? 1; } catch ($e) { return $e->message(); }", "1"),
     ]);
 }
 

@@ -52,6 +52,14 @@ impl Generator<'_> {
                     self.check_skipped(b);
                 }
             }
+            ExprKind::Coalesce(a, b) => {
+                self.check_skipped(a);
+                if fold::constant(a).is_some_and(|v| !v.is_none()) {
+                    self.check_dead_expr(b);
+                } else {
+                    self.check_skipped(b);
+                }
+            }
             ExprKind::Ternary { cond, then, other } => {
                 self.check_skipped(cond);
                 let yes = fold::constant(cond).is_some_and(|v| v.truthy());

@@ -68,6 +68,10 @@ pub(crate) fn constant(e: &Expr) -> Option<Value> {
         }
         ExprKind::And(a, b) => Value::Bool(constant(a)?.truthy() && constant(b)?.truthy()),
         ExprKind::Or(a, b) => Value::Bool(constant(a)?.truthy() || constant(b)?.truthy()),
+        ExprKind::Coalesce(a, b) => match constant(a)? {
+            Value::None => constant(b)?,
+            value => value,
+        },
         ExprKind::Ternary { cond, then, other } => {
             let c = constant(cond)?;
             match (c.truthy(), then) {
