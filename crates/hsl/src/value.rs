@@ -264,32 +264,49 @@ impl Value {
     }
 }
 
-/// Writes nested arrays with a stack of its own.
+/// What is left to write of an array that is being printed.
+enum Unwritten {
+    /// The elements from a position on.
+    Elements(Array, usize),
+    /// `=>` and the value behind a key that was an array itself.
+    Pair(Value),
+}
+
+/// Writes nested arrays, in values and in keys, with a stack of its own.
 fn write_array(array: &Array, out: &mut Vec<u8>, max: usize) -> bool {
-    let mut stack = vec![(array, 0usize)];
+    let mut stack = vec![Unwritten::Elements(array.clone(), 0)];
     out.push(b'[');
-    while let Some((array, at)) = stack.pop() {
-        let Some((key, value, next)) = array.at_position(at) else {
-            out.push(b']');
-            continue;
+    while let Some(part) = stack.pop() {
+        let value = match part {
+            Unwritten::Pair(value) => value,
+            Unwritten::Elements(array, at) => {
+                let Some((key, value, next)) = array.at_position(at) else {
+                    out.push(b']');
+                    continue;
+                };
+                if out.len() > max {
+                    return false;
+                }
+                if at > 0 {
+                    out.push(b',');
+                }
+                let (key, value) = (key.to_value(), value.clone());
+                stack.push(Unwritten::Elements(array, next));
+                if let Value::Array(inner) = key {
+                    stack.push(Unwritten::Pair(value));
+                    stack.push(Unwritten::Elements(inner, 0));
+                    out.push(b'[');
+                    continue;
+                }
+                key.write_scalar(out);
+                value
+            }
         };
-        if out.len() > max {
-            return false;
-        }
-        if at > 0 {
-            out.push(b',');
-        }
-        match key.to_value() {
-            // A key that is itself an array can only be printed flat, or the nesting would have no bound.
-            Value::Array(a) => out.extend_from_slice(if a.is_empty() { b"[]" } else { b"[...]" }),
-            key => key.write_scalar(out),
-        }
         out.extend_from_slice(b"=>");
-        stack.push((array, next));
         match value {
             Value::Array(inner) => {
                 out.push(b'[');
-                stack.push((inner, 0));
+                stack.push(Unwritten::Elements(inner, 0));
             }
             scalar => scalar.write_scalar(out),
         }

@@ -371,6 +371,9 @@ fn warnings() {
         ("try { return 1; } catch ($e) { return 2; } echo 3;", "Unreachable code"),
         ("$f = function () { return 1; echo 2; }; $f();", "Unreachable code"),
         ("echo [\"a\" => 1, \"a\" => 2];", "Duplicate key 'a'"),
+        ("if (false) { echo 1 . none; }", "Unreachable code"),
+        ("if (true) echo 1; else { return 2; echo 3; }", "Unreachable code"),
+        ("return; echo 1; echo 2;", "Unreachable code"),
     ] {
         assert_eq!(warnings(source), [expected], "{source}");
     }

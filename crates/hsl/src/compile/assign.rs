@@ -94,6 +94,23 @@ impl Generator<'_> {
         }
     }
 
+    /// True for a variable that a known class does not have.
+    pub(crate) fn static_missing(&mut self, class: &Name, name: &Name) -> bool {
+        let index = if **class == *"static" {
+            self.function().proto.class
+        } else if self.namespace(class).is_some() {
+            None
+        } else {
+            match self.lookup(class, false) {
+                Some(super::generate::Symbol::Class(index)) => Some(index),
+                _ => None,
+            }
+        };
+        index
+            .and_then(|index| self.program.classes.get(index as usize))
+            .is_some_and(|def| !def.statics.contains_key(name.as_bytes()))
+    }
+
     /// Compiles the base and keys of an assignable form, left to right. With `hazard`, keys in variables are copied
     /// because something behind them writes variables.
     pub(crate) fn place(&mut self, target: &Expr, hazard: bool) -> Gen<Place> {
@@ -606,9 +623,12 @@ impl Generator<'_> {
                 self.emit(Op::IssetProp { dst, base, k }, span);
             }
             ExprKind::StaticVar { class, name } => {
-                // Only the access checks matter: a static variable always exists.
-                let _slot = self.static_variable(class, name, false, target.span)?;
-                self.constant(Value::Bool(true), dst, span);
+                let exists = !self.static_missing(class, name);
+                if exists {
+                    // Only the access checks matter.
+                    let _slot = self.static_variable(class, name, false, target.span)?;
+                }
+                self.constant(Value::Bool(exists), dst, span);
             }
             _ => return self.stop(target.span, "'isset' takes one variable, element or property"),
         }

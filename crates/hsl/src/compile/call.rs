@@ -342,7 +342,12 @@ impl Generator<'_> {
                 None => return self.unknown_function(name, target.span),
             },
             ExprKind::StaticName { class, name } => {
-                (self.static_symbol(class, name, target.span)?, format!("{class}::{name}"))
+                let symbol = self.static_symbol(class, name, target.span)?;
+                let own = self.function().proto.class.filter(|_| **class == *"static");
+                match own.and_then(|index| self.program.classes.get(index as usize)) {
+                    Some(class) => (symbol, format!("{}::{name}", class.name)),
+                    None => (symbol, format!("{class}::{name}")),
+                }
             }
             _ => return self.stop(target.span, "Expected a function name after the cache options"),
         };

@@ -26,7 +26,7 @@ impl Generator<'_> {
 
     /// Emits a probe if the program is to have them.
     pub(crate) fn probe(&mut self, kind: PointKind, span: Span) {
-        if !self.compiler.probes {
+        if !self.compiler.probes || self.dead > 0 {
             return;
         }
         let point = self.program.points.len() as u32;

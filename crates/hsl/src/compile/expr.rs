@@ -155,6 +155,11 @@ impl Generator<'_> {
                 self.release_to(mark);
                 Ok(dst)
             }
+            ExprKind::StaticVar { class, name } if self.static_missing(class, name) => {
+                let dst = self.temp(e.span)?;
+                self.emit(Op::None { dst }, e.span);
+                Ok(dst)
+            }
             _ => self.operand(e),
         }
     }
@@ -180,6 +185,7 @@ impl Generator<'_> {
             if let ExprKind::Array(elements) = &*e.kind {
                 self.check_keys(elements);
             }
+            self.check_skipped(e);
             self.constant(value, dst, e.span);
             return Ok(());
         }
@@ -347,11 +353,16 @@ impl Generator<'_> {
         let mut no = Label::default();
         let mut end = Label::default();
         if let Some(v) = self.folded(cond) {
-            return match (v.truthy(), then) {
-                (true, Some(then)) => self.into(then, dst),
-                (true, None) => self.into(cond, dst),
-                (false, _) => self.into(other, dst),
+            let (taken, dropped) = match (v.truthy(), then) {
+                (true, Some(then)) => (then, Some(other)),
+                (true, None) => (cond, Some(other)),
+                (false, _) => (other, then),
             };
+            self.check_skipped(cond);
+            if let Some(dropped) = dropped {
+                self.check_dead_expr(dropped);
+            }
+            return self.into(taken, dst);
         }
         let mark = self.mark();
         match then {
@@ -643,6 +654,7 @@ impl Generator<'_> {
     pub(crate) fn branch(&mut self, e: &Expr, when: bool, label: &mut Label) -> Gen<()> {
         let span = e.span;
         if let Some(v) = self.folded(e) {
+            self.check_skipped(e);
             if v.truthy() == when {
                 self.jump_to(Op::Jump { to: 0 }, label, span);
             }

@@ -98,6 +98,8 @@ pub(crate) struct Generator<'a> {
     native_class_index: HashMap<usize, u32>,
     /// Options in calls of methods that no library class knows, with the method: a class of the script may.
     pub(crate) method_notes: Vec<(Name, Note)>,
+    /// How many pieces of code that can never run enclose what is being compiled.
+    pub(super) dead: u32,
 }
 
 /// Compiles the modules; the last one is the entry script.
@@ -119,6 +121,7 @@ pub(crate) fn generate(compiler: &Compiler, modules: Vec<Module>) -> (Program, V
         native_index: HashMap::new(),
         native_class_index: HashMap::new(),
         method_notes: Vec::new(),
+        dead: 0,
     };
     let last = modules.len().saturating_sub(1);
     for (i, module) in modules.iter().enumerate() {
@@ -141,7 +144,7 @@ impl Generator<'_> {
     }
 
     pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>) {
-        if !self.crowded() {
+        if self.dead == 0 && !self.crowded() {
             self.notes.push(Note { severity: Severity::Warning, span, message: message.into() });
         }
     }
@@ -402,16 +405,17 @@ impl Generator<'_> {
 
     /// Compiles statements one after the other; true when the code behind them cannot be reached.
     pub(crate) fn body(&mut self, body: &[Stmt]) -> bool {
-        let mut dead = false;
+        let (mut dead, mut warned) = (false, false);
         for stmt in body {
             if dead {
                 use crate::ast::StmtKind;
                 if !matches!(stmt.kind, StmtKind::Empty | StmtKind::Function(_) | StmtKind::Class(_)) {
                     // `break` behind `return` or `continue` in a case is a habit, not a mistake.
-                    if !matches!(stmt.kind, StmtKind::Break) {
+                    if !matches!(stmt.kind, StmtKind::Break) && !warned {
                         self.warn(stmt.span, "Unreachable code");
                     }
-                    break;
+                    warned = true;
+                    self.check_dead(|g| g.statement(stmt).map(drop));
                 }
                 continue;
             }

@@ -2,6 +2,7 @@
 
 mod assign;
 mod call;
+mod dead;
 mod emit;
 mod expr;
 mod fold;

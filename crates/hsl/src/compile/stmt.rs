@@ -77,8 +77,13 @@ impl Generator<'_> {
             StmtKind::While { cond, body } => {
                 self.warn_condition(cond);
                 match self.folded(cond) {
-                    Some(v) if !v.truthy() => self.warn(body.span, "Unreachable code"),
+                    Some(v) if !v.truthy() => {
+                        self.check_skipped(cond);
+                        self.warn(body.span, "Unreachable code");
+                        self.check_dead(|g| g.loop_statement(None, None, body));
+                    }
                     Some(_) => {
+                        self.check_skipped(cond);
                         self.probe(PointKind::Statement, span);
                         return self.endless(body);
                     }
@@ -218,11 +223,24 @@ impl Generator<'_> {
         for (i, (cond, body)) in arms.iter().enumerate() {
             self.warn_condition(cond);
             if let Some(v) = self.folded(cond) {
+                self.check_skipped(cond);
                 if v.truthy() {
                     let e = self.inner(body)?;
                     self.bind(&mut end);
+                    if let Some(span) = arms.get(i + 1).map(|(cond, _)| cond.span).or(other.map(|o| o.span)) {
+                        self.warn(span, "Unreachable code");
+                    }
+                    for (cond, body) in &arms[i + 1..] {
+                        self.check_dead_expr(cond);
+                        self.check_dead(|g| g.inner(body).map(drop));
+                    }
+                    if let Some(other) = other {
+                        self.check_dead(|g| g.inner(other).map(drop));
+                    }
                     return Ok(ends && e);
                 }
+                self.warn(body.span, "Unreachable code");
+                self.check_dead(|g| g.inner(body).map(drop));
                 continue;
             }
             if i > 0 {
@@ -321,8 +339,15 @@ impl Generator<'_> {
     }
 
     fn for_loop(&mut self, cond: Option<&Expr>, step: Option<&Expr>, body: &Stmt) -> Gen<bool> {
-        match cond.map(|c| self.folded(c)) {
-            Some(Some(v)) if !v.truthy() => self.warn(body.span, "Unreachable code"),
+        let constant = cond.map(|c| self.folded(c));
+        if let (Some(cond), Some(Some(_))) = (cond, &constant) {
+            self.check_skipped(cond);
+        }
+        match constant {
+            Some(Some(v)) if !v.truthy() => {
+                self.warn(body.span, "Unreachable code");
+                self.check_dead(|g| g.loop_statement(None, step, body));
+            }
             Some(None) => self.loop_statement(cond, step, body)?,
             _ if step.is_none() => return self.endless(body),
             _ => self.loop_statement(None, step, body)?,

@@ -527,8 +527,13 @@ impl Parser<'_> {
 
     fn cache(&mut self, span: Span) -> Parsed<Expr> {
         let options_span = self.span();
-        self.expect("[")?;
-        let elements = self.elements("]")?;
+        let elements = if self.eat_word("array") {
+            self.expect("(")?;
+            self.elements(")")?
+        } else {
+            self.expect("[")?;
+            self.elements("]")?
+        };
         let options = self.build(elements, options_span)?;
         let target_span = self.span();
         let builtin = self.eat_word("builtin");

@@ -382,7 +382,20 @@ fn walk(
                     PathOp::Unset => {
                         Ok(Walked::Done(Value::Bool(ops::replace_slice(array, start, end, None)?)))
                     }
-                    _ => Err(Error::exception("A slice cannot be changed by this operator")),
+                    PathOp::Augment(op) => {
+                        let mut part =
+                            ops::slice(&Value::Array(array.clone()), Some(start), Some(end), None)?;
+                        ops::assign(op, &mut part, &src.take().unwrap_or_default())?;
+                        let Value::Array(items) = &part else {
+                            return Err(Error::exception(format!(
+                                "A slice can only be replaced by an array, {} given",
+                                part.type_name()
+                            )));
+                        };
+                        ops::replace_slice(array, start, end, Some(items))?;
+                        Ok(Walked::Done(part))
+                    }
+                    PathOp::Increment { .. } => Err(Error::exception("Cannot increment array")),
                 };
             }
         }
