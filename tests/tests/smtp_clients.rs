@@ -1,4 +1,4 @@
-//! Clients that others wrote: swaks, Python's smtplib, lettre, Postfix; plain, STARTTLS and TLS from the first byte, each
+//! Clients that others wrote: swaks, Python's smtplib, lettre, Postfix, Exim; plain, STARTTLS and TLS from the first byte, each
 //! mechanism of AUTH, SMTPUTF8, BDAT.
 
 use blackbox::app::App;
@@ -47,7 +47,7 @@ Accept();
 
 const MODES: [&str; 3] = ["plain", "starttls", "implicit"];
 
-fn start(mode: &str) -> (Server, Sink) {
+fn app(mode: &str) -> App {
     let mx = certificates::self_signed("mx.test.example");
     let implicit = mode == "implicit";
     App::new()
@@ -63,7 +63,10 @@ fn start(mode: &str) -> (Server, Sink) {
         )
         .hook("auth", AUTH)
         .hook("eod", EOD)
-        .start()
+}
+
+fn start(mode: &str) -> (Server, Sink) {
+    app(mode).start()
 }
 
 fn tls_of(mode: &str) -> &'static str {
@@ -294,5 +297,78 @@ fn postfix_as_client_plain_and_in_both_ways_of_tls() {
         let mut to: Vec<String> = sink.taken().into_iter().map(|one| one.to).collect();
         to.sort();
         assert_eq!(to, ["c@to.example", "møte@to.example"]);
+    }
+}
+
+/// Runs Exim as a user that exists for it alone: `passwd` and `group` are its own, in a mount namespace.
+const EXIM: &str = r#"
+dir=$1; exim=$2; shift 2
+mount --bind "$dir/passwd" /etc/passwd && mount --bind "$dir/group" /etc/group &&
+chown -R Debian-exim:Debian-exim "$dir/spool" &&
+LD_LIBRARY_PATH=$(dirname "$exim")/../lib/$(uname -m)-linux-gnu exec "$exim" -C "$dir/exim.conf" -odf -oi "$@"
+"#;
+
+/// Sends through Exim, which hands over at once.
+fn exim(port: u16, more: &str, content: &str) {
+    use std::io::Write;
+    let program = blackbox::program("smtpd");
+    let target = program.ancestors().nth(2).expect("a folder of the build");
+    let exim = target.join("exim/usr/sbin/exim4");
+    assert!(exim.exists(), "{} is missing: run scripts/exim.sh first", exim.display());
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().display().to_string();
+    run(&system_program("chmod"), &["755", &path]);
+    std::fs::create_dir(dir.path().join("spool")).expect("a temporary folder");
+    for (file, line) in [
+        ("passwd", "Debian-exim:x:6193:6193::/nonexistent:/usr/sbin/nologin\n"),
+        ("group", "Debian-exim:x:6193:\n"),
+    ] {
+        let known = std::fs::read_to_string(format!("/etc/{file}")).expect("a system file");
+        std::fs::write(dir.path().join(file), known + line).expect("the folder is writable");
+    }
+    let configuration = format!(
+        "keep_environment = LD_LIBRARY_PATH\nexim_path = {}\nprimary_hostname = exim.test.example\n\
+         spool_directory = {path}/spool\nlog_file_path = {path}/spool/%slog\nlocal_interfaces = 127.0.0.1\n\
+         begin routers\nout:\n  driver = manualroute\n  transport = out\n  route_list = * 127.0.0.1 byname\n  self = send\n\
+         begin transports\nout:\n  driver = smtp\n  port = {port}\n  allow_localhost\n  hosts_try_chunking = *\n  {more}\n\
+         begin retry\n* * F,1h,5m\n",
+        exim.display()
+    );
+    std::fs::write(dir.path().join("exim.conf"), configuration).expect("the folder is writable");
+    let mut child = Command::new(system_program("unshare"))
+        .args(["-m", "sh", "-c", EXIM, "sh", &path])
+        .arg(&exim)
+        .args(["-f", "a@from.example", "c@to.example"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("unshare starts");
+    child.stdin.take().expect("a pipe").write_all(content.as_bytes()).expect("Exim reads");
+    assert!(child.wait().expect("Exim ends").success());
+    let log = std::fs::read_to_string(dir.path().join("spool/mainlog")).unwrap_or_default();
+    assert!(log.contains("Completed"), "{log}");
+}
+
+#[test]
+fn exim_as_client_sends_chunks() {
+    if !is_root() {
+        eprintln!("not run: Exim needs root for a user of its own");
+        return;
+    }
+    for (mode, more) in [("plain", "hosts_avoid_tls = *"), ("starttls", "hosts_require_tls = *")] {
+        let (server, sink) = app(mode).server("logging: {verbose: true}").start();
+        let long: String = (0..20_000).map(|line| format!("{}line {line}\n", ".".repeat(line % 3))).collect();
+        for (count, body) in [".\n..\nlast\n", &long].into_iter().enumerate() {
+            exim(server.port, more, &format!("Subject: one\n\n{body}"));
+            wait_until("it is delivered", || sink.count() == count + 1);
+            let taken = &sink.taken()[count];
+            assert_eq!(session_of(taken), format!("{} none", tls_of(mode)), "{mode}");
+            let content = String::from_utf8_lossy(&taken.content).into_owned();
+            let received = content.split_once("\r\n\r\n").expect("a header").1;
+            assert!(received == body.replace('\n', "\r\n"), "{mode}: {} octets", received.len());
+        }
+        server.logged(&["< BDAT ", " LAST"]);
+        // The long one came in several chunks.
+        server.logged(&["> 250 2.0.0 ", " octets received"]);
+        assert!(!server.log().contains("< DATA"), "{mode}: {}", server.log());
     }
 }

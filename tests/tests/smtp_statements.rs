@@ -585,3 +585,41 @@ fn s9_every_item_has_a_switch_and_gates_what_it_names() {
         other.command("MAIL FROM:<a@b.example> RET=HDRS", "555 5.5.4");
     }
 }
+
+#[test]
+fn s8_a_stopping_server_finishes_the_running_command_and_says_so() {
+    let (mut server, _sink) = App::new().hook("eod", "sleep(1); Accept();").start();
+    let mut idle = Talk::greeted(server.port);
+    let mut busy = Talk::greeted(server.port);
+    busy.command("MAIL FROM:<a@b.example>", "250 ");
+    busy.command("RCPT TO:<c@d.example>", "250 ");
+    busy.command("DATA", "354 ");
+    busy.send(b"x\r\n.\r\n");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let stopping = std::thread::spawn(move || server.stop());
+    idle.expect("421 4.3.2 Service shutting down");
+    idle.expect_closed();
+    busy.expect("250 2.0.0 Ok: queued as ");
+    busy.expect("421 4.3.2 Service shutting down");
+    busy.expect_closed();
+    assert_eq!(stopping.join().expect("it stops"), Some(0));
+}
+
+#[test]
+fn s10_a_session_that_lasts_too_long_is_ended() {
+    let (server, _sink) = App::new().server("timeout: {session: 2}").start();
+    let start = std::time::Instant::now();
+    let mut talk = Talk::greeted(server.port);
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        talk.send(b"NOOP\r\n");
+        let reply = talk.reply().expect("a reply");
+        if reply.starts_with("250 ") {
+            assert!(start.elapsed().as_secs() < 10, "it goes on");
+            continue;
+        }
+        assert_eq!(reply, "421 4.4.2 Timeout");
+        break;
+    }
+    assert!(start.elapsed().as_secs_f64() >= 1.9, "{:?}", start.elapsed());
+}

@@ -78,11 +78,13 @@ impl Reply {
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut texts: Vec<&[u8]> = Vec::with_capacity(self.lines.len().max(1));
         for line in &self.lines {
-            if line.len() <= LINE_TEXT_MAX {
-                texts.push(line);
-            } else {
-                texts.extend(line.chunks(LINE_TEXT_MAX));
+            let mut rest: &[u8] = line;
+            while rest.len() > LINE_TEXT_MAX {
+                let (text, more) = rest.split_at(cut(rest));
+                texts.push(text);
+                rest = more;
             }
+            texts.push(rest);
         }
         if texts.is_empty() {
             texts.push(b"");
@@ -115,6 +117,13 @@ impl fmt::Display for Reply {
         }
         Ok(())
     }
+}
+
+/// Where a line that is too long is cut: not inside a character of UTF-8.
+fn cut(line: &[u8]) -> usize {
+    let continues = |&at: &usize| line.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    // A character has at most four octets; what has more of these is not UTF-8.
+    (LINE_TEXT_MAX - 3..=LINE_TEXT_MAX).rev().find(|at| !continues(at)).unwrap_or(LINE_TEXT_MAX)
 }
 
 fn push_number(out: &mut Vec<u8>, code: u16) {
@@ -245,6 +254,24 @@ mod tests {
             "550-5.7.1 no\r\n550 5.7.1 way\r\n"
         );
         assert_eq!(wire(&Reply::new(220, None, "a\rb\0c")), "220 a?b?c\r\n");
+    }
+
+    #[test]
+    fn cuts_long_lines_between_characters() {
+        // Two octets each, so 900 is between two of them, and with one before them inside of one.
+        for (text, first) in [("å".repeat(600), 900), (format!("x{}", "å".repeat(600)), 899)] {
+            let mut out = Vec::new();
+            Reply::new(550, None, &text).write(&mut out);
+            let lines: Vec<&str> = std::str::from_utf8(&out).unwrap().lines().collect();
+            assert_eq!(lines.len(), 2);
+            assert_eq!(lines[0].len(), "550-".len() + first);
+            assert_eq!(lines.iter().map(|line| &line[4..]).collect::<String>(), text);
+        }
+        // What is not UTF-8 is cut all the same.
+        let mut out = Vec::new();
+        Reply::new(550, None, vec![0x80; 2000]).write(&mut out);
+        assert_eq!(out.iter().filter(|&&byte| byte == 0x80).count(), 2000);
+        assert!(out.split(|&byte| byte == b'\n').all(|line| line.len() <= 1000));
     }
 
     #[test]
