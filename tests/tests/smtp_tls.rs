@@ -273,7 +273,7 @@ fn bad_tls_settings_name_their_place() {
         ),
         (
             App::new().server("tls: {certs: [{cert: mx}]}").top(&pki(&[("mx", &mixed)])),
-            "/pki/private/0: certificate: it is of another key",
+            "/pki/private/mx: certificate: it is of another key",
         ),
         (with_tls("protocols: TLSv2", &mx), "/servers/0/tls/protocols: \"TLSv2\" found"),
         (with_tls("ciphers: NONSENSE", &mx), "/servers/0/tls/ciphers: \"NONSENSE\" is not usable"),
@@ -282,7 +282,7 @@ fn bad_tls_settings_name_their_place() {
             App::new()
                 .server("tls: {certs: [{cert: mx}]}")
                 .top("pki: {private: [{id: mx, certificate: {data: x}}]}"),
-            "no 'privatekey' here",
+            "no private key, neither here nor in the startup file",
         ),
         (App::new().server("tls: {peercert: maybe}"), "peercert"),
     ] {

@@ -162,7 +162,6 @@ impl Spool {
     /// [`SpoolError::NotFound`] among them is a message that ended meanwhile.
     pub fn update_many(&self, updates: impl IntoIterator<Item = (Uuid, EntryUpdate)>) -> Vec<Pending<()>> {
         let shared = &self.shared;
-        let number = shared.late_number();
         let batch = Arc::new(LateBatch::default());
         let mut answers = Vec::new();
         let mut payload = Vec::new();
@@ -174,7 +173,8 @@ impl Spool {
                 answers.push(self.append(id, &Frame::Update(Box::new(update)), Durability::Synced));
                 continue;
             }
-            update.late = Some(number);
+            // One for each: two changes of the same entry would otherwise be taken for one.
+            update.late = Some(shared.late_number());
             let raw = match hqf::encode_frame(&Frame::Update(Box::new(update))) {
                 Ok(raw) => raw,
                 Err(error) => {
@@ -197,7 +197,7 @@ impl Spool {
 }
 
 impl Shared {
-    /// The number of a batch; higher than any before, also of earlier runs.
+    /// The number of a change; higher than any before, also of earlier runs.
     fn late_number(&self) -> u64 {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_micros()).unwrap_or(0);

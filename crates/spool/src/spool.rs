@@ -88,7 +88,8 @@ impl Spool {
     /// Opens a spool and hands over what it holds.
     ///
     /// `on_message` is called for every message: for those of the journal before this returns, for those in files from
-    /// the threads that scan them while the spool works already. Messages committed meanwhile are not handed over.
+    /// the threads that scan them while the spool works already. Messages committed meanwhile are not handed over. Nothing
+    /// may be asked of a message in a file before it was: the scan may still be bringing the file up to date.
     /// With `spool.corrupt: fail` this returns when all files have been read.
     ///
     /// # Errors

@@ -182,6 +182,8 @@ fn run(seed: u64, options: &SpoolOptions, session_count: usize, steps: usize) ->
     for life in 0..3 {
         let disk: Arc<dyn Disk> = Arc::new(world.disk.clone());
         let spool = Spool::open(options.clone(), disk, |_| {}).unwrap();
+        // Nothing may be asked of a message before it was handed over: the scan brings its file up to date.
+        spool.wait_loaded();
         std::thread::scope(|scope| {
             for (random, mine) in &mut sessions {
                 let (world, spool) = (&world, &spool);
