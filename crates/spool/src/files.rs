@@ -43,6 +43,8 @@ pub(crate) enum Job {
     Spill(Arc<Resident>),
     /// Change a file.
     Op(Uuid, Op),
+    /// A late change that was asked for while others of the file were waiting here: it comes behind them.
+    Late(Uuid, LateFrame),
     /// Answer when everything before is done.
     Barrier(Completer<()>),
 }
@@ -140,6 +142,11 @@ impl WorkQueue {
 
     pub(crate) fn add_late(&self, id: Uuid, frame: LateFrame) {
         let mut state = self.state.lock();
+        // A change that was only queued is answered already, and must not come behind this one.
+        if state.jobs.iter().any(|job| matches!(job, Job::Op(of, _) | Job::Late(of, _) if *of == id)) {
+            state.jobs.push_back(Job::Late(id, frame));
+            return;
+        }
         let is_first = state.late.is_empty();
         late::queue_add(&mut state.late, id, frame);
         drop(state);
@@ -167,7 +174,7 @@ impl WorkQueue {
         let n = state.jobs.len().min(ROUND_JOBS_MAX);
         let jobs: Vec<Job> = state.jobs.drain(..n).collect();
         let with_late = |job: Job| match &job {
-            Job::Op(id, _) => (state.late.take_of(id).unwrap_or_default(), job),
+            Job::Op(id, _) | Job::Late(id, _) => (state.late.take_of(id).unwrap_or_default(), job),
             _ => (Vec::new(), job),
         };
         let jobs: Vec<(Vec<LateFrame>, Job)> = jobs.into_iter().map(with_late).collect();
@@ -194,7 +201,7 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize) {
         };
         let mut barriers = Vec::new();
         for (late, job) in helping.jobs {
-            if let Job::Op(id, _) = &job
+            if let Job::Op(id, _) | Job::Late(id, _) = &job
                 && !late.is_empty()
             {
                 // Also before the end: the file may come back in a crash, and must not be older than was promised.
@@ -207,6 +214,10 @@ pub(crate) fn run(shared: &Arc<Shared>, index: usize) {
                 }
                 Job::Store(job) => round.store(*job),
                 Job::Spill(resident) => round.spill(resident),
+                Job::Late(id, frame) if round.behind.contains(&id) => {
+                    shared.workers[index].add_late(id, frame);
+                }
+                Job::Late(id, frame) => round.late(id, vec![frame]),
                 Job::Op(id, op) => round.op(id, op),
                 Job::Barrier(completer) => barriers.push(completer),
             }

@@ -651,6 +651,33 @@ fn many_changes_are_durable_at_once_and_keep_their_order() {
 }
 
 #[test]
+fn many_changes_come_behind_what_was_only_queued() {
+    let disk = SimDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (spool, _) = open(options("/spool"), &shared);
+    let ids: Vec<Uuid> = (1..=50).map(Uuid::from_u128).collect();
+    for id in &ids {
+        commit(&spool, id.as_u128(), b"content").unwrap();
+        spool.spill(*id).wait().unwrap();
+    }
+    let update = |retry| EntryUpdate { queue_id: 1, retry: Some(retry), ..EntryUpdate::default() };
+    // Answered when they are queued, so most of them wait while the others are asked for; the last value counts twice,
+    // once for two changes of one entry together.
+    for id in &ids {
+        drop(spool.append(*id, &Frame::Update(Box::new(update(1))), Written));
+    }
+    let twice = ids.iter().flat_map(|id| [(*id, update(2)), (*id, update(3))]);
+    for answer in spool.update_many(twice) {
+        answer.wait().unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    drop(spool);
+    let (_, found) = open(options("/spool"), &shared);
+    let retries: Vec<u32> = found.iter().map(|message| message.entries[0].retry).collect();
+    assert_eq!(retries, [3; 50]);
+}
+
+#[test]
 fn an_entry_that_came_later_is_kept() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
     let (spool, _) = open(options("/spool"), &disk);
