@@ -2,8 +2,8 @@
 //!
 //! An operator changes a hundred thousand messages and waits for the answer. A write and a sync for each file take
 //! minutes; one stretch of the journal takes a fraction of a second and is as durable. The changes then wait in the
-//! queues of the file workers, which append them to the files when they have nothing else to do, and before anything
-//! else happens to the same file, so that the order of changes stays. Until they are synced there, their journal
+//! queues of the file workers, which append them to the files when they have nothing else to do, behind what was asked of
+//! the same file before and ahead of what is asked of it later, so that the order of changes stays. Until they are synced there, their journal
 //! segment stays in use.
 //!
 //! After a crash the scan of the files finds them again. Each change carries a number, and an entry remembers the
