@@ -23,6 +23,7 @@ impl Sender {
             helo: "client.test.example".to_owned(),
             pipelining: true,
             starttls: StartTls::Never,
+            ..Settings::default()
         });
         let mut sender = Sender { stream, client };
         match sender.run(b"")? {

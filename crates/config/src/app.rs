@@ -4,6 +4,7 @@ use crate::startup::Pem;
 use crate::value::{Duration, Size};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// The running file of `smtpd`.
@@ -542,10 +543,22 @@ pub struct Connection {
     pub server: Option<String>,
     /// 25 when absent.
     pub port: Option<u16>,
+    /// Which MX hosts are used.
+    pub mx: MxFilter,
     /// Source addresses.
     pub sourceip: SourceIp,
     /// Seconds to connect, 30 when absent.
     pub timeout: Option<Duration>,
+}
+
+/// `connection.mx`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MxFilter {
+    /// Only hosts of these names; `*.` stands for anything in front.
+    pub include: Option<Vec<String>>,
+    /// No hosts of these names.
+    pub exclude: Option<Vec<String>>,
 }
 
 /// `connection.sourceip`
@@ -556,6 +569,8 @@ pub struct SourceIp {
     pub addresses: Option<Vec<String>>,
     /// Random order (true when absent) or the listed one.
     pub random: Option<bool>,
+    /// Bind addresses that are not of this host.
+    pub nonlocal: Option<bool>,
     /// Use IPv4 (true when absent).
     pub ipv4: Option<bool>,
     /// Use IPv6 (true when absent).
@@ -584,10 +599,32 @@ pub struct Session {
     pub protocol: Option<Protocol>,
     /// Use PIPELINING (true when absent).
     pub pipelining: Option<bool>,
+    /// Use BDAT where it is announced.
+    pub chunking: Option<bool>,
+    /// Account to log in with.
+    pub auth: SessionAuth,
+    /// Attributes for XCLIENT.
+    pub xclient: Option<BTreeMap<String, String>>,
     /// STARTTLS.
     pub tls: SessionTls,
     /// Seconds per client state.
     pub timeout: BTreeMap<String, Duration>,
+}
+
+/// `session.auth`
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionAuth {
+    /// User name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for SessionAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionAuth").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// `session.protocol`
@@ -606,6 +643,40 @@ pub enum Protocol {
 pub struct SessionTls {
     /// `optional` when absent.
     pub mode: Option<TlsMode>,
+    /// From the first byte.
+    pub implicit: Option<bool>,
+    /// Name that the peer is told: a text, or that of the host with `true`.
+    pub sni: Option<TlsSni>,
+    /// Allowed or, with `!`, forbidden versions.
+    pub protocols: Option<String>,
+    /// Ciphers in OpenSSL's form.
+    pub ciphers: Option<String>,
+    /// What the certificate has to be.
+    pub verify: TlsVerify,
+    /// Id in `pki.private[]`.
+    pub clientcert: Option<String>,
+}
+
+/// `session.tls.sni`
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum TlsSni {
+    /// That of the host, or none.
+    Host(bool),
+    /// This one.
+    Name(String),
+}
+
+/// `session.tls.verify`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsVerify {
+    /// The certificate must carry the name of the host.
+    pub host: Option<bool>,
+    /// The certificate must carry one of these names.
+    pub names: Option<Vec<String>>,
+    /// Trust the roots of the system.
+    pub defaultca: Option<bool>,
 }
 
 /// `session.tls.mode`
@@ -618,8 +689,18 @@ pub enum TlsMode {
     Optional,
     /// Always, without verification.
     Require,
-    /// Always, with a verified chain and name.
+    /// Always, with a verified chain.
     RequireVerify,
+    /// When offered, and then with a verified chain.
+    OptionalVerify,
+    /// DANE where there are TLSA records, else when offered.
+    Dane,
+    /// DANE always.
+    DaneRequire,
+    /// DANE where there are TLSA records, else always.
+    DaneFallbackRequire,
+    /// DANE where there are TLSA records, else always with a verified chain.
+    DaneFallbackRequireVerify,
 }
 
 /// `retry`
@@ -701,6 +782,8 @@ pub struct Address {
 pub struct Queues {
     /// Outbound connections.
     pub concurrency: QueueConcurrency,
+    /// Connections kept open between messages.
+    pub pooling: QueuePooling,
     /// Further candidates tried after a failed connect.
     pub failover: u32,
     /// Names for sets of destinations.
@@ -713,6 +796,7 @@ impl Default for Queues {
     fn default() -> Queues {
         Queues {
             concurrency: QueueConcurrency::default(),
+            pooling: QueuePooling::default(),
             failover: 1,
             grouping: Grouping::default(),
             maxmessages: 0,
@@ -732,6 +816,26 @@ impl Default for QueueConcurrency {
     fn default() -> QueueConcurrency {
         QueueConcurrency { total: 10_000 }
     }
+}
+
+/// `queues.pooling`
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueuePooling {
+    /// Idle connections kept, 0 = none.
+    pub size: usize,
+    /// What entries must have in common to share a connection; the address and the name of the next hop when absent.
+    pub policy: Option<PoolingPolicy>,
+}
+
+/// `queues.pooling.policy`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolingPolicy {
+    /// The name of the next hop.
+    RemoteMx,
+    /// The grouping.
+    Grouping,
 }
 
 /// `queues.grouping`
@@ -785,6 +889,50 @@ pub struct Resolver {
     pub retries: u32,
     /// Answers kept.
     pub cache: ResolverCache,
+    /// Whose word on DNSSEC is taken.
+    pub dnssec: Dnssec,
+    /// Name servers beside those on loopback whose AD bit is trusted: addresses and networks.
+    pub dnssec_trust: Vec<String>,
+    /// Names (`*.`), addresses and networks that are never used as next hop.
+    pub exclude: Vec<String>,
+}
+
+/// `resolver.dnssec`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(from = "DnssecText")]
+pub enum Dnssec {
+    /// The AD bit of trusted servers.
+    #[default]
+    Ad,
+    /// Validation of our own.
+    Validate,
+    /// Every answer counts as unsigned.
+    Off,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum DnssecText {
+    Flag(bool),
+    Word(DnssecWord),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DnssecWord {
+    Ad,
+    Validate,
+    Off,
+}
+
+impl From<DnssecText> for Dnssec {
+    fn from(text: DnssecText) -> Dnssec {
+        match text {
+            DnssecText::Flag(true) | DnssecText::Word(DnssecWord::Ad) => Dnssec::Ad,
+            DnssecText::Flag(false) | DnssecText::Word(DnssecWord::Off) => Dnssec::Off,
+            DnssecText::Word(DnssecWord::Validate) => Dnssec::Validate,
+        }
+    }
 }
 
 impl Default for Resolver {
@@ -795,6 +943,9 @@ impl Default for Resolver {
             timeout: Duration(5.0),
             retries: 2,
             cache: ResolverCache::default(),
+            dnssec: Dnssec::default(),
+            dnssec_trust: Vec::new(),
+            exclude: Vec::new(),
         }
     }
 }

@@ -337,10 +337,26 @@ pub struct DeliveryCondition {
 pub struct DeliverySettings {
     /// STARTTLS; `disabled` where it is given without `mode`.
     pub tls: Option<SessionTls>,
+    /// Connections kept open between messages.
+    pub pooling: DeliveryPooling,
     /// Patience.
     pub timeout: DeliveryTimeout,
     /// When to try again.
     pub retry: DeliveryRetry,
+}
+
+/// `pooling` of delivery settings.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeliveryPooling {
+    /// Keep connections; false when absent.
+    pub enabled: Option<bool>,
+    /// How long they may be idle, 60 s when absent.
+    pub timeout: Option<Duration>,
+    /// They may be closed to make room for others; true when absent.
+    pub evictable: Option<bool>,
+    /// Transactions of one connection, 0 = no limit; 100 when absent.
+    pub transactions: Option<u32>,
 }
 
 /// `timeout` of delivery settings.

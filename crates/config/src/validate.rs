@@ -208,6 +208,15 @@ pub fn app(file: &str, app: &App) -> Result<(), Vec<Error>> {
     if app.scripting.limits.depth == 0 {
         check.error("/scripting/limits/depth", "0 found, expected at least 1");
     }
+    if app.resolver.dnssec == app::Dnssec::Validate {
+        check.error("/resolver/dnssec", "'validate' is not available, expected 'ad' (the AD bit of a trusted server) or 'off'");
+    }
+    for (at, network) in app.resolver.dnssec_trust.iter().enumerate() {
+        if !is_network(network) {
+            let message = format!("'{network}' found, expected an address or a network");
+            check.error(format!("/resolver/dnssec_trust/{at}"), message);
+        }
+    }
     if app.resolver.concurrency == 0 {
         check.error("/resolver/concurrency", "0 found, expected at least 1");
     }
@@ -238,6 +247,15 @@ fn check_transport(
     }
     if retry.intervals.as_ref().is_some_and(Vec::is_empty) {
         check.error(format!("{at}/retry/intervals"), "must not be empty");
+    }
+    let auth = &session.auth;
+    if auth.password.is_some() && auth.username.as_deref().is_none_or(str::is_empty) {
+        check.error(format!("{at}/session/auth/password"), "has no effect without 'username': give both");
+    }
+    for name in session.xclient.iter().flat_map(BTreeMap::keys) {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+            check.error(format!("{at}/session/xclient/{name}"), "expected a name of letters, digits and -");
+        }
     }
     for state in session.timeout.keys() {
         if !CLIENT_STATES.contains(&state.as_str()) {
@@ -421,13 +439,46 @@ pub fn delivery(file: &str, delivery: &DeliveryFile) -> Result<(), Vec<Error>> {
         if settings.retry.intervals.as_ref().is_some_and(Vec::is_empty) {
             check.error(format!("{pointer}/retry/intervals"), "expected at least one interval");
         }
+        if let Some(tls) = &settings.tls {
+            use app::TlsMode::{Disabled, Optional, OptionalVerify, Require, RequireVerify};
+            if tls.mode.is_some_and(|mode| {
+                !matches!(mode, Disabled | Optional | OptionalVerify | Require | RequireVerify)
+            }) {
+                let message = "DANE is asked for before the next hop is known; expected disabled, optional, \
+                               optional_verify, require or require_verify";
+                check.error(format!("{pointer}/tls/mode"), message);
+            }
+            for (key, given) in [("implicit", tls.implicit.is_some()), ("clientcert", tls.clientcert.is_some())] {
+                if given {
+                    check.error(format!("{pointer}/tls/{key}"), "is a key of transports only");
+                }
+            }
+        }
     }
     finish(check)
 }
 
 /// States of the client with a patience of their own.
-const CLIENT_STATES: [&str; 11] =
-    ["BANNER", "EHLO", "HELO", "LHLO", "STARTTLS", "MAIL", "RCPT", "DATA", "EOD", "RSET", "QUIT"];
+const CLIENT_STATES: [&str; 18] = [
+    "BANNER",
+    "EHLO",
+    "HELO",
+    "LHLO",
+    "STARTTLS",
+    "XCLIENT",
+    "AUTH",
+    "AUTH-CRAM-MD5",
+    "AUTH-PLAIN",
+    "AUTH-LOGIN",
+    "AUTH-LOGIN-USER",
+    "MAIL",
+    "RCPT",
+    "DATA",
+    "BDAT",
+    "EOD",
+    "RSET",
+    "QUIT",
+];
 
 /// What does not fit between the startup and the running file; none of it stops a reload.
 pub fn pair(startup: &Startup, app: &App) -> Vec<String> {

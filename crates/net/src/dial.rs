@@ -28,10 +28,11 @@ pub enum DialError {
     },
 }
 
-/// Opens a TCP connection without Nagle's delay.
+/// Opens a TCP connection without Nagle's delay. With `nonlocal` the source need not be an address of this host.
 pub async fn connect(
     remote: SocketAddr,
     source_ip: Option<IpAddr>,
+    nonlocal: bool,
     patience: Duration,
 ) -> Result<TcpStream, DialError> {
     let failed = |error| DialError::Connect { remote, error };
@@ -39,7 +40,12 @@ pub async fn connect(
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     if let Some(source_ip) = source_ip {
-        let bound = socket.bind(&SocketAddr::new(source_ip, 0).into());
+        let free = match (nonlocal, remote) {
+            (false, _) => Ok(()),
+            (true, SocketAddr::V4(_)) => socket.set_freebind_v4(true),
+            (true, SocketAddr::V6(_)) => socket.set_freebind_v6(true),
+        };
+        let bound = free.and_then(|()| socket.bind(&SocketAddr::new(source_ip, 0).into()));
         bound.map_err(|error| DialError::Bind { source_ip, error })?;
     }
     let socket = TcpSocket::from_std_stream(socket.into());

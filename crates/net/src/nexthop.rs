@@ -2,7 +2,9 @@
 //! that is a pure function of seed, retry and records, so that it can be explained afterwards.
 
 use crate::resolver::{DnsError, Resolver};
+use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// MX hosts looked at for one domain; a longer list is somebody's mistake or attack.
 const MX_MAX: usize = 32;
@@ -56,10 +58,12 @@ pub struct Candidate {
     pub hostname: String,
     /// Of the MX; 0 for hosts and addresses.
     pub preference: u16,
+    /// All answers that led here are signed, so that TLSA records of the host count.
+    pub is_secure: bool,
 }
 
 /// Which candidates may be used, and in which order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Choice {
     /// Use IPv4.
     pub ipv4: bool,
@@ -69,6 +73,25 @@ pub struct Choice {
     pub prefer_ipv6: bool,
     /// Our own names: an MX list that names one is cut there (RFC 5321 5.1).
     pub own_names: Vec<String>,
+    /// MX hosts that are not to be used, judged by their name.
+    pub admits_host: Option<Judge<str>>,
+    /// Addresses that are not to be used.
+    pub admits_address: Option<Judge<IpAddr>>,
+}
+
+/// Says whether something may be used.
+pub struct Judge<T: ?Sized>(pub Arc<dyn Fn(&T) -> bool + Send + Sync>);
+
+impl<T: ?Sized> Clone for Judge<T> {
+    fn clone(&self) -> Judge<T> {
+        Judge(self.0.clone())
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Judge<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Judge")
+    }
 }
 
 /// The documented kinds of `error.dns`.
@@ -79,6 +102,7 @@ pub enum DnsKind {
     NoData,
     NullMx,
     IpFamily,
+    Excluded,
     Loop,
     Other,
 }
@@ -91,6 +115,7 @@ impl DnsKind {
             DnsKind::NoData => "nodata",
             DnsKind::NullMx => "nullmx",
             DnsKind::IpFamily => "ipfamily",
+            DnsKind::Excluded => "excluded",
             DnsKind::Loop | DnsKind::Other => "other",
         }
     }
@@ -122,7 +147,7 @@ impl HopError {
 
     /// True when another attempt may succeed.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.kind, DnsKind::IpFamily | DnsKind::Other)
+        matches!(self.kind, DnsKind::IpFamily | DnsKind::Excluded | DnsKind::Other)
     }
 
     /// The status of a report: 5.1.2, 5.1.10, 5.4.6, 4.4.4 or 4.4.3.
@@ -131,7 +156,7 @@ impl HopError {
             DnsKind::NxDomain | DnsKind::NoData => (5, 1, 2),
             DnsKind::NullMx => (5, 1, 10),
             DnsKind::Loop => (5, 4, 6),
-            DnsKind::IpFamily => (4, 4, 4),
+            DnsKind::IpFamily | DnsKind::Excluded => (4, 4, 4),
             DnsKind::Other => (4, 4, 3),
         }
     }
@@ -153,22 +178,29 @@ pub async fn candidates(
                     format!("{address} is of a family that is not used"),
                 ));
             }
-            return Ok(vec![Candidate { address: *address, hostname: address.to_string(), preference: 0 }]);
+            if choice.admits_address.as_ref().is_some_and(|judge| !(judge.0)(address)) {
+                return Err(HopError::new(DnsKind::Excluded, format!("{address} is excluded")));
+            }
+            let hostname = address.to_string();
+            return Ok(vec![Candidate { address: *address, hostname, preference: 0, is_secure: false }]);
         }
-        Target::Host(host) => vec![(0, host.clone())],
+        Target::Host(host) => (vec![(0, host.clone())], true),
         Target::Mx(domain) => mx_hosts(resolver, domain, choice).await?,
     };
-    let lookups = hosts.iter().map(|(_, host)| resolver.addresses(host, true, true));
+    let (hosts, is_mx_secure) = hosts;
+    let lookups = hosts.iter().map(|(_, host)| resolver.addresses_secure(host, true, true));
     let answers = join_all(lookups).await;
     let mut found = Vec::new();
     let mut error = None;
     for ((preference, host), answer) in hosts.iter().zip(answers) {
+        let (answer, is_secure) = answer;
         match answer {
             Ok(addresses) => {
                 found.extend(addresses.into_iter().map(|address| Candidate {
                     address,
                     hostname: host.clone(),
                     preference: *preference,
+                    is_secure: is_secure && is_mx_secure,
                 }));
             }
             Err(failure) => {
@@ -187,6 +219,12 @@ pub async fn candidates(
     if found.is_empty() {
         return Err(HopError::new(DnsKind::IpFamily, "only addresses of a family that is not used"));
     }
+    if let Some(judge) = &choice.admits_address {
+        found.retain(|candidate| (judge.0)(&candidate.address));
+        if found.is_empty() {
+            return Err(HopError::new(DnsKind::Excluded, "all addresses are excluded"));
+        }
+    }
     Ok(order(found, choice.prefer_ipv6, seed))
 }
 
@@ -194,11 +232,15 @@ async fn mx_hosts(
     resolver: &Resolver,
     domain: &str,
     choice: &Choice,
-) -> Result<Vec<(u16, String)>, HopError> {
-    let records = match resolver.mx(domain).await {
+) -> Result<(Vec<(u16, String)>, bool), HopError> {
+    let admits = |host: &str| choice.admits_host.as_ref().is_none_or(|judge| (judge.0)(host));
+    let excluded = || HopError::new(DnsKind::Excluded, format!("all MX hosts of {domain} are excluded"));
+    let (answer, is_secure) = resolver.mx_secure(domain).await;
+    let records = match answer {
         Ok(records) => records,
         // The implicit MX of RFC 5321 5.1.
-        Err(DnsError::NoData) => return Ok(vec![(0, domain.to_owned())]),
+        Err(DnsError::NoData) if admits(domain) => return Ok((vec![(0, domain.to_owned())], is_secure)),
+        Err(DnsError::NoData) => return Err(excluded()),
         Err(error) => return Err(HopError::dns(error, domain)),
     };
     if matches!(&records[..], [only] if only.exchange == ".") {
@@ -214,7 +256,8 @@ async fn mx_hosts(
         .map(|mx| (mx.preference, mx.exchange))
         .collect();
     if !hosts.is_empty() {
-        return Ok(hosts);
+        let admitted: Vec<(u16, String)> = hosts.into_iter().filter(|(_, host)| admits(host)).collect();
+        return if admitted.is_empty() { Err(excluded()) } else { Ok((admitted, is_secure)) };
     }
     match limit {
         Some(_) => Err(HopError::new(DnsKind::Loop, format!("mail for {domain} loops back to this host"))),
@@ -296,7 +339,7 @@ mod tests {
     }
 
     fn candidate(address: &str, hostname: &str, preference: u16) -> Candidate {
-        Candidate { address: address.parse().unwrap(), hostname: hostname.into(), preference }
+        Candidate { address: address.parse().unwrap(), hostname: hostname.into(), preference, is_secure: false }
     }
 
     #[test]

@@ -6,7 +6,9 @@ mod wire;
 
 use cache::{Cache, Key};
 use hickory_proto::op::ResponseCode;
+use crate::tls::Tlsa;
 use hickory_proto::rr::{RData, RecordType};
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +36,32 @@ pub struct Settings {
     pub ttl_max: Duration,
     /// Longest time to live of negative answers.
     pub ttl_negative: Duration,
+    /// Whose word on DNSSEC is taken.
+    pub dnssec: Dnssec,
+}
+
+/// Whose AD bit says that an answer is signed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Dnssec {
+    /// Every server's: for whoever chose the server.
+    #[default]
+    Any,
+    /// Servers on loopback, where nobody sits in between, and in these networks.
+    Trusted(Vec<IpNet>),
+    /// Nobody's.
+    Off,
+}
+
+impl Dnssec {
+    fn trusts(&self, server: SocketAddr) -> bool {
+        match self {
+            Dnssec::Any => true,
+            Dnssec::Trusted(networks) => {
+                server.ip().is_loopback() || networks.iter().any(|network| network.contains(&server.ip()))
+            }
+            Dnssec::Off => false,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -47,6 +75,7 @@ impl Default for Settings {
             ttl_min: Duration::ZERO,
             ttl_max: Duration::from_secs(86_400),
             ttl_negative: Duration::from_secs(60),
+            dnssec: Dnssec::Any,
         }
     }
 }
@@ -250,7 +279,16 @@ impl Resolver {
 
     /// MX records by preference.
     pub async fn mx(&self, domain: &str) -> Result<Vec<Mx>, DnsError> {
-        let answer = self.query(domain, RecordType::MX).await?;
+        self.mx_secure(domain).await.0
+    }
+
+    /// MX records by preference, and whether the answer, or that there is none, is signed.
+    pub async fn mx_secure(&self, domain: &str) -> (Result<Vec<Mx>, DnsError>, bool) {
+        let (outcome, is_secure) = self.query_secure(domain, RecordType::MX).await;
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(error) => return (Err(error), is_secure),
+        };
         let mut records: Vec<Mx> = answer
             .records
             .iter()
@@ -262,19 +300,30 @@ impl Resolver {
             })
             .collect();
         records.sort_by(|a, b| (a.preference, &a.exchange).cmp(&(b.preference, &b.exchange)));
-        if records.is_empty() { Err(DnsError::NoData) } else { Ok(records) }
+        (if records.is_empty() { Err(DnsError::NoData) } else { Ok(records) }, is_secure)
     }
 
     /// Addresses of the wanted families. It is an error only when no family has an answer; a temporary
     /// failure of one family wins over a missing record of the other.
     pub async fn addresses(&self, host: &str, ipv4: bool, ipv6: bool) -> Result<Vec<IpAddr>, DnsError> {
+        self.addresses_secure(host, ipv4, ipv6).await.0
+    }
+
+    /// Addresses as [`addresses`](Resolver::addresses), and whether all answers that gave some are signed.
+    pub async fn addresses_secure(
+        &self,
+        host: &str,
+        ipv4: bool,
+        ipv6: bool,
+    ) -> (Result<Vec<IpAddr>, DnsError>, bool) {
         let want = |wanted: bool, kind: RecordType| async move {
-            if wanted { self.query(host, kind).await } else { Err(DnsError::NoData) }
+            if wanted { self.query_secure(host, kind).await } else { (Err(DnsError::NoData), true) }
         };
         let (four, six) = tokio::join!(want(ipv4, RecordType::A), want(ipv6, RecordType::AAAA));
+        let is_secure = [&four, &six].iter().all(|(outcome, secure)| outcome.is_err() || *secure);
         let mut addresses = Vec::new();
         let mut error = DnsError::NoData;
-        for outcome in [four, six] {
+        for outcome in [four.0, six.0] {
             match outcome {
                 Ok(answer) => addresses.extend(answer.records.iter().filter_map(|data| match data {
                     RData::A(a) => Some(IpAddr::V4(a.0)),
@@ -287,7 +336,30 @@ impl Resolver {
                 Err(other) => error = other,
             }
         }
-        if addresses.is_empty() { Err(error) } else { Ok(addresses) }
+        let found = if addresses.is_empty() { Err(error) } else { Ok(addresses) };
+        (found, is_secure)
+    }
+
+    /// The TLSA records of a TCP service, and whether the answer, or that there is none, is signed.
+    pub async fn tlsa(&self, host: &str, port: u16) -> (Result<Vec<Tlsa>, DnsError>, bool) {
+        let name = format!("_{port}._tcp.{}", host.trim_end_matches('.'));
+        let (outcome, is_secure) = self.query_secure(&name, RecordType::TLSA).await;
+        let records = outcome.map(|answer| {
+            answer
+                .records
+                .iter()
+                .filter_map(|data| match data {
+                    RData::TLSA(tlsa) => Some(Tlsa {
+                        usage: tlsa.cert_usage.into(),
+                        selector: tlsa.selector.into(),
+                        matching: tlsa.matching.into(),
+                        data: tlsa.cert_data.clone(),
+                    }),
+                    _ => None,
+                })
+                .collect()
+        });
+        (records, is_secure)
     }
 
     /// Names of an address (PTR), lower case, without final dot.

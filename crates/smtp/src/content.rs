@@ -318,7 +318,16 @@ impl Default for DataEncoder {
 
 impl DataEncoder {
     /// Appends `content` in wire form to `out`.
-    pub fn encode(&mut self, mut content: &[u8], out: &mut Vec<u8>) {
+    pub fn encode(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        self.encode_with(content, out, true);
+    }
+
+    /// As [`encode`](DataEncoder::encode) for BDAT: line ends are CRLF, and no dot has a meaning.
+    pub fn encode_lines(&mut self, content: &[u8], out: &mut Vec<u8>) {
+        self.encode_with(content, out, false);
+    }
+
+    fn encode_with(&mut self, mut content: &[u8], out: &mut Vec<u8>, dots: bool) {
         if self.pending_cr && !content.is_empty() {
             self.pending_cr = false;
             out.extend_from_slice(b"\r\n");
@@ -328,7 +337,7 @@ impl DataEncoder {
             }
         }
         while !content.is_empty() {
-            if self.at_start && content[0] == b'.' {
+            if dots && self.at_start && content[0] == b'.' {
                 out.push(b'.');
             }
             let run = memchr::memchr2(b'\r', b'\n', content).unwrap_or(content.len());
@@ -353,11 +362,16 @@ impl DataEncoder {
 
     /// Appends the end of data, with a CRLF before it where the content had no final one.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
+        self.finish_lines(out);
+        out.extend_from_slice(b".\r\n");
+    }
+
+    /// Appends a CRLF where the content had no final one.
+    pub fn finish_lines(&mut self, out: &mut Vec<u8>) {
         if self.pending_cr || !self.at_start {
             out.extend_from_slice(b"\r\n");
         }
         *self = DataEncoder::default();
-        out.extend_from_slice(b".\r\n");
     }
 }
 

@@ -179,12 +179,12 @@ async fn serve(
     let now = crate::clock::now();
     queue.set_policies(now, files.policies.0).map_err(|error| format!("policies: {error}"))?;
     queue.set_suspensions(now, files.suspensions.0).map_err(|error| format!("suspensions: {error}"))?;
-    let tls = net::tls::TlsClient::new().map_err(|error| error.to_string())?;
     let options = spool_options(startup);
     let (hold, message_max) = (options.journal_hold, options.journal_maxmessage_bytes);
     let (spool, loader) = open_spool(options)?;
     let engine =
-        Arc::new(Engine::new(queue, spool.clone(), generations.clone(), tls, ids, hold, message_max));
+        Arc::new(Engine::new(queue, spool.clone(), generations.clone(), ids, hold, message_max));
+    engine.pool.set_size(engine.generations.current().pooling.size);
     *engine.settings.write() = Arc::new(files.delivery);
     let loaded = Arc::new(AtomicU64::new(0));
     let daemon = Arc::new(Daemon {
@@ -286,6 +286,7 @@ impl Daemon {
         let built = tokio::task::spawn_blocking(move || daemon.generations.reload()).await;
         let next = built.map_err(|error| vec![error.to_string()])??;
         self.engine.queue.lock().set_limits(PREDELIVERY_MAX, next.outbound_max);
+        self.engine.pool.set_size(next.pooling.size);
         self.engine.backlog.wake();
         self.engine.wake();
         info!("", "configuration reloaded");

@@ -19,6 +19,7 @@ use hsl_std::Environment;
 use hsl_std::metrics::{Declaration, Kind, Metrics};
 use net::Resolver;
 use net::resolver;
+use net::tls::{Identity, TlsClient};
 use parking_lot::{Mutex, RwLock};
 use smtp::content::BareLineFeed;
 use smtp::server::{AuthSettings, Extensions, Proxied, Settings, TlsSettings};
@@ -161,6 +162,12 @@ pub struct Generation {
     pub messages_max: u64,
     /// Further candidates tried after a failed connect.
     pub failover: u32,
+    /// Connections kept between messages.
+    pub pooling: app::QueuePooling,
+    /// TLS of deliveries.
+    pub tls: TlsClient,
+    /// Names and networks that are never used as next hop.
+    pub excluded: Vec<String>,
     /// Outbound connections at once.
     pub outbound_max: u32,
     /// Runs before each attempt.
@@ -383,11 +390,23 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     if !errors.is_empty() {
         return Err(errors);
     }
+    let transports = transport::transports(&app, &shared.hostname);
+    let tls = TlsClient::new(identities(&keys));
+    let mut ids: Vec<&String> = transports.keys().collect();
+    ids.sort();
+    for id in ids {
+        if let Err(text) = tls.check(&transports[id].session.tls) {
+            errors.push(format!("{name}: transport \"{id}\": session.tls.{text}"));
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     shared.metrics.declare(app.metrics.iter().map(declaration).collect());
     Ok(Generation {
         hostname: shared.hostname.clone(),
         servers,
-        transports: transport::transports(&app, &shared.hostname),
+        transports,
         sources: transport::sources(&app),
         resolver,
         resolver_settings,
@@ -395,11 +414,23 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         lists,
         messages_max: app.queues.maxmessages,
         failover: app.queues.failover,
+        pooling: app.queues.pooling,
+        tls,
+        excluded: app.resolver.exclude.clone(),
         outbound_max: app.queues.concurrency.total,
         predelivery,
         postdelivery,
         files: files_kept,
     })
+}
+
+/// The keys that have a certificate, for servers that ask for one.
+fn identities(keys: &HashMap<String, hsl_std::Credential>) -> HashMap<String, Identity> {
+    let identity = |(id, key): (&String, &hsl_std::Credential)| {
+        let certificate = key.certificate.clone()?;
+        Some((id.clone(), Identity { certificate, key: key.key.key.clone(), chain: key.chain.clone() }))
+    };
+    keys.iter().filter_map(identity).collect()
 }
 
 fn declaration(metric: &app::Metric) -> Declaration {
@@ -562,5 +593,12 @@ fn resolver_settings(resolver: &app::Resolver) -> resolver::Settings {
         ttl_min: resolver.cache.ttl.min.to_std(),
         ttl_max: resolver.cache.ttl.max.to_std(),
         ttl_negative: resolver.cache.ttl.negative.to_std(),
+        dnssec: match resolver.dnssec {
+            app::Dnssec::Off => resolver::Dnssec::Off,
+            // 'validate' was refused before.
+            app::Dnssec::Ad | app::Dnssec::Validate => {
+                resolver::Dnssec::Trusted(transport::networks(&resolver.dnssec_trust))
+            }
+        },
     }
 }

@@ -1,6 +1,8 @@
 //! Transports as delivery uses them: group and transport merged key by key, defaults filled in.
 
-use config::app::{self, App, DsnOriginal, Family, Protocol, TlsMode};
+use config::app::{self, App, DsnOriginal, Family, Protocol, SessionTls, TlsMode, TlsSni};
+use ipnet::IpNet;
+use net::tls::{Mode, Rules, Sni};
 use queue::{RetryInterval, RetrySchedule};
 use smtp::client::State;
 use std::collections::HashMap;
@@ -30,6 +32,71 @@ pub struct DsnSettings {
     pub original: DsnOriginal,
 }
 
+/// What a connection is opened with beside its addresses and names. Pooled connections are shared only where all of it is
+/// equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionSettings {
+    /// Encryption.
+    pub tls: Rules,
+    /// Account to log in with.
+    pub auth: Option<Account>,
+    /// Attributes for XCLIENT.
+    pub xclient: Vec<(String, String)>,
+    /// Use PIPELINING.
+    pub pipelining: bool,
+    /// Use BDAT.
+    pub chunking: bool,
+    /// Bind addresses that are not of this host.
+    pub nonlocal: bool,
+}
+
+/// An account at the next hop.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Account {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Whether and how connections are kept after a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pooling {
+    /// They are.
+    pub enabled: bool,
+    /// How long they may be idle.
+    pub timeout: Duration,
+    /// They may be closed to make room for others.
+    pub evictable: bool,
+    /// Transactions of one connection, 0 = no limit.
+    pub transactions: u32,
+}
+
+impl Default for Pooling {
+    fn default() -> Pooling {
+        Pooling { enabled: false, timeout: Duration::from_secs(60), evictable: true, transactions: 100 }
+    }
+}
+
+/// Which candidates may be used: names are exact or `*.` and a domain, addresses may be networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only MX hosts of these names.
+    pub mx_include: Vec<String>,
+    /// No MX hosts of these names.
+    pub mx_exclude: Vec<String>,
+    /// Only these addresses.
+    pub ip_include: Vec<String>,
+    /// None of these addresses.
+    pub ip_exclude: Vec<String>,
+}
+
 /// A transport.
 #[derive(Clone, Debug)]
 pub struct Transport {
@@ -43,10 +110,12 @@ pub struct Transport {
     pub helo: Option<String>,
     /// SMTP or LMTP.
     pub protocol: Protocol,
-    /// Use PIPELINING.
-    pub pipelining: bool,
-    /// STARTTLS.
-    pub tls: TlsMode,
+    /// What connections are opened with.
+    pub session: Arc<SessionSettings>,
+    /// Whether they are kept.
+    pub pooling: Pooling,
+    /// Which next hops may be used.
+    pub filter: Filter,
     /// Patience for the connection.
     pub connect_timeout: Duration,
     timeouts: HashMap<String, Duration>,
@@ -79,11 +148,41 @@ impl Transport {
         self.timeouts.insert(state.to_owned(), patience);
     }
 
-    /// Patience in a state of the client.
+    /// Patience in a state of the client. `AUTH` stands for all states of a login that have none of their own.
     pub fn timeout(&self, state: State) -> Duration {
         let named = self.timeouts.get(state.name()).copied();
-        named.unwrap_or_else(|| Duration::from_secs(u64::from(state.timeout_s())))
+        let login = || state.name().starts_with("AUTH-").then(|| self.timeouts.get("AUTH").copied()).flatten();
+        named.or_else(login).unwrap_or_else(|| Duration::from_secs(u64::from(state.timeout_s())))
     }
+
+    /// Patience for a block of content to be written (RFC 5321 4.5.3.2.5); that of DATA where it was changed.
+    pub fn block_timeout(&self) -> Duration {
+        self.timeouts.get(State::Data.name()).copied().unwrap_or(Duration::from_secs(180))
+    }
+
+    /// What connections are opened with, to be changed.
+    pub fn session_mut(&mut self) -> &mut SessionSettings {
+        Arc::make_mut(&mut self.session)
+    }
+}
+
+/// Addresses and networks of a configuration; what is neither was refused when it was checked.
+pub fn networks(texts: &[String]) -> Vec<IpNet> {
+    let network = |text: &String| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    texts.iter().filter_map(network).collect()
+}
+
+/// True for a name that is in a list of names and `*.` with a domain.
+pub fn names_match(patterns: &[String], name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    patterns.iter().any(|pattern| match pattern.strip_prefix('*') {
+        Some(domain) if domain.starts_with('.') => {
+            name.len() > domain.len()
+                && name.is_char_boundary(name.len() - domain.len())
+                && name[name.len() - domain.len()..].eq_ignore_ascii_case(domain)
+        }
+        _ => name.eq_ignore_ascii_case(pattern),
+    })
 }
 
 /// All source addresses of a configuration by id.
@@ -129,8 +228,23 @@ fn merge(app: &App, group: &app::TransportGroup, own: &app::Transport, hostname:
         port: pick!(connection.port).unwrap_or(25),
         helo: pick!(session.helo),
         protocol: pick!(session.protocol).unwrap_or(Protocol::Smtp),
-        pipelining: pick!(session.pipelining).unwrap_or(true),
-        tls: pick!(session.tls.mode).unwrap_or(TlsMode::Optional),
+        session: Arc::new(SessionSettings {
+            tls: tls_rules(&group.session.tls, &own.session.tls),
+            auth: pick!(session.auth.username).map(|username| Account {
+                username,
+                password: pick!(session.auth.password).unwrap_or_default(),
+            }),
+            xclient: pick!(session.xclient).unwrap_or_default().into_iter().collect(),
+            pipelining: pick!(session.pipelining).unwrap_or(true),
+            chunking: pick!(session.chunking).unwrap_or(false),
+            nonlocal: pick!(connection.sourceip.nonlocal).unwrap_or(false),
+        }),
+        pooling: Pooling::default(),
+        filter: Filter {
+            mx_include: pick!(connection.mx.include).unwrap_or_default(),
+            mx_exclude: pick!(connection.mx.exclude).unwrap_or_default(),
+            ..Filter::default()
+        },
         connect_timeout: pick!(connection.timeout).map_or(Duration::from_secs(30), config::Duration::to_std),
         timeouts,
         ipv4: pick!(connection.sourceip.ipv4).unwrap_or(true) && has(false),
@@ -152,6 +266,53 @@ fn merge(app: &App, group: &app::TransportGroup, own: &app::Transport, hostname:
             ..RetrySchedule::default()
         },
         dsn,
+    }
+}
+
+/// The rules of a group's `tls` with those of a transport on top.
+fn tls_rules(group: &SessionTls, own: &SessionTls) -> Rules {
+    let mut rules = Rules::default();
+    for settings in [group, own] {
+        apply_tls(&mut rules, settings);
+    }
+    rules
+}
+
+/// Changes rules where the settings say something.
+pub fn apply_tls(rules: &mut Rules, settings: &SessionTls) {
+    fn put<T: Clone>(rule: &mut T, setting: &Option<T>) {
+        if let Some(setting) = setting {
+            rule.clone_from(setting);
+        }
+    }
+    put(&mut rules.mode, &settings.mode.map(mode));
+    put(&mut rules.implicit, &settings.implicit);
+    let sni = settings.sni.as_ref().map(|sni| match sni {
+        TlsSni::Host(false) => Sni::None,
+        TlsSni::Host(true) => Sni::Host,
+        TlsSni::Name(name) => Sni::Name(name.clone()),
+    });
+    put(&mut rules.sni, &sni);
+    put(&mut rules.protocols, &settings.protocols.clone().map(Some));
+    put(&mut rules.ciphers, &settings.ciphers.clone().map(Some));
+    put(&mut rules.verify_host, &settings.verify.host);
+    put(&mut rules.verify_names, &settings.verify.names);
+    put(&mut rules.default_ca, &settings.verify.defaultca);
+    put(&mut rules.client_cert, &settings.clientcert.clone().map(Some));
+}
+
+/// The mode of a setting.
+pub fn mode(mode: TlsMode) -> Mode {
+    match mode {
+        TlsMode::Disabled => Mode::Disabled,
+        TlsMode::Optional => Mode::Optional,
+        TlsMode::OptionalVerify => Mode::OptionalVerify,
+        TlsMode::Require => Mode::Require,
+        TlsMode::RequireVerify => Mode::RequireVerify,
+        TlsMode::Dane => Mode::Dane,
+        TlsMode::DaneRequire => Mode::DaneRequire,
+        TlsMode::DaneFallbackRequire => Mode::DaneFallbackRequire,
+        TlsMode::DaneFallbackRequireVerify => Mode::DaneFallbackRequireVerify,
     }
 }
 

@@ -65,6 +65,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         protocol: smtp::client::Protocol::Smtp,
         pipelining: true,
         starttls: StartTls::Never,
+        ..Settings::default()
     };
     let mut client = Client::new(settings);
     let mut left = arguments.to.iter();

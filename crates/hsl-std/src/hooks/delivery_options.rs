@@ -1,7 +1,7 @@
 //! Options of `queue()` and of the functions that end the delivery hooks.
 
-use super::options::{Metadata, Reader, expected};
-use hsl::{Array, Error, Key, Value};
+use super::options::{Metadata, Reader};
+use hsl::{Error, Value};
 use mail::Address;
 
 /// RFC 3461 parameters as scripts give them.
@@ -18,7 +18,7 @@ pub struct DsnOptions {
 }
 
 impl DsnOptions {
-    fn read(reader: &Reader<'_>) -> Result<DsnOptions, Error> {
+    pub(super) fn read(reader: &Reader<'_>) -> Result<DsnOptions, Error> {
         let mut notify = Vec::new();
         for item in reader.strings("notify")?.unwrap_or_default() {
             notify.extend(
@@ -82,141 +82,6 @@ impl EnqueueOptions {
             dsn: reader.nested("dsn")?.map(|dsn| DsnOptions::read(&dsn)).transpose()?,
         })
     }
-}
-
-/// Options of `Try`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct TryOptions {
-    /// Next hops in order; empty = the transport's.
-    pub hosts: Vec<String>,
-    /// TCP port.
-    pub port: Option<u16>,
-    /// Envelope sender.
-    pub sender: Option<Address>,
-    /// Envelope recipient.
-    pub recipient: Option<Address>,
-    /// EHLO name.
-    pub helo: Option<String>,
-    /// Ids of `addresses[]`.
-    pub source_ids: Option<Vec<String>>,
-    /// Random order of sources.
-    pub source_random: Option<bool>,
-    /// TLS mode.
-    pub tls: Option<String>,
-    /// `smtp` or `lmtp`.
-    pub protocol: Option<String>,
-    /// Use PIPELINING.
-    pub pipelining: Option<bool>,
-    /// Seconds to connect.
-    pub connect_timeout_s: Option<f64>,
-    /// Seconds per client state.
-    pub timeouts_s: Vec<(String, f64)>,
-    /// Queue field of this attempt.
-    pub job_id: Option<String>,
-    /// Queue field of this attempt.
-    pub tenant_id: Option<String>,
-    /// RFC 3461 parameters of this attempt.
-    pub dsn: Option<DsnOptions>,
-    /// `retry.count`.
-    pub retry_count: Option<u32>,
-    /// `retry.intervals`, seconds.
-    pub retry_intervals_s: Option<Vec<f64>>,
-    /// Options that are not known; they have no effect and are logged.
-    pub unknown: Vec<String>,
-}
-
-const TRY_OPTIONS: [&str; 16] = [
-    "host",
-    "port",
-    "sender",
-    "recipient",
-    "helo",
-    "sourceip",
-    "sourceip_random",
-    "tls",
-    "protocol",
-    "pipelining",
-    "connect_timeout",
-    "timeout",
-    "jobid",
-    "tenantid",
-    "dsn",
-    "retry",
-];
-
-impl TryOptions {
-    /// Reads the option array; none and an empty array give none.
-    pub fn read(value: &Value) -> Result<Option<TryOptions>, Error> {
-        let reader = Reader::new(value)?;
-        let Some(array) = reader.array.filter(|array| !array.is_empty()) else { return Ok(None) };
-        let mut read = TryOptions {
-            hosts: reader.strings("host")?.unwrap_or_default(),
-            port: reader.integer("port", 1.0, 65_535.0)?.map(|port| port as u16),
-            sender: reader.address("sender")?,
-            recipient: reader.address("recipient")?,
-            helo: reader.text("helo")?,
-            source_ids: read_sources(&reader)?,
-            source_random: reader.flag("sourceip_random")?,
-            tls: reader.text("tls")?,
-            protocol: reader.text("protocol")?,
-            pipelining: reader.flag("pipelining")?,
-            connect_timeout_s: reader.number("connect_timeout")?,
-            job_id: reader.text("jobid")?,
-            tenant_id: reader.text("tenantid")?,
-            dsn: reader.nested("dsn")?.map(|dsn| DsnOptions::read(&dsn)).transpose()?,
-            ..TryOptions::default()
-        };
-        if let Some(mode) = &read.tls
-            && !["disabled", "optional", "require", "require_verify"].contains(&mode.as_str())
-        {
-            let text =
-                format!("Option 'tls' is '{mode}', expected disabled, optional, require or require_verify");
-            return Err(Error::exception(text));
-        }
-        if let Some(protocol) = &read.protocol
-            && !["smtp", "lmtp"].contains(&protocol.as_str())
-        {
-            return Err(Error::exception(format!(
-                "Option 'protocol' is '{protocol}', expected smtp or lmtp"
-            )));
-        }
-        if let Some(timeouts) = reader.nested("timeout")?.and_then(|reader| reader.array) {
-            for (state, seconds) in timeouts.iter() {
-                read.timeouts_s.push((state.to_value().to_string_lossy(), seconds.to_number().max(0.0)));
-            }
-        }
-        if let Some(retry) = reader.nested("retry")? {
-            read.retry_count = retry.integer("count", 0.0, 1e9)?.map(|count| count as u32);
-            read.retry_intervals_s = match retry.get("intervals") {
-                None => None,
-                Some(Value::Array(list)) => {
-                    Some(list.values().map(|item| item.to_number().max(0.0)).collect())
-                }
-                Some(other) => return Err(expected("intervals", "array of numbers", other)),
-            };
-        }
-        read.unknown = unknown(array, &TRY_OPTIONS);
-        Ok(Some(read))
-    }
-}
-
-fn read_sources(reader: &Reader<'_>) -> Result<Option<Vec<String>>, Error> {
-    let Some(value) = reader.get("sourceip") else { return Ok(None) };
-    let Value::Array(list) = value else { return Err(expected("sourceip", "array", value)) };
-    let id = |item: &Value| match item {
-        Value::Str(_) => Ok(item.to_string_lossy()),
-        Value::Array(source) => match source.get_str("id") {
-            Some(id @ Value::Str(_)) => Ok(id.to_string_lossy()),
-            _ => Err(Error::exception("Option 'sourceip' expects items with an 'id' of addresses[]")),
-        },
-        other => Err(expected("sourceip", "array of strings or arrays", other)),
-    };
-    list.values().map(id).collect::<Result<Vec<_>, _>>().map(Some)
-}
-
-fn unknown(array: &Array, known: &[&str]) -> Vec<String> {
-    let names = array.iter().map(|(key, _): (Key, &Value)| key.to_value().to_string_lossy());
-    names.filter(|name| !known.contains(&name.as_str())).collect()
 }
 
 /// Options of `Queue`.

@@ -6,6 +6,7 @@ mod delivery_options;
 pub mod options;
 pub mod recipient;
 mod reply_options;
+mod try_options;
 
 use crate::Environment;
 use hsl::{Args, Error, FunctionDef, Host, NativeCx, Outcome, Place, Registry, Value};

@@ -3,6 +3,7 @@
 
 pub use super::delivery_options::*;
 pub use super::reply_options::*;
+pub use super::try_options::*;
 use hsl::{Array, Error, Value};
 use mail::Address;
 

@@ -86,7 +86,7 @@ pub(super) async fn open<'a>(
     let host = server.host.as_deref().unwrap_or("lookup-mx");
     let target = Target::parse(host, domain);
     let uses = |v4: bool| server.sources.is_empty() || server.sources.iter().any(|ip| ip.is_ipv4() == v4);
-    let choice = Choice { ipv4: uses(true), ipv6: uses(false), prefer_ipv6: false, own_names: Vec::new() };
+    let choice = Choice { ipv4: uses(true), ipv6: uses(false), ..Choice::default() };
     let found =
         candidates(&environment.resolver, &target, &choice, &format!("{}", rand::random::<u64>())).await;
     let found = found

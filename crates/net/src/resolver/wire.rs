@@ -32,10 +32,12 @@ pub(super) async fn ask_servers(key: &Key, settings: &Settings) -> Result<Reply,
         .take((settings.retries as usize + 1).max(settings.servers.len().min(3)));
     for &server in tries {
         match exchange(&name, key.kind, server, settings.timeout).await {
-            Ok(message) => match read(&name, key.kind, message) {
+            Ok(mut message) => {
+                message.metadata.authentic_data &= settings.dnssec.trusts(server);
+                match read(&name, key.kind, message) {
                 Ok(reply) => return Ok(reply),
                 Err(code) => error = DnsError::Refused { server: server.to_string(), code },
-            },
+            }}
             Err(text) => error = DnsError::Temporary(format!("{server}: {text}")),
         }
     }

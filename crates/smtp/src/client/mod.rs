@@ -5,71 +5,19 @@
 //! [`Envelope`] when the session is ready and streams the content when it is invited to. How a transaction
 //! ended is told by [`Event::Finished`]; errors of the connection itself are the driver's to report.
 
+mod login;
 mod outcome;
+mod settings;
 
 use crate::content::DataEncoder;
 use crate::reply::{Enhanced, Reply, ReplyReader};
 use mail::Address;
 pub use outcome::{Failure, Outcome, State};
+pub use settings::{Announced, Credentials, Envelope, Protocol, Settings, StartTls};
 use std::collections::VecDeque;
 
-/// SMTP or LMTP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// RFC 5321.
-    #[default]
-    Smtp,
-    /// RFC 2033: LHLO, and one reply per recipient after the content.
-    Lmtp,
-}
-
-/// How much STARTTLS is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum StartTls {
-    /// Not even when announced.
-    Never,
-    /// When announced.
-    #[default]
-    Optional,
-    /// Without it nothing is sent.
-    Required,
-}
-
-/// What a session is to do.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// SMTP or LMTP.
-    pub protocol: Protocol,
-    /// Argument of EHLO, HELO or LHLO.
-    pub helo: String,
-    /// Use PIPELINING when announced.
-    pub pipelining: bool,
-    /// Use STARTTLS.
-    pub starttls: StartTls,
-}
-
-/// One transaction: a sender and one recipient.
-#[derive(Clone, Debug, Default)]
-pub struct Envelope {
-    /// Reverse path; both parts empty for the null sender.
-    pub sender: Address,
-    /// Forward path.
-    pub recipient: Address,
-    /// Octets of the content, for SIZE.
-    pub bytes: u64,
-    /// The content has bytes above 127.
-    pub has_8bit: bool,
-    /// The header needs SMTPUTF8.
-    pub needs_smtputf8: bool,
-    /// DSN parameters for MAIL (`RET`, `ENVID`), sent when DSN is announced.
-    pub dsn_mail: Vec<(String, String)>,
-    /// DSN parameters for RCPT (`NOTIFY`, `ORCPT`), sent when DSN is announced.
-    pub dsn_rcpt: Vec<(String, String)>,
-    /// Further MAIL parameters, sent as they are.
-    pub mail_parameters: Vec<(String, String)>,
-    /// Further RCPT parameters, sent as they are.
-    pub rcpt_parameters: Vec<(String, String)>,
-}
+/// Content is sent in chunks of this size where BDAT is used, octets.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// What the driver has to do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,43 +36,6 @@ pub enum Event {
     Close,
 }
 
-/// What the server announced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Announced {
-    /// PIPELINING.
-    pub pipelining: bool,
-    /// 8BITMIME.
-    pub eightbit: bool,
-    /// SMTPUTF8.
-    pub smtputf8: bool,
-    /// STARTTLS.
-    pub starttls: bool,
-    /// DSN.
-    pub dsn: bool,
-    /// SIZE: the limit in octets, 0 = none named.
-    pub size: Option<u64>,
-}
-
-impl Announced {
-    fn read(reply: &Reply) -> Announced {
-        let mut announced = Announced::default();
-        for line in reply.lines.iter().skip(1) {
-            let line = String::from_utf8_lossy(line);
-            let mut words = line.split_ascii_whitespace();
-            match words.next().unwrap_or_default().to_ascii_uppercase().as_str() {
-                "PIPELINING" => announced.pipelining = true,
-                "8BITMIME" => announced.eightbit = true,
-                "SMTPUTF8" => announced.smtputf8 = true,
-                "STARTTLS" => announced.starttls = true,
-                "DSN" => announced.dsn = true,
-                "SIZE" => announced.size = Some(words.next().and_then(|n| n.parse().ok()).unwrap_or(0)),
-                _ => {}
-            }
-        }
-        announced
-    }
-}
-
 /// A client session.
 #[derive(Debug)]
 pub struct Client {
@@ -141,9 +52,23 @@ pub struct Client {
     outcome: Option<Outcome>,
     envelope: Option<Envelope>,
     encoder: DataEncoder,
+    /// Content that is not a whole chunk yet, where BDAT is used.
+    chunk: Vec<u8>,
     transactions: u32,
+    /// What comes before the first transaction and is done once.
+    done: Once,
+    /// A reply to MAIL, or to what follows it, was read in this transaction.
+    mail_answered: bool,
     /// The session cannot take another transaction.
     broken: bool,
+}
+
+/// Steps of a session that are taken once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Once {
+    starttls: bool,
+    xclient: bool,
+    auth: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +89,7 @@ enum Phase {
 impl Client {
     /// A session whose connection was just opened.
     pub fn new(settings: Settings) -> Client {
+        let tls_active = settings.implicit_tls;
         Client {
             settings,
             reader: ReplyReader::default(),
@@ -171,12 +97,15 @@ impl Client {
             expected: VecDeque::from([State::Banner]),
             phase: Phase::Greeting,
             announced: Announced::default(),
-            tls_active: false,
+            tls_active,
             greeting: None,
             outcome: None,
             envelope: None,
             encoder: DataEncoder::default(),
+            chunk: Vec::new(),
             transactions: 0,
+            done: Once::default(),
+            mail_answered: false,
             broken: false,
         }
     }
@@ -201,6 +130,7 @@ impl Client {
         self.expected.front().copied().unwrap_or(match self.phase {
             Phase::Greeting => State::Banner,
             Phase::Handshake => State::StartTls,
+            Phase::Content if self.uses_chunks() => State::Bdat,
             Phase::Content => State::Data,
             Phase::AwaitEnd => State::Eod,
             Phase::Envelope => State::Mail,
@@ -228,6 +158,11 @@ impl Client {
         self.transactions
     }
 
+    /// True once the peer has answered MAIL in this transaction: it was alive, and what it said counts.
+    pub fn mail_answered(&self) -> bool {
+        self.mail_answered
+    }
+
     /// True when the session may carry another transaction.
     pub fn is_reusable(&self) -> bool {
         matches!(self.phase, Phase::Idle | Phase::Ready) && !self.broken && !self.reader.has_pending()
@@ -238,7 +173,7 @@ impl Client {
         self.tls_active = true;
         self.announced = Announced::default();
         self.reader = ReplyReader::default();
-        self.command(State::Ehlo, &format!("{} {}", self.hello_verb(), self.settings.helo));
+        self.say_hello();
         self.phase = Phase::Greeting;
     }
 
@@ -249,6 +184,7 @@ impl Client {
         }
         self.phase = Phase::Envelope;
         self.outcome = None;
+        self.mail_answered = false;
         let (mail, rcpt) = match self.transaction_commands(&envelope) {
             Ok(commands) => commands,
             Err(outcome) => {
@@ -256,16 +192,23 @@ impl Client {
                 return;
             }
         };
-        if self.transactions > 0 {
-            self.command(State::Rset, "RSET");
-        }
+        let is_first = self.transactions == 0;
         self.transactions += 1;
+        self.envelope = Some(envelope);
+        if !is_first {
+            self.command(State::Rset, "RSET");
+            if !self.can_pipeline() {
+                return;
+            }
+        }
         self.command(State::Mail, &mail);
         if self.can_pipeline() {
             self.command(State::Rcpt, &rcpt);
-            self.command(State::Data, "DATA");
+            // A chunk is content: it is not sent before the recipient is taken.
+            if !self.uses_chunks() {
+                self.command(State::Data, "DATA");
+            }
         }
-        self.envelope = Some(envelope);
     }
 
     /// Ends the session politely; the reply need not be waited for.
@@ -276,14 +219,33 @@ impl Client {
 
     /// Encodes a piece of content into the output.
     pub fn content(&mut self, bytes: &[u8]) {
-        self.encoder.encode(bytes, &mut self.output);
+        if !self.uses_chunks() {
+            return self.encoder.encode(bytes, &mut self.output);
+        }
+        for piece in bytes.chunks(CHUNK_BYTES) {
+            self.encoder.encode_lines(piece, &mut self.chunk);
+            if self.chunk.len() >= CHUNK_BYTES {
+                self.send_chunk(State::Bdat);
+            }
+        }
     }
 
     /// The content is complete.
     pub fn end_content(&mut self) {
-        self.encoder.finish(&mut self.output);
-        self.expected.push_back(State::Eod);
+        if self.uses_chunks() {
+            self.encoder.finish_lines(&mut self.chunk);
+            self.send_chunk(State::Eod);
+        } else {
+            self.encoder.finish(&mut self.output);
+            self.expected.push_back(State::Eod);
+        }
         self.phase = Phase::AwaitEnd;
+    }
+
+    fn send_chunk(&mut self, state: State) {
+        let last = if state == State::Eod { " LAST" } else { "" };
+        self.command(state, &format!("BDAT {}{last}", self.chunk.len()));
+        self.output.append(&mut self.chunk);
     }
 
     /// The peer closed the connection.
@@ -295,6 +257,19 @@ impl Client {
             state,
             result: Err(Failure::Closed("connection closed by peer".to_owned())),
         })
+    }
+
+    /// While content is still being written: how the transaction ended, if the peer has said so already.
+    pub fn early_end(&mut self) -> Option<Outcome> {
+        loop {
+            let reply = self.reader.next_reply().ok()??;
+            let state = self.expected.pop_front().unwrap_or(if self.uses_chunks() { State::Bdat } else { State::Eod });
+            if matches!(reply.class(), 4 | 5) {
+                self.broken = true;
+                self.phase = Phase::Closed;
+                return Some(Outcome { state, result: Ok(reply) });
+            }
+        }
     }
 
     /// What to do next.
@@ -338,6 +313,10 @@ impl Client {
     }
 
     fn reply(&mut self, state: State, reply: Reply) -> Option<Event> {
+        // A server that is about to close says so to whatever comes next, so that 421 is no answer to MAIL.
+        if matches!(state, State::Mail) && reply.code != 421 {
+            self.mail_answered = true;
+        }
         if reply.code == 421 {
             self.broken = true;
             self.phase = Phase::Closed;
@@ -347,27 +326,49 @@ impl Client {
         match (state, reply.class()) {
             (State::Banner, 2) => {
                 self.greeting = Some(reply);
-                self.command(State::Ehlo, &format!("{} {}", self.hello_verb(), self.settings.helo));
+                self.say_hello();
             }
-            (State::Ehlo, 2) => return self.greeted(Announced::read(&reply)),
+            (State::Ehlo | State::Lhlo, 2) => return self.greeted(Announced::read(&reply)),
             (State::Ehlo, 5) if self.may_fall_back() => {
                 self.command(State::Helo, &format!("HELO {}", self.settings.helo));
             }
             (State::Helo, 2) => return self.greeted(Announced::default()),
+            // RFC 3207 4.2: what was sent before the handshake is not trusted.
+            (State::StartTls, 2) if self.reader.has_pending() => {
+                let failure = Failure::TlsRefused("text behind the reply to STARTTLS".to_owned());
+                return Some(self.fail_session(state, failure));
+            }
             (State::StartTls, 2) => self.phase = Phase::Handshake,
             (State::StartTls, 4 | 5) if self.settings.starttls != StartTls::Required => {
-                self.phase = Phase::Ready;
+                return self.identify();
             }
             (State::StartTls, 4 | 5) => {
                 return Some(self.fail_session(state, Failure::TlsRefused(reply.to_string())));
             }
-            (State::Rset, _) => {}
+            // The server says the session anew, as after a greeting.
+            (State::Xclient, 2) => self.say_hello(),
+            (
+                State::AuthCramMd5 | State::AuthPlain | State::AuthLogin | State::AuthLoginUser | State::Auth,
+                2 | 3,
+            ) => return self.authenticate(state, &reply),
+            (State::Rset, 2) => {
+                if self.expected.is_empty()
+                    && let Some(Ok((mail, _))) = self.current_commands()
+                {
+                    self.command(State::Mail, &mail);
+                }
+            }
             (State::Mail, 2) => self.after_mail(),
             (State::Rcpt, 2) => {
-                if self.expected.is_empty() {
+                if self.uses_chunks() {
+                    if self.outcome.is_none() {
+                        self.phase = Phase::Content;
+                    }
+                } else if self.expected.is_empty() {
                     self.command(State::Data, "DATA");
                 }
             }
+            (State::Bdat, 2) => {}
             (State::Data, 3) if self.outcome.is_none() => self.phase = Phase::Content,
             (State::Data, 3) => {
                 // The envelope was refused after DATA had been pipelined: an empty message ends it
@@ -378,17 +379,25 @@ impl Client {
             }
             (State::Eod, _) if self.outcome.is_some() => {}
             (State::Eod, 2 | 4 | 5) => self.outcome = Some(Outcome { state, result: Ok(reply) }),
-            (State::Mail | State::Rcpt | State::Data, 4 | 5) => {
+            (State::Mail | State::Rcpt | State::Data | State::Bdat, 4 | 5) => {
                 if self.outcome.is_none() {
                     self.outcome = Some(Outcome { state, result: Ok(reply) });
                 }
             }
-            (State::Banner | State::Ehlo | State::Helo, 4 | 5) => {
-                self.broken = true;
-                self.output.extend_from_slice(b"QUIT\r\n");
-                self.phase = Phase::Closed;
-                return Some(Event::Finished(Outcome { state, result: Ok(reply) }));
-            }
+            (
+                State::Banner
+                | State::Ehlo
+                | State::Lhlo
+                | State::Helo
+                | State::Xclient
+                | State::AuthCramMd5
+                | State::AuthPlain
+                | State::AuthLogin
+                | State::AuthLoginUser
+                | State::Auth
+                | State::Rset,
+                4 | 5,
+            ) => return Some(self.refused(state, reply)),
             _ => {
                 let failure = Failure::Protocol(format!("unexpected reply '{reply}' in state {state}"));
                 return Some(self.fail_session(state, failure));
@@ -399,33 +408,45 @@ impl Client {
 
     fn greeted(&mut self, announced: Announced) -> Option<Event> {
         self.announced = announced;
-        if self.tls_active || self.settings.starttls == StartTls::Never {
-            self.phase = Phase::Ready;
+        if self.tls_active || self.done.starttls || self.settings.starttls == StartTls::Never {
+            self.identify()
         } else if self.announced.starttls {
+            self.done.starttls = true;
             self.command(State::StartTls, "STARTTLS");
+            None
         } else if self.settings.starttls == StartTls::Required {
-            let failure = Failure::TlsRefused("STARTTLS not announced".to_owned());
-            return Some(self.fail_session(State::Ehlo, failure));
+            let failure = Failure::TlsNotOffered("STARTTLS not announced".to_owned());
+            Some(self.fail_session(State::Ehlo, failure))
         } else {
-            self.phase = Phase::Ready;
+            self.identify()
         }
-        None
     }
 
     fn after_mail(&mut self) {
         if !self.expected.is_empty() {
             return;
         }
-        if let Some(Ok((_, rcpt))) =
-            self.envelope.as_ref().map(|envelope| self.transaction_commands(envelope))
-        {
+        if let Some(Ok((_, rcpt))) = self.current_commands() {
             self.command(State::Rcpt, &rcpt);
         }
+    }
+
+    fn current_commands(&self) -> Option<Result<(String, String), Outcome>> {
+        self.envelope.as_ref().map(|envelope| self.transaction_commands(envelope))
+    }
+
+    fn say_hello(&mut self) {
+        let (state, verb) = match self.settings.protocol {
+            Protocol::Smtp => (State::Ehlo, "EHLO"),
+            Protocol::Lmtp => (State::Lhlo, "LHLO"),
+        };
+        self.command(state, &format!("{verb} {}", self.settings.helo));
     }
 
     /// No reply is due any more: the transaction is over.
     fn finish(&mut self) -> Event {
         self.envelope = None;
+        self.chunk = Vec::new();
         match self.outcome.take() {
             Some(outcome) => {
                 self.phase = Phase::Idle;
@@ -443,13 +464,6 @@ impl Client {
         Event::Finished(self.outcome.take().unwrap_or(outcome))
     }
 
-    fn hello_verb(&self) -> &'static str {
-        match self.settings.protocol {
-            Protocol::Smtp => "EHLO",
-            Protocol::Lmtp => "LHLO",
-        }
-    }
-
     fn may_fall_back(&self) -> bool {
         self.settings.protocol == Protocol::Smtp
             && self.settings.starttls != StartTls::Required
@@ -458,6 +472,11 @@ impl Client {
 
     fn can_pipeline(&self) -> bool {
         self.settings.pipelining && self.announced.pipelining
+    }
+
+    /// Chunks are written one after the other without waiting, so they need PIPELINING too.
+    fn uses_chunks(&self) -> bool {
+        self.settings.chunking && self.announced.chunking && self.can_pipeline()
     }
 
     /// The MAIL and RCPT lines, or the outcome where the server's limits make sending pointless.

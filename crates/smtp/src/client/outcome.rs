@@ -9,12 +9,25 @@ use std::fmt;
 pub enum State {
     Banner,
     Ehlo,
+    Lhlo,
     Helo,
     StartTls,
+    Xclient,
+    /// The challenge of CRAM-MD5 is due.
+    AuthCramMd5,
+    AuthPlain,
+    /// LOGIN: the question for the user name is due.
+    AuthLogin,
+    /// LOGIN: the question for the password is due.
+    AuthLoginUser,
+    /// The answer to the last line of a login of several lines.
+    Auth,
     Mail,
     Rcpt,
     Data,
-    /// The reply to the final dot.
+    /// The reply to a chunk before the last.
+    Bdat,
+    /// The reply to the final dot or the last chunk.
     Eod,
     Rset,
     Quit,
@@ -26,8 +39,16 @@ impl State {
         match self {
             State::Banner => "BANNER",
             State::Ehlo => "EHLO",
+            State::Lhlo => "LHLO",
             State::Helo => "HELO",
             State::StartTls => "STARTTLS",
+            State::Xclient => "XCLIENT",
+            State::AuthCramMd5 => "AUTH-CRAM-MD5",
+            State::AuthPlain => "AUTH-PLAIN",
+            State::AuthLogin => "AUTH-LOGIN",
+            State::AuthLoginUser => "AUTH-LOGIN-USER",
+            State::Auth => "AUTH",
+            State::Bdat => "BDAT",
             State::Mail => "MAIL",
             State::Rcpt => "RCPT",
             State::Data => "DATA",
@@ -54,6 +75,7 @@ impl State {
             State::Mail => "MAIL FROM",
             State::Rcpt => "RCPT TO",
             State::Eod => "end of DATA",
+            State::AuthCramMd5 | State::AuthPlain | State::AuthLogin | State::AuthLoginUser => "AUTH",
             other => other.name(),
         }
     }
@@ -75,9 +97,15 @@ pub enum Failure {
     /// The peer closed the connection: temporary.
     #[error("{0}")]
     Closed(String),
-    /// TLS is required and cannot be had: temporary.
+    /// TLS is required and the server refuses it: temporary.
     #[error("{0}")]
     TlsRefused(String),
+    /// TLS is required and the server does not offer it: temporary.
+    #[error("{0}")]
+    TlsNotOffered(String),
+    /// There is an account to log in with, and no way to do so: temporary.
+    #[error("{0}")]
+    NoLogin(String),
     /// The engine itself found that the server cannot take the message: permanent.
     #[error("{0}")]
     Engine(Reply),

@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::daemon::Daemon;
+use crate::delivery::pool;
 use crate::hooks::pool::Pool;
 use crate::hooks::pools;
 use crate::hooks::script::ScriptCounters;
@@ -125,6 +126,18 @@ fn resolver(of: &net::resolver::Stats) -> stats::Resolver {
     }
 }
 
+fn pooling(of: &pool::Stats) -> stats::queue::Pooling {
+    stats::queue::Pooling {
+        size: of.size,
+        maxsize: of.maxsize,
+        hits: of.hits,
+        misses: of.misses,
+        expires: of.expires,
+        evicts: of.evicts,
+        skips: of.skips,
+    }
+}
+
 fn queue(daemon: &Daemon, outbound_max: u32) -> stats::Queue {
     use stats::queue as q;
     let counters = daemon.engine.queue.lock().counters(clock::now());
@@ -181,7 +194,7 @@ fn queue(daemon: &Daemon, outbound_max: u32) -> stats::Queue {
         connections: Some(q::Connections {
             concurrent: daemon.engine.connections.load(Relaxed),
             maxconcurrent: outbound_max.into(),
-            ..q::Connections::default()
+            pooling: Some(pooling(&daemon.engine.pool.stats())),
         }),
         quota: Some(q::Quota { size: counters.quotas }),
         delivery: Some(q::Delivery {

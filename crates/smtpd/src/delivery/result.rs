@@ -1,8 +1,9 @@
 //! How an attempt ended, in the words of the post-delivery variables.
 
+use crate::delivery::peer::TlsaFacts;
 use net::HopError;
 use net::dial::DialError;
-use net::tls::TlsError;
+use net::tls::PeerFacts;
 use smtp::Reply;
 use smtp::client::{Failure, Outcome, State};
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 #[expect(missing_docs, reason = "the names are the documented values")]
 pub enum ErrorKind {
     Config,
+    Dane,
     Dns,
     Network,
     Protocol,
@@ -24,6 +26,7 @@ impl ErrorKind {
     pub fn name(self) -> &'static str {
         match self {
             ErrorKind::Config => "config",
+            ErrorKind::Dane => "dane",
             ErrorKind::Dns => "dns",
             ErrorKind::Network => "network",
             ErrorKind::Protocol => "protocol",
@@ -52,7 +55,7 @@ impl AttemptError {
     /// A temporary error with the status of its kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> AttemptError {
         let status = match kind {
-            ErrorKind::Tls => (4, 7, 5),
+            ErrorKind::Tls | ErrorKind::Dane => (4, 7, 5),
             ErrorKind::Dns => (4, 4, 3),
             ErrorKind::Config => (4, 3, 5),
             ErrorKind::Protocol | ErrorKind::Smtp => (4, 5, 0),
@@ -84,12 +87,6 @@ impl From<DialError> for AttemptError {
     }
 }
 
-impl From<TlsError> for AttemptError {
-    fn from(error: TlsError) -> AttemptError {
-        AttemptError::new(ErrorKind::Tls, error.to_string())
-    }
-}
-
 /// `attempt.result` or `attempt.error`.
 #[derive(Clone, Debug)]
 pub enum Ending {
@@ -110,7 +107,7 @@ impl From<Outcome> for Ending {
                 dns: None,
                 status: reply.enhanced.map_or((5, 0, 0), |code| (code.0, code.1, code.2)),
             }),
-            Err(Failure::TlsRefused(text)) => Ending::Error(AttemptError::new(ErrorKind::Tls, text)),
+            Err(Failure::TlsRefused(text) | Failure::TlsNotOffered(text)) => Ending::Error(AttemptError::new(ErrorKind::Tls, text)),
             Err(Failure::Closed(text)) => {
                 let text = format!("{text} in state {}", outcome.state);
                 Ending::Error(AttemptError::new(ErrorKind::Network, text))
@@ -184,6 +181,12 @@ pub struct ConnectionInfo {
     pub greeting: Vec<String>,
     /// Protocol and cipher where TLS is on.
     pub tls: Option<net::tls::TlsFacts>,
+    /// Its certificate, where the handshake was refused because of it.
+    pub tls_peer: Option<PeerFacts>,
+    /// What went wrong with TLS, as RFC 8460 4.3 calls it; also where the message went without it.
+    pub tls_report: Option<&'static str>,
+    /// TLSA records that were looked at.
+    pub tlsa: Option<TlsaFacts>,
     /// It announced DSN.
     pub announced_dsn: bool,
 }

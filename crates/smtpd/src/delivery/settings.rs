@@ -3,9 +3,9 @@
 
 use crate::lists::Lists;
 use crate::policies;
-use crate::transport::Transport;
-use config::app::TlsMode;
+use crate::transport::{Transport, apply_tls, mode};
 use config::policy::{DeliveryFile, DeliverySettings};
+use net::tls::Mode;
 use queue::{Field, RetryInterval, RetrySchedule, Selection};
 use std::path::Path;
 
@@ -42,6 +42,7 @@ impl Settings {
             && self.default.tls.is_none()
             && self.default.timeout.connect.is_none()
             && self.default.timeout.smtp.is_empty()
+            && self.default.pooling.enabled.is_none()
             && !self.changes_retry()
     }
 
@@ -62,13 +63,26 @@ impl Settings {
     /// Changes a transport for an attempt with these field values.
     pub fn apply(&self, transport: &mut Transport, value: &dyn Fn(Field) -> String) {
         let matching: Vec<&DeliverySettings> = self.matching(value).collect();
-        if let Some(tls) = matching.iter().find_map(|settings| settings.tls.as_ref()) {
-            transport.tls = tls.mode.unwrap_or(TlsMode::Disabled);
+        // From the least important to the most: the last one stays.
+        for tls in matching.iter().rev().filter_map(|settings| settings.tls.as_ref()) {
+            apply_tls(&mut transport.session_mut().tls, tls);
+        }
+        let mut blocks = matching.iter().filter_map(|settings| settings.tls.as_ref()).peekable();
+        if blocks.peek().is_some() {
+            // The documented default where no block names a mode.
+            let named = blocks.find_map(|tls| tls.mode);
+            transport.session_mut().tls.mode = named.map_or(Mode::Disabled, mode);
+        }
+        for pooling in matching.iter().rev().map(|settings| &settings.pooling) {
+            let of = &mut transport.pooling;
+            of.enabled = pooling.enabled.unwrap_or(of.enabled);
+            of.timeout = pooling.timeout.map_or(of.timeout, config::Duration::to_std);
+            of.evictable = pooling.evictable.unwrap_or(of.evictable);
+            of.transactions = pooling.transactions.unwrap_or(of.transactions);
         }
         if let Some(patience) = matching.iter().find_map(|settings| settings.timeout.connect) {
             transport.connect_timeout = patience.to_std();
         }
-        // From the least important to the most: the last one stays.
         for settings in matching.iter().rev() {
             for (state, patience) in &settings.timeout.smtp {
                 transport.set_timeout(state, patience.to_std());
@@ -112,12 +126,12 @@ lists: [{id: partners, items: [partner.example]}]
 delivery:
   conditions:
     - if: {recipientdomain: "@partners", transportid: bulk}
-      then: {tls: {mode: require_verify}}
+      then: {tls: {mode: require_verify}, pooling: {evictable: true, transactions: 7}}
     - if: {remoteip: [198.51.100.0/24, "2001:db8:7::/48"]}
       then: {tls: {mode: require}, timeout: {connect: 60, smtp: {BANNER: 10m, EOD: 20m}}}
     - if: {grouping: "&microsoft"}
       then: {retry: {count: 20, intervals: [{interval: 5m}, {interval: 1h, notify: true}]}}
-  default: {timeout: {connect: 7, smtp: {EOD: 1m, MAIL: 9}}}
+  default: {timeout: {connect: 7, smtp: {EOD: 1m, MAIL: 9}}, pooling: {enabled: true, evictable: false}}
 "#;
         let file: DeliveryFile = config::load::parse("d", text).unwrap();
         config::validate::delivery("d", &file).unwrap();
@@ -139,18 +153,22 @@ delivery:
             transport
         };
         let both = applied("198.51.100.9", "partner.example");
-        assert_eq!((both.tls, both.connect_timeout), (TlsMode::RequireVerify, Duration::from_secs(60)));
+        assert_eq!((both.session.tls.mode, both.connect_timeout), (Mode::RequireVerify, Duration::from_secs(60)));
         assert_eq!(both.timeout(smtp::client::State::Eod), Duration::from_secs(1200));
         assert_eq!(both.timeout(smtp::client::State::Mail), Duration::from_secs(9));
         let neither = applied("192.0.2.1", "x.example");
-        assert_eq!((neither.tls, neither.connect_timeout), (base.tls, Duration::from_secs(7)));
+        assert_eq!((&neither.session, neither.connect_timeout), (&base.session, Duration::from_secs(7)));
+        assert!(neither.pooling.enabled && !neither.pooling.evictable && both.pooling.evictable);
+        assert_eq!((both.pooling.transactions, both.pooling.timeout), (7, Duration::from_secs(60)));
         let microsoft =
             |field| if field == Field::Grouping { "&microsoft".to_owned() } else { String::new() };
         let schedule = settings.retry(&base.retry, &microsoft).unwrap();
         assert_eq!((schedule.count, schedule.intervals.len()), (20, 2));
         assert_eq!(settings.retry(&base.retry, &|_| String::new()), None);
         for (text, expected) in [
-            ("delivery: {default: {pooling: {enabled: true}}}", "pooling"),
+            ("delivery: {default: {pooling: {enable: true}}}", "enable"),
+            ("delivery: {default: {tls: {mode: dane}}}", "DANE"),
+            ("delivery: {default: {tls: {implicit: true}}}", "transports only"),
             ("delivery: {default: {timeout: {smtp: {EODD: 1}}}}", "EOD"),
             ("delivery: {default: {retry: {intervals: []}}}", "at least one"),
         ] {

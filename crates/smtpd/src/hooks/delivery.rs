@@ -1,5 +1,6 @@
 //! The hooks of the queue: pre-delivery before each attempt, post-delivery after it.
 
+use crate::delivery::peer::TlsaFacts;
 use crate::delivery::result::{Attempt, AttemptError, ConnectionInfo, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
@@ -8,12 +9,13 @@ use crate::hooks::variables::address_array;
 use crate::queueing::engine::Engine;
 use crate::queueing::job::Job;
 use crate::queueing::settle::{DefaultAction, Verdict};
-use crate::transport::Transport;
+use crate::transport::{Account, SessionSettings, Source, Transport};
 use crate::{clock, error, warning};
-use config::app::{Protocol, TlsMode};
+use config::app::Protocol;
 use hsl::{Array, Value};
 use hsl_std::hooks::options::read_reason;
 pub use hsl_std::hooks::options::{BounceOptions, QueueOptions, TryOptions};
+use hsl_std::hooks::options::{SourceName, SourceOption};
 use queue::{RetryInterval, RetrySchedule};
 use spool::Durability;
 use spool::record::{EntryUpdate, Pair};
@@ -257,6 +259,11 @@ fn connection_array(info: &ConnectionInfo) -> Array {
             info.greeting.iter().map(|line| Value::from(line.as_str())).collect::<Array>(),
         );
     }
+    array.insert_str("tls", tls_array(info));
+    array
+}
+
+fn tls_array(info: &ConnectionInfo) -> Array {
     let mut tls = Array::new();
     tls.insert_str("started", info.tls.is_some());
     if let Some(facts) = &info.tls {
@@ -264,8 +271,44 @@ fn connection_array(info: &ConnectionInfo) -> Array {
         tls.insert_str("cipher", facts.cipher.as_str());
         tls.insert_str("keysize", f64::from(facts.keysize_bits));
     }
-    array.insert_str("tls", tls);
-    array
+    if let Some(peer) = info.tls.as_ref().and_then(|facts| facts.peer.as_ref()).or(info.tls_peer.as_ref()) {
+        let mut of_peer = Array::new();
+        of_peer.insert_str("x509", hsl_std::certificate_value(peer.certificate.clone()));
+        let chain = peer.chain.iter().map(|one| hsl_std::certificate_value(one.clone()));
+        of_peer.insert_str("chain", chain.collect::<Array>());
+        if let Some(error) = &peer.error {
+            of_peer.insert_str("error", error.as_str());
+        }
+        tls.insert_str("peercert", of_peer);
+    }
+    if let Some(report) = info.tls_report {
+        tls.insert_str("tlsrpt", report);
+    }
+    match &info.tlsa {
+        None => {}
+        Some(TlsaFacts::Failed) => {
+            let mut error = Array::new();
+            error.insert_str("temporary", true);
+            let mut tlsa = Array::new();
+            tlsa.insert_str("error", error);
+            tls.insert_str("tlsa", tlsa);
+        }
+        Some(TlsaFacts::Records(records)) => {
+            let record = |record: &net::tls::Tlsa| {
+                let mut array = Array::new();
+                array.insert_str("usage", f64::from(record.usage));
+                array.insert_str("selector", f64::from(record.selector));
+                array.insert_str("mtype", f64::from(record.matching));
+                let hex: String = record.data.iter().map(|byte| format!("{byte:02x}")).collect();
+                array.insert_str("data", hex);
+                Value::from(array)
+            };
+            let mut tlsa = Array::new();
+            tlsa.insert_str("records", records.iter().map(record).collect::<Array>());
+            tls.insert_str("tlsa", tlsa);
+        }
+    }
+    tls
 }
 
 /// The transport of an attempt with the overrides of `Try`; an unknown source is an error of the configuration.
@@ -278,37 +321,33 @@ pub fn override_transport(
     if let Some(port) = options.port {
         transport.port = port;
     }
-    if let Some(ids) = &options.source_ids {
-        let mut sources = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some(source) = generation.sources.get(id) else {
-                return Err(AttemptError::new(
-                    ErrorKind::Config,
-                    format!("Try(): unknown source address '{id}'"),
-                ));
-            };
-            sources.push(source.clone());
-        }
+    if let Some(wanted) = &options.sources {
+        let sources = wanted.iter().map(|source| chosen_source(source, generation)).collect::<Result<_, _>>()?;
         transport.set_sources(sources);
     }
     if let Some(random) = options.source_random {
         transport.sources_random = random;
-    }
-    match options.tls.as_deref() {
-        Some("disabled") => transport.tls = TlsMode::Disabled,
-        Some("optional") => transport.tls = TlsMode::Optional,
-        Some("require") => transport.tls = TlsMode::Require,
-        Some("require_verify") => transport.tls = TlsMode::RequireVerify,
-        _ => {}
     }
     match options.protocol.as_deref() {
         Some("lmtp") => transport.protocol = Protocol::Lmtp,
         Some("smtp") => transport.protocol = Protocol::Smtp,
         _ => {}
     }
-    if let Some(pipelining) = options.pipelining {
-        transport.pipelining = pipelining;
-    }
+    override_session(options, transport.session_mut());
+    generation
+        .tls
+        .check(&transport.session.tls)
+        .map_err(|text| AttemptError::new(ErrorKind::Config, format!("Try(): tls: {text}")))?;
+    let filter = &mut transport.filter;
+    put(&mut filter.mx_include, &options.mx_include);
+    put(&mut filter.mx_exclude, &options.mx_exclude);
+    put(&mut filter.ip_include, &options.ip_include);
+    put(&mut filter.ip_exclude, &options.ip_exclude);
+    let (pooling, wanted) = (&mut transport.pooling, &options.pooling);
+    put(&mut pooling.enabled, &wanted.enabled);
+    put(&mut pooling.timeout, &wanted.timeout_s.map(seconds_to_duration));
+    put(&mut pooling.evictable, &wanted.evictable);
+    put(&mut pooling.transactions, &wanted.transactions);
     if let Some(seconds) = options.connect_timeout_s {
         transport.connect_timeout = seconds_to_duration(seconds);
     }
@@ -316,6 +355,48 @@ pub fn override_transport(
         transport.set_timeout(state, seconds_to_duration(*seconds));
     }
     Ok(Arc::new(transport))
+}
+
+fn chosen_source(wanted: &SourceOption, generation: &Generation) -> Result<Source, AttemptError> {
+    let mut source = match &wanted.which {
+        SourceName::Id(id) => generation.sources.get(id).cloned().ok_or_else(|| {
+            AttemptError::new(ErrorKind::Config, format!("Try(): unknown source address '{id}'"))
+        })?,
+        SourceName::Address(ip) => {
+            let known = generation.sources.values().find(|source| source.ip == *ip).cloned();
+            known.unwrap_or_else(|| Source { id: String::new(), ip: *ip, helo: None })
+        }
+    };
+    if wanted.helo.is_some() {
+        source.helo.clone_from(&wanted.helo);
+    }
+    Ok(source)
+}
+
+fn put<T: Clone>(setting: &mut T, option: &Option<T>) {
+    if let Some(option) = option {
+        setting.clone_from(option);
+    }
+}
+
+fn override_session(options: &TryOptions, session: &mut SessionSettings) {
+    put(&mut session.pipelining, &options.pipelining);
+    put(&mut session.chunking, &options.chunking);
+    put(&mut session.nonlocal, &options.nonlocal_source);
+    put(&mut session.xclient, &options.xclient);
+    if let Some((username, password)) = &options.sasl {
+        session.auth = Some(Account { username: username.clone(), password: password.clone() });
+    }
+    let (rules, wanted) = (&mut session.tls, &options.tls);
+    put(&mut rules.mode, &wanted.mode);
+    put(&mut rules.implicit, &wanted.implicit);
+    put(&mut rules.sni, &wanted.sni);
+    put(&mut rules.protocols, &wanted.protocols.clone().map(Some));
+    put(&mut rules.ciphers, &wanted.ciphers.clone().map(Some));
+    put(&mut rules.verify_host, &wanted.verify_host);
+    put(&mut rules.verify_names, &wanted.verify_names);
+    put(&mut rules.default_ca, &wanted.default_ca);
+    put(&mut rules.client_cert, &wanted.client_cert.clone().map(Some));
 }
 
 /// The retry schedule with the overrides of `Try`, or none where nothing of it changes.

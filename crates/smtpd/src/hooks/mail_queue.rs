@@ -5,7 +5,8 @@ use crate::hooks::bridge::Bridge;
 use crate::hooks::sink::apply_options;
 use crate::info;
 use crate::queueing::commit::QueuedRecipient;
-use config::app::{Protocol, TlsMode};
+use config::app::Protocol;
+use net::tls::Mode;
 use hsl_std::hooks::options::EnqueueOptions;
 use hsl_std::mail::{MailQueue, Queued};
 use mail::content::for_each_chunk;
@@ -52,22 +53,28 @@ impl MailQueue for Bridge {
     fn transport(&self, id: &str) -> Option<Vec<(String, String)>> {
         let generation = self.daemon().ok()?.generations.current();
         let transport = generation.transports.get(id)?;
-        let tls = match transport.tls {
-            TlsMode::Disabled => "disabled",
-            TlsMode::Optional => "optional",
-            TlsMode::Require => "require",
-            TlsMode::RequireVerify => "require_verify",
+        let rules = &transport.session.tls;
+        // What is sent without the queue does without DANE; that it cannot when DANE is required, send() says.
+        let tls = match rules.mode {
+            Mode::Dane => Mode::Optional,
+            Mode::DaneFallbackRequire => Mode::Require,
+            Mode::DaneFallbackRequireVerify => Mode::RequireVerify,
+            other => other,
         };
         let protocol = if transport.protocol == Protocol::Lmtp { "lmtp" } else { "smtp" };
         let mut server = vec![
             ("host".to_owned(), transport.server.clone()),
             ("port".to_owned(), transport.port.to_string()),
             ("helo".to_owned(), transport.helo.clone().unwrap_or_else(|| generation.hostname.clone())),
-            ("tls".to_owned(), tls.to_owned()),
+            ("tls".to_owned(), tls.name().to_owned()),
             ("tls_default_ca".to_owned(), "true".to_owned()),
             ("protocol".to_owned(), protocol.to_owned()),
             ("connect_timeout".to_owned(), transport.connect_timeout.as_secs_f64().to_string()),
         ];
+        if let Some(account) = &transport.session.auth {
+            server.push(("saslusername".to_owned(), account.username.clone()));
+            server.push(("saslpassword".to_owned(), account.password.clone()));
+        }
         if let Some(source) = transport.sources.first() {
             server.push(("sourceip".to_owned(), source.ip.to_string()));
         }

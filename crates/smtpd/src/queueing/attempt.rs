@@ -1,6 +1,8 @@
 //! One delivery attempt, from pickup to its result.
 
-use crate::delivery::connection::{Connection, Route};
+use crate::delivery::connection::{Opener, Route};
+use crate::delivery::peer::Dane;
+use crate::delivery::pool::Key;
 use crate::delivery::result::{Attempt, AttemptError, Class, ConnectionInfo, Ending, ErrorKind};
 use crate::generation::Generation;
 use crate::hooks::ContextValue;
@@ -24,9 +26,12 @@ impl Engine {
         let ticket = pick.ticket;
         let Some(job) = self.job(ticket.key()) else { return };
         let generation = self.generations.current();
-        let (overridden, options) = match self.plans.lock().get(&job.key) {
-            Some(plan) => (plan.transport.clone(), plan.options.clone()),
-            None => (None, None),
+        let (overridden, options, is_secure) = match self.plans.lock().get(&job.key) {
+            Some(plan) => {
+                let is_secure = plan.candidates.get(plan.index).is_some_and(|candidate| candidate.is_secure);
+                (plan.transport.clone(), plan.options.clone(), Some(is_secure))
+            }
+            None => (None, None, None),
         };
         let Some(transport) = overridden.or_else(|| generation.transports.get(&job.transport_id).cloned())
         else {
@@ -41,14 +46,26 @@ impl Engine {
                     return self.finish_attempt(ticket, job, generation, options, attempt).await;
                 }
             };
-        let source = transport.sources.iter().find(|source| source.ip == pick.local_ip);
+        let source = chosen_source(&transport, pick.local_ip, pick.local_index, job.remote_ip);
         if source.is_none() && !transport.sources.is_empty() {
             // A reload took the chosen source away; the limits of another one have to be asked for.
             return self.relinquish(ticket);
         }
+        let uses_dane = transport.session.tls.mode.uses_dane();
+        if uses_dane && is_secure.is_none() && job.remote_mx.parse::<IpAddr>().is_err() {
+            // A reload brought DANE; whether the way here is signed was not noted.
+            return self.relinquish(ticket);
+        }
         let started = Instant::now();
         let gauge = Gauge::new(&self.connections);
-        let talk = self.converse(&job, &generation, &transport, options.as_deref(), source).await;
+        let dane = match is_secure {
+            Some(true) if uses_dane => {
+                Dane::find(&generation.resolver, &job.remote_mx, transport.port).await
+            }
+            _ => Dane::None,
+        };
+        let talk =
+            self.converse(&ticket, &job, &generation, &transport, options.as_deref(), source, &dane).await;
         drop(gauge);
         let (ending, connection, may_fail_over) = match talk {
             Ok(talk) => talk,
@@ -156,15 +173,18 @@ impl Engine {
         }
     }
 
-    /// Connects and carries the transaction. The content is opened once the peer is ready for it, so that slow
-    /// peers hold no memory. The flag tells whether the next candidate may be tried.
+    /// Connects, or takes a connection that was kept, and carries the transaction. The content is opened once the
+    /// peer is ready for it, so that slow peers hold no memory. The flag tells whether the next candidate may be tried.
+    #[expect(clippy::too_many_arguments, reason = "the facts of one attempt")]
     async fn converse(
         &self,
+        ticket: &Ticket,
         job: &Job,
         generation: &Generation,
         transport: &Arc<Transport>,
         options: Option<&TryOptions>,
         source: Option<&Source>,
+        dane: &Dane,
     ) -> Result<(Ending, Option<ConnectionInfo>, bool), SpoolError> {
         let Some(remote_ip) = job.remote_ip else {
             let error = AttemptError::new(ErrorKind::Config, "no next hop was resolved");
@@ -180,25 +200,67 @@ impl Engine {
             remote_mx: &job.remote_mx,
             source,
             helo,
+            dane,
         };
-        let id = self.ids.next().to_string();
-        let mut connection = match Connection::open(&route, transport, &self.tls, id).await {
-            Ok(connection) => connection,
-            Err(failed) => return Ok((failed.ending, failed.info, failed.may_fail_over)),
-        };
-        let stored = match self.open(job) {
-            Ok(stored) => stored,
-            Err(failure) => {
-                connection.quit().await;
-                return Err(failure);
+        let is_kept = transport.pooling.enabled && generation.pooling.size > 0;
+        let key = is_kept.then(|| Key::new(generation.pooling.policy, &job.grouping, &route, transport));
+        let opener = Opener { tls: &generation.tls, stalled: &self.stalled };
+        let mut may_reuse = true;
+        loop {
+            let kept = key.as_ref().filter(|_| may_reuse).and_then(|key| self.pool.take(key));
+            let mut connection = match kept {
+                Some(mut connection) => {
+                    connection.serve(transport);
+                    if let Err(failure) = self.queue.lock().connection_reused(ticket, self.now()) {
+                        error!(job, "queue: {failure}");
+                    }
+                    connection
+                }
+                None => match opener.open(&route, transport, self.ids.next().to_string()).await {
+                    Ok(connection) => connection,
+                    Err(failed) => return Ok((failed.ending, failed.info, failed.may_fail_over)),
+                },
+            };
+            let stored = match self.open(job) {
+                Ok(stored) => stored,
+                Err(failure) => {
+                    connection.quit().await;
+                    return Err(failure);
+                }
+            };
+            let envelope = envelope(job, options, &stored);
+            let sent = connection.send(envelope, &*stored.content, &stored.edits).await;
+            if sent.found_dead {
+                info!(job, "kept connection is of no use, opening another: {}", sent.ending.text());
+                // Its neighbours are hardly better, and a connection of its own is certain.
+                may_reuse = false;
+                continue;
             }
-        };
-        let envelope = envelope(job, options, &stored);
-        let ending = connection.send(envelope, &*stored.content, &stored.edits).await;
-        let info = connection.info.clone();
-        connection.quit().await;
-        Ok((ending, Some(info), false))
+            let info = connection.info.clone();
+            match key {
+                None => connection.quit().await,
+                Some(key) => {
+                    if let Some(unwanted) = self.pool.put(key, connection, &transport.pooling) {
+                        tokio::spawn(unwanted.quit());
+                    }
+                }
+            }
+            return Ok((sent.ending, Some(info), false));
+        }
     }
+}
+
+/// The source that the queue took, also where several have the same address.
+fn chosen_source(
+    transport: &Transport,
+    local_ip: IpAddr,
+    local_index: usize,
+    remote: Option<IpAddr>,
+) -> Option<&Source> {
+    let six = remote.is_some_and(|ip| ip.is_ipv6());
+    let of_family = transport.sources.iter().filter(|source| source.ip.is_ipv6() == six);
+    let picked = of_family.clone().nth(local_index).filter(|source| source.ip == local_ip);
+    picked.or_else(|| of_family.clone().find(|source| source.ip == local_ip))
 }
 
 fn envelope(job: &Job, options: Option<&TryOptions>, stored: &Stored) -> Envelope {
@@ -225,9 +287,10 @@ fn envelope(job: &Job, options: Option<&TryOptions>, stored: &Stored) -> Envelop
         recipient,
         bytes: job.size,
         has_8bit: stored.has_8bit,
-        needs_smtputf8: false,
+        needs_smtputf8: stored.has_utf8_header,
         dsn_mail,
         dsn_rcpt,
-        ..Envelope::default()
+        mail_parameters: options.map(|options| options.mail_parameters.clone()).unwrap_or_default(),
+        rcpt_parameters: options.map(|options| options.rcpt_parameters.clone()).unwrap_or_default(),
     }
 }

@@ -1,6 +1,8 @@
 //! The scheduler: asks the queue what is due, hands it to tasks and sees that every entry comes back.
 
 use crate::clock::{self, Ids};
+use crate::delivery::peer::Stalled;
+use crate::delivery::pool::Pool;
 use crate::delivery::settings::Settings;
 use crate::generation::Generations;
 use crate::hooks::ContextValue;
@@ -10,7 +12,6 @@ use crate::queueing::job::Job;
 use crate::transport::Transport;
 use crate::{error, info};
 use net::Candidate;
-use net::tls::TlsClient;
 use parking_lot::{Mutex, RwLock};
 use queue::{AgedRun, EntryKey, Outcome, Pick, Queue, Requeue, Ticket, Time, Work};
 use spool::Spool;
@@ -56,7 +57,9 @@ pub struct Engine {
     /// The durable store.
     pub spool: Arc<Spool>,
     pub(crate) generations: Arc<Generations>,
-    pub(crate) tls: TlsClient,
+    /// Connections kept between messages.
+    pub pool: Arc<Pool>,
+    pub(crate) stalled: Stalled,
     pub(crate) ids: Ids,
     pub(crate) plans: Mutex<HashMap<EntryKey, Plan>>,
     pub(super) ending: Mutex<super::settle::Ending>,
@@ -82,7 +85,6 @@ impl Engine {
         queue: Queue,
         spool: Arc<Spool>,
         generations: Arc<Generations>,
-        tls: TlsClient,
         ids: Ids,
         journal_hold: Duration,
         journal_message_max: u64,
@@ -91,7 +93,8 @@ impl Engine {
             queue: Mutex::new(queue),
             spool,
             generations,
-            tls,
+            pool: Arc::default(),
+            stalled: Stalled::default(),
             ids,
             plans: Mutex::new(HashMap::new()),
             ending: Mutex::default(),
@@ -116,6 +119,7 @@ impl Engine {
     pub async fn run(self: Arc<Self>, mut shutdown: watch::Receiver<bool>, grace: Duration) {
         let (sender, mut ended) = mpsc::channel::<()>(1);
         *self.tasks.lock() = Some(sender);
+        let sweeping = tokio::spawn(self.pool.clone().sweep(shutdown.clone()));
         let mut work = Vec::with_capacity(WORK_AT_ONCE);
         let mut aged_at = Instant::now();
         while !*shutdown.borrow() {
@@ -148,6 +152,10 @@ impl Engine {
             info!("", "shutdown does not wait longer for running deliveries");
             self.abort.send_replace(true);
         }
+        if let Err(failure) = sweeping.await {
+            error!("", "connection pool: {failure}");
+        }
+        self.pool.close().await;
     }
 
     /// Ends ACTIVE entries whose age has reached the limit of their transport while they waited behind limits

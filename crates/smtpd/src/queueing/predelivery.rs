@@ -6,11 +6,13 @@ use crate::hooks::ContextValue;
 use crate::hooks::delivery::{self, PreDecision, TryOptions};
 use crate::queueing::engine::{Engine, Plan};
 use crate::queueing::job::Job;
-use crate::transport::Transport;
+use crate::transport::{Filter, Transport, names_match, networks};
 use crate::{info, warning};
-use net::nexthop::{self, Choice};
+use ipnet::IpNet;
+use net::nexthop::{self, Choice, Judge};
 use net::{Candidate, Target};
 use queue::{Outcome, QueueError, Resolved, Settled, Ticket};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 impl Engine {
@@ -28,8 +30,12 @@ impl Engine {
             let Some(transport) = transport.filter(|transport| transport.sources.is_empty()) else {
                 return Some(ticket);
             };
-            let Ok(address) = transport.server.parse::<std::net::IpAddr>() else { return Some(ticket) };
-            let candidate = Candidate { address, hostname: transport.server.clone(), preference: 0 };
+            let Ok(address) = transport.server.parse::<IpAddr>() else { return Some(ticket) };
+            if !generation.excluded.is_empty() {
+                return Some(ticket);
+            }
+            let hostname = transport.server.clone();
+            let candidate = Candidate { address, hostname, preference: 0, is_secure: false };
             let domain = entry.recipient_domain().to_owned();
             resolved(&generation, transport, &candidate, &domain, None)
         };
@@ -109,7 +115,10 @@ impl Engine {
         };
         let resolved = resolved(generation, &transport, &candidates[index], &domain, options.as_deref());
         let plan = Plan { transport: overridden, options, context, candidates, index, failovers: 0 };
-        let is_plain = plan.options.is_none() && plan.candidates.len() == 1 && plan.context.is_none();
+        let is_plain = plan.options.is_none()
+            && plan.candidates.len() == 1
+            && plan.context.is_none()
+            && !transport.session.tls.mode.uses_dane();
         if !is_plain {
             self.plans.lock().insert(job.key, plan);
         }
@@ -170,6 +179,8 @@ async fn candidates(
         ipv6: transport.ipv6,
         prefer_ipv6: transport.prefer_ipv6,
         own_names: vec![generation.hostname.clone()],
+        admits_host: host_judge(&transport.filter, &generation.excluded),
+        admits_address: address_judge(&transport.filter, &generation.excluded),
     };
     let recipient = options.and_then(|options| options.recipient.as_ref()).unwrap_or(&job.recipient);
     let domain = match mail::address::domain_to_ascii(&recipient.domain) {
@@ -193,6 +204,30 @@ async fn candidates(
         Some(error) if all.is_empty() => Err(error.into()),
         _ => Ok(all),
     }
+}
+
+fn host_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<str>> {
+    let exclude: Vec<String> = filter.mx_exclude.iter().chain(excluded).cloned().collect();
+    if filter.mx_include.is_empty() && exclude.is_empty() {
+        return None;
+    }
+    let include = filter.mx_include.clone();
+    let admits = move |host: &str| {
+        (include.is_empty() || names_match(&include, host)) && !names_match(&exclude, host)
+    };
+    Some(Judge(Arc::new(admits)))
+}
+
+fn address_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<IpAddr>> {
+    let exclude: Vec<IpNet> = [networks(&filter.ip_exclude), networks(excluded)].concat();
+    if filter.ip_include.is_empty() && exclude.is_empty() {
+        return None;
+    }
+    let include = networks(&filter.ip_include);
+    let has = |list: &[IpNet], address: &IpAddr| list.iter().any(|network| network.contains(address));
+    let admits =
+        move |address: &IpAddr| (include.is_empty() || has(&include, address)) && !has(&exclude, address);
+    Some(Judge(Arc::new(admits)))
 }
 
 fn resolved(

@@ -18,6 +18,8 @@ pub(crate) struct Stored {
     pub(crate) edits: Arc<EditList>,
     /// The original has bytes above 127.
     pub(crate) has_8bit: bool,
+    /// Its header has characters of UTF-8 beyond ASCII (RFC 6532).
+    pub(crate) has_utf8_header: bool,
 }
 
 impl Engine {
@@ -48,8 +50,15 @@ impl Engine {
             }
         };
         let has_8bit = has_8bit(&*content);
-        Ok(Stored { content, edits, has_8bit })
+        let has_utf8_header = has_8bit && has_utf8_header(&*content);
+        Ok(Stored { content, edits, has_8bit, has_utf8_header })
     }
+}
+
+fn has_utf8_header(content: &dyn Content) -> bool {
+    // A header that cannot be read now cannot be sent either; the attempt will say so.
+    let Ok(header) = mail::HeaderIndex::read(content) else { return false };
+    !header.block().is_ascii() && std::str::from_utf8(header.block()).is_ok()
 }
 
 fn has_8bit(content: &dyn Content) -> bool {
