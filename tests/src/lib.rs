@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod client;
 pub mod limits;
 pub mod peer;
+pub mod scripted;
 pub mod sink;
 pub mod talk;
 pub mod zone;
@@ -77,6 +78,8 @@ pub struct Server {
     pub port: u16,
     /// A shell command that runs in a mount namespace of its own before the process starts there (root only).
     pub before_start: Option<String>,
+    /// Variables of the environment of the process.
+    pub environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -93,7 +96,7 @@ impl Server {
     pub fn prepare(app: &str, values: &[(&str, String)]) -> Server {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let port = free_port();
-        let server = Server { dir, port, before_start: None, child: None };
+        let server = Server { dir, port, before_start: None, environment: Vec::new(), child: None };
         server.write("smtpd.yaml", &server.startup(""));
         server.write("app.yaml", &fill(app, values));
         server
@@ -174,6 +177,7 @@ impl Server {
         let child = command
             .args(["-f", "-c"])
             .arg(self.path("smtpd.yaml"))
+            .envs(self.environment.iter().cloned())
             .stderr(log)
             .stdout(Stdio::null())
             .spawn()

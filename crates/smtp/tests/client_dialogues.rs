@@ -3,7 +3,7 @@
 use mail::Address;
 use proptest::prelude::*;
 use smtp::Reply;
-use smtp::client::{Client, Envelope, Event, Failure, Outcome, Protocol, Settings, StartTls, State};
+use smtp::client::{Client, Credentials, Envelope, Event, Failure, Outcome, Settings, StartTls, State};
 use smtp::server;
 
 fn settings() -> Settings {
@@ -239,4 +239,172 @@ proptest! {
         let replies: Vec<&str> = replies.iter().map(String::as_str).collect();
         Script::new(settings()).play(&envelope(), &replies);
     }
+}
+
+#[test]
+fn logs_in_with_the_strongest_mechanism_that_may_be_used() {
+    let account = |in_clear| {
+        Some(Credentials { username: "user".into(), password: "secret".into(), in_clear })
+    };
+    let play = |offer: &str, auth, starttls, replies: &[&str]| {
+        let mut script = Script::new(Settings { auth, starttls, ..settings() });
+        let mut all = vec!["220 hi".to_owned(), format!("250-x\r\n250 {offer}")];
+        all.extend(replies.iter().map(|reply| (*reply).to_owned()));
+        all.extend(["250", "250", "354", "250"].map(str::to_owned));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let outcome = script.play(&envelope(), &all).unwrap();
+        (script, outcome)
+    };
+    // RFC 2195 has this challenge, with the answer for the account tim and tanstaaftanstaaf.
+    let tim = Credentials { username: "tim".into(), password: "tanstaaftanstaaf".into(), in_clear: false };
+    let challenge = "334 PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+";
+    let (script, outcome) =
+        play("AUTH LOGIN PLAIN CRAM-MD5", Some(tim), StartTls::Never, &[challenge, "235 ok"]);
+    assert!(outcome.is_delivered(), "{outcome:?}");
+    assert_eq!(script.sent[1..3], ["AUTH CRAM-MD5\r\n", "dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\r\n"]);
+
+    let (script, outcome) = play("AUTH LOGIN PLAIN", account(true), StartTls::Never, &["235 ok"]);
+    assert!(outcome.is_delivered());
+    assert_eq!(script.sent[1], "AUTH PLAIN AHVzZXIAc2VjcmV0\r\n");
+
+    let (script, outcome) =
+        play("AUTH=LOGIN", account(true), StartTls::Never, &["334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6", "235 ok"]);
+    assert!(outcome.is_delivered());
+    assert_eq!(script.sent[1..4], ["AUTH LOGIN\r\n", "dXNlcg==\r\n", "c2VjcmV0\r\n"]);
+
+    // Not in the clear unless that is wanted; and not without AUTH.
+    for (offer, expected) in [("AUTH LOGIN PLAIN", "without TLS"), ("SIZE", "not announced"), ("AUTH GSSAPI", "GSSAPI")] {
+        let (script, outcome) = play(offer, account(false), StartTls::Never, &[]);
+        assert!(
+            matches!(&outcome.result, Err(Failure::NoLogin(text)) if text.contains(expected)),
+            "{outcome:?}"
+        );
+        assert!(!script.sent.concat().contains("MAIL"));
+    }
+    // Behind TLS it is no secret to others.
+    let mut script = Script::new(Settings { auth: account(false), ..settings() });
+    let tls = "250-x\r\n250-AUTH PLAIN\r\n250 STARTTLS";
+    let replies = ["220 hi", tls, "220 go", "250-x\r\n250 AUTH PLAIN", "235 ok", "250", "250", "354", "250"];
+    assert!(script.play(&envelope(), &replies).unwrap().is_delivered());
+
+    for (replies, state, code) in [
+        (&["535 5.7.8 no"][..], State::AuthPlain, 535),
+        (&["454 4.7.0 later"], State::AuthPlain, 454),
+        (&["421 bye"], State::AuthPlain, 421),
+    ] {
+        let (_, outcome) = play("AUTH PLAIN", account(true), StartTls::Never, replies);
+        assert_eq!(reply_code(&outcome), (state, code));
+    }
+    for (replies, state, code) in [
+        (&["504 no"][..], State::AuthLogin, 504),
+        (&["334 x", "501 no"], State::AuthLoginUser, 501),
+        (&["334 x", "334 x", "535 no"], State::Auth, 535),
+    ] {
+        let (_, outcome) = play("AUTH LOGIN", account(true), StartTls::Never, replies);
+        assert_eq!(reply_code(&outcome), (state, code));
+    }
+    let (_, outcome) = play("AUTH CRAM-MD5", account(true), StartTls::Never, &["334 !!!"]);
+    assert!(matches!(outcome.result, Err(Failure::Protocol(_))), "{outcome:?}");
+    // Once per session.
+    let (mut script, _) = play("AUTH PLAIN", account(true), StartTls::Never, &["235 ok"]);
+    assert!(script.play(&envelope(), &["250 ok"]).is_some());
+    assert_eq!(script.sent.iter().filter(|line| line.starts_with("AUTH")).count(), 1);
+}
+
+#[test]
+fn tells_who_the_client_was_and_greets_again() {
+    let xclient = vec![("addr".to_owned(), "192.0.2.1".to_owned()), ("NAME".to_owned(), "a b+c".to_owned())];
+    let settings = Settings { xclient, ..settings() };
+    let offer = "250-x\r\n250 XCLIENT NAME ADDR";
+    let mut script = Script::new(settings.clone());
+    let replies = ["220 hi", offer, "220 anew", offer, "250", "250", "354", "250"];
+    assert!(script.play(&envelope(), &replies).unwrap().is_delivered());
+    let sent = script.sent.concat();
+    assert!(sent.starts_with("EHLO me\r\nXCLIENT ADDR=192.0.2.1 NAME=a+20b+2Bc\r\nEHLO me\r\nMAIL"), "{sent}");
+    let mut without = Script::new(settings.clone());
+    assert!(without.play(&envelope(), &["220 hi", "250 x", "250", "250", "354", "250"]).unwrap().is_delivered());
+    assert!(!without.sent.concat().contains("XCLIENT"), "not announced");
+    let outcome = Script::new(settings).play(&envelope(), &["220 hi", offer, "550 no"]).unwrap();
+    assert_eq!(reply_code(&outcome), (State::Xclient, 550));
+}
+
+#[test]
+fn chunks_replace_data() {
+    let chunking = Settings { chunking: true, ..settings() };
+    let offer = "250-x\r\n250-PIPELINING\r\n250 CHUNKING";
+    let mut script = Script::new(chunking.clone());
+    assert!(script.play(&envelope(), &["220 hi", offer, "250", "250", "250 taken"]).unwrap().is_delivered());
+    let sent = script.sent.concat();
+    assert_eq!(sent, "EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 6 LAST\r\nbody\r\n");
+    // A refused recipient costs no content, and the session goes on.
+    let mut script = Script::new(chunking.clone());
+    let outcome = script.play(&envelope(), &["220 hi", offer, "250", "550 no"]).unwrap();
+    assert_eq!(reply_code(&outcome), (State::Rcpt, 550));
+    assert!(!script.sent.concat().contains("BDAT") && script.client.is_reusable());
+    // Without PIPELINING, or without CHUNKING, it is DATA.
+    for offer in ["250-x\r\n250 CHUNKING", "250-x\r\n250 PIPELINING"] {
+        let mut script = Script::new(chunking.clone());
+        assert!(script.play(&envelope(), &["220 hi", offer, "250", "250", "354", "250"]).unwrap().is_delivered());
+        assert!(script.sent.concat().contains("DATA\r\n"));
+    }
+    // Bare line ends become CRLF, dots stay, a last line end is added; many chunks.
+    let mut client = Client::new(chunking);
+    for reply in ["220 hi\r\n", "250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"] {
+        client.feed(reply.as_bytes());
+        while !matches!(client.next(), Event::NeedInput(_) | Event::Ready) {}
+    }
+    client.send(envelope());
+    client.feed(b"250 ok\r\n250 ok\r\n");
+    assert_eq!(client.next(), Event::SendContent);
+    client.take_output();
+    let line = [b".", &[b'x'; 998][..], b"\n"].concat();
+    let mut expected = Vec::new();
+    for _ in 0..2500 {
+        client.content(&line);
+        expected.extend_from_slice(&line[..999]);
+        expected.extend_from_slice(b"\r\n");
+    }
+    client.content(b"end");
+    expected.extend_from_slice(b"end\r\n");
+    client.end_content();
+    let output = client.take_output();
+    let (mut at, mut content, mut chunks) = (0, Vec::new(), 0);
+    while at < output.len() {
+        let end = at + output[at..].iter().position(|b| *b == b'\n').unwrap();
+        let head = std::str::from_utf8(&output[at..end - 1]).unwrap();
+        let length: usize = head.split(' ').nth(1).unwrap().parse().unwrap();
+        content.extend_from_slice(&output[end + 1..end + 1 + length]);
+        at = end + 1 + length;
+        assert_eq!(head.ends_with("LAST"), at == output.len(), "{head}");
+        chunks += 1;
+    }
+    assert!(content == expected && chunks == 3, "{chunks}");
+    for reply in ["250 ok\r\n", "452 full\r\n"] {
+        client.feed(reply.as_bytes());
+        assert_eq!(client.next(), Event::NeedInput(if reply.starts_with('2') { State::Bdat } else { State::Eod }));
+    }
+    client.feed(b"503 no\r\n");
+    let Event::Finished(outcome) = client.next() else { panic!("all replies are here") };
+    assert_eq!(reply_code(&outcome), (State::Bdat, 452), "the first refusal counts");
+}
+
+#[test]
+fn resets_between_transactions() {
+    for (offer, together) in [("250-x\r\n250 PIPELINING", true), ("250 x", false)] {
+        let mut script = Script::new(settings());
+        script.play(&envelope(), &["220 hi", offer, "250", "250", "354", "250"]).unwrap();
+        script.client.send(envelope());
+        let sent = String::from_utf8(script.client.output().clone()).unwrap();
+        assert_eq!(sent.starts_with("RSET\r\nMAIL"), together, "{sent}");
+        assert!(!script.client.mail_answered());
+        let outcome = script.play(&envelope(), &["250 reset", "451 no", "503", "503"]).unwrap();
+        assert_eq!(reply_code(&outcome), (State::Mail, 451));
+        assert!(script.client.mail_answered());
+    }
+    let mut script = Script::new(settings());
+    script.play(&envelope(), &["220 hi", "250 x", "250", "250", "354", "250"]).unwrap();
+    script.client.send(envelope());
+    let outcome = script.play(&envelope(), &["500 what"]).unwrap();
+    assert_eq!(reply_code(&outcome), (State::Rset, 500));
+    assert!(!script.client.mail_answered() && !script.client.is_reusable());
 }
