@@ -131,7 +131,7 @@ impl SignedZone {
 
 /// Asks for the SOA of the zone.
 fn answers(port: u16) -> bool {
-    let question = b"\x12\x34\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04test\x07example\x00\x00\x06\x00\x01";
+    let question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04test\x07example\x00\x00\x06\x00\x01";
     let Ok(socket) = UdpSocket::bind("127.0.0.1:0") else { return false };
     let mut buffer = [0; 512];
     socket.set_read_timeout(Some(Duration::from_millis(200))).is_ok()

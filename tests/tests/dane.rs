@@ -51,7 +51,7 @@ fn every_mode_against_every_kind_of_record() {
     let expired = issue("wrong-name.example", None, (-9, -1));
     let other = self_signed("other.test.example");
     let below = issue("anchor.test.example", Some(&root), (-1, 30));
-    let below_plain = issue("else.test.example", Some(&root), (-1, 30));
+    let below_plain = issue("another.test.example", Some(&root), (-1, 30));
     let tls: &[&'static str] = &["PIPELINING", "STARTTLS"];
     let alone = |certificate: &Certificate| (certificate.clone(), Vec::new());
     let under = |certificate: &Certificate| (certificate.clone(), vec![root.clone()]);

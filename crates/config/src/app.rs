@@ -738,6 +738,20 @@ pub struct Dsn {
     pub from: DsnFrom,
     /// What part 3 holds; `headers` when absent.
     pub original: Option<DsnOriginal>,
+    /// Signature of the reports.
+    pub dkim: Option<DsnDkim>,
+}
+
+/// `dsn.dkim`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DsnDkim {
+    /// `d=`.
+    pub domain: String,
+    /// `s=`.
+    pub selector: String,
+    /// Id in `pki.private[]`.
+    pub key: String,
 }
 
 /// `dsn.from`

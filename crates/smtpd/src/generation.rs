@@ -166,6 +166,8 @@ pub struct Generation {
     pub pooling: app::QueuePooling,
     /// TLS of deliveries.
     pub tls: TlsClient,
+    /// Keys by id, for signatures.
+    pub keys: HashMap<String, hsl_std::Credential>,
     /// Names and networks that are never used as next hop.
     pub excluded: Vec<String>,
     /// Outbound connections at once.
@@ -395,6 +397,12 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     let mut ids: Vec<&String> = transports.keys().collect();
     ids.sort();
     for id in ids {
+        if let Some(key) = transports[id].dsn.as_ref().and_then(|dsn| dsn.dkim.as_ref()).map(|dkim| &dkim.key)
+            && !keys.contains_key(key)
+        {
+            let near = validate::suggestion(key, keys.keys().map(String::as_str));
+            errors.push(format!("{name}: transport \"{id}\": dsn.dkim.key: no key \"{key}\" in pki.private{near}"));
+        }
         if let Err(text) = tls.check(&transports[id].session.tls) {
             errors.push(format!("{name}: transport \"{id}\": session.tls.{text}"));
         }
@@ -416,6 +424,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         failover: app.queues.failover,
         pooling: app.queues.pooling,
         tls,
+        keys,
         excluded: app.resolver.exclude.clone(),
         outbound_max: app.queues.concurrency.total,
         predelivery,

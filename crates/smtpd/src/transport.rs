@@ -1,6 +1,6 @@
 //! Transports as delivery uses them: group and transport merged key by key, defaults filled in.
 
-use config::app::{self, App, DsnOriginal, Family, Protocol, SessionTls, TlsMode, TlsSni};
+use config::app::{self, App, DsnDkim, DsnOriginal, Family, Protocol, SessionTls, TlsMode, TlsSni};
 use ipnet::IpNet;
 use net::tls::{Mode, Rules, Sni};
 use queue::{RetryInterval, RetrySchedule};
@@ -26,10 +26,14 @@ pub struct Source {
 pub struct DsnSettings {
     /// Transport of the report.
     pub transport: String,
-    /// Header From, whole.
-    pub from: Option<String>,
+    /// Name in the header From.
+    pub from_name: String,
+    /// Address in the header From.
+    pub from_address: String,
     /// What part 3 holds.
     pub original: DsnOriginal,
+    /// Signature.
+    pub dkim: Option<DsnDkim>,
 }
 
 /// What a connection is opened with beside its addresses and names. Pooled connections are shared only where all of it is
@@ -219,7 +223,13 @@ fn merge(app: &App, group: &app::TransportGroup, own: &app::Transport, hostname:
     }
     let dsn = pick!(dsn.transport).map(|transport| DsnSettings {
         transport,
-        from: dsn_from(&own.dsn.from, &group.dsn.from, hostname),
+        from_name: pick!(dsn.from.name).unwrap_or_else(|| "Mail Delivery Subsystem".to_owned()),
+        from_address: format!(
+            "{}@{}",
+            pick!(dsn.from.localpart).as_deref().unwrap_or("postmaster"),
+            pick!(dsn.from.domain).as_deref().unwrap_or(hostname)
+        ),
+        dkim: pick!(dsn.dkim),
         original: pick!(dsn.original).unwrap_or(DsnOriginal::Headers),
     });
     Transport {
@@ -314,18 +324,4 @@ pub fn mode(mode: TlsMode) -> Mode {
         TlsMode::DaneFallbackRequire => Mode::DaneFallbackRequire,
         TlsMode::DaneFallbackRequireVerify => Mode::DaneFallbackRequireVerify,
     }
-}
-
-/// The header From of reports where anything about it was configured.
-fn dsn_from(own: &app::DsnFrom, group: &app::DsnFrom, hostname: &str) -> Option<String> {
-    let localpart = own.localpart.as_ref().or(group.localpart.as_ref());
-    let domain = own.domain.as_ref().or(group.domain.as_ref());
-    let name = own.name.as_ref().or(group.name.as_ref());
-    if localpart.is_none() && domain.is_none() && name.is_none() {
-        return None;
-    }
-    let localpart = localpart.map_or("postmaster", String::as_str);
-    let domain = domain.map_or(hostname, String::as_str);
-    let name = name.map_or("Mail Delivery Subsystem", String::as_str);
-    Some(format!("{name} <{localpart}@{domain}>"))
 }

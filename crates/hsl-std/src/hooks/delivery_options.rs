@@ -1,6 +1,7 @@
 //! Options of `queue()` and of the functions that end the delivery hooks.
 
-use super::options::{Metadata, Reader};
+use super::options::{Metadata, Reader, expected};
+use crate::mail::ReportSigner;
 use hsl::{Error, Value};
 use mail::Address;
 
@@ -85,7 +86,7 @@ impl EnqueueOptions {
 }
 
 /// Options of `Queue`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct QueueOptions {
     /// Seconds; absent = by schedule.
     pub delay_s: Option<f64>,
@@ -170,7 +171,7 @@ impl QueueOptions {
 }
 
 /// Options of `Bounce`: what the report says and where it goes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct BounceOptions {
     /// Transport of the report.
     pub transport: Option<String>,
@@ -180,6 +181,32 @@ pub struct BounceOptions {
     pub metadata: Metadata,
     /// Job id of its entry.
     pub job_id: Option<String>,
+    /// Tenant id of its entry.
+    pub tenant_id: Option<String>,
+    /// Priority of its entry.
+    pub priority: Option<u8>,
+    /// Seconds until its first attempt.
+    pub delay_s: f64,
+    /// It is parked.
+    pub hold: bool,
+    /// Its envelope sender; null when absent.
+    pub sender: Option<Address>,
+    /// Address in its From.
+    pub from: Option<Address>,
+    /// Name in its From.
+    pub from_name: Option<String>,
+    /// Replaces the readable text: a part with its header.
+    pub readable: Option<Vec<u8>>,
+    /// Whether the header of the original goes along.
+    pub original_headers: Option<bool>,
+    /// Whether all of the original goes along.
+    pub original_message: Option<bool>,
+    /// Its whole subject.
+    pub subject: Option<String>,
+    /// Name in Reporting-MTA.
+    pub reporting_mta: Option<String>,
+    /// Its signature.
+    pub dkim: Option<ReportSigner>,
     /// Replaces the subject's prefix.
     pub subject_prepend: Option<String>,
     /// Extra header lines.
@@ -210,6 +237,27 @@ impl BounceOptions {
             read.recipient = dsn.address("recipient")?;
             read.metadata = dsn.metadata("metadata")?.unwrap_or_default();
             read.job_id = dsn.text("jobid")?;
+            read.tenant_id = dsn.text("tenantid")?;
+            read.priority = dsn.integer("priority", 0.0, 1.0)?.map(|priority| priority as u8);
+            read.delay_s = dsn.number("delay")?.unwrap_or(0.0).clamp(0.0, 30.0 * 86_400.0);
+            read.hold = dsn.flag("hold")?.unwrap_or(false);
+            read.sender = dsn.address("sender")?;
+            read.from = dsn.address("from")?;
+            read.from_name = dsn.text("from_name")?;
+            read.original_headers = dsn.flag("original_headers")?;
+            read.original_message = dsn.flag("original_message")?;
+            read.subject = dsn.text("subject")?;
+            read.reporting_mta = dsn.text("reporting_mta")?;
+            read.readable = match dsn.get("readable_mimepart") {
+                None => None,
+                Some(value) => match crate::mail::part_of(value) {
+                    Some(part) => Some(part.0.to_vec()),
+                    None => return Err(expected("readable_mimepart", "MIME", value)),
+                },
+            };
+            if let Some(dkim) = dsn.nested("dkim")?.and_then(|dkim| dkim.array) {
+                read.dkim = Some(ReportSigner::read(dkim)?);
+            }
             read.subject_prepend = dsn.text("subject_prepend")?;
             read.headers = dsn.strings("headers")?.unwrap_or_default();
             if let Some(bad) = read.headers.iter().find(|line| !line.contains(':')) {

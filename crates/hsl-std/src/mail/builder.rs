@@ -25,7 +25,7 @@ pub(super) fn of(object: &Object) -> Result<&Mutex<Builder>, Error> {
 }
 
 /// What a value that is a `MIME` makes as a part.
-pub(super) fn part_of(value: &Value) -> Option<NewPart> {
+pub(crate) fn part_of(value: &Value) -> Option<NewPart> {
     match value {
         Value::Object(object) => object.data::<MimeObject>().map(|mime| mime.0.lock().part()),
         _ => None,

@@ -5,7 +5,7 @@ use super::dns::MailDns;
 use super::object::{MailObject, data, failed, heavy, hostname, off_thread, options};
 use super::parts::this;
 use crate::crypto::keys::PrivateKey;
-use crate::environment::{self, Environment};
+use crate::environment::{self, Credential, Environment};
 use crate::support::flag;
 use hsl::{
     Args, Array, Continuation, Error, NativeCall, NativeClass, NativeCx, Next, Object, OptionDef, Outcome,
@@ -17,6 +17,7 @@ use mail::dmarc::Evidence;
 use mail::dns::{Dns, DnsError};
 use mail::spf::SpfQuery;
 use mail::{Content, FieldOptions, WriteOptions};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -137,7 +138,91 @@ fn request(
     environment: &Environment,
 ) -> Result<Option<(SigningKey, SignOptions)>, Error> {
     let Some(key) = signing_key(args.get(2), options, environment) else { return Ok(None) };
-    let mut sign = SignOptions::new(&args.string(0).to_text(), &args.string(1).to_text());
+    let sign = sign_options(&args.string(0).to_text(), &args.string(1).to_text(), options)?;
+    Ok(sign.filter(|sign| fits(sign, &key)).map(|sign| (key, sign)))
+}
+
+/// Named for the wrong kind of key an algorithm cannot work.
+fn fits(sign: &SignOptions, key: &SigningKey) -> bool {
+    sign.algorithm
+        .is_none_or(|known| (known == Algorithm::Ed25519Sha256) == (key.algorithm() == Algorithm::Ed25519Sha256))
+}
+
+/// The signature of a report, as the `dkim` option of `Bounce` and `Queue` says it.
+#[derive(Clone)]
+pub struct ReportSigner {
+    key: ReportKey,
+    options: SignOptions,
+}
+
+#[derive(Clone)]
+enum ReportKey {
+    Ready(SigningKey),
+    Id(String),
+}
+
+impl std::fmt::Debug for ReportSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReportSigner").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl ReportSigner {
+    /// With the key of that id and everything else at its default.
+    pub fn new(selector: &str, domain: &str, key: &str) -> ReportSigner {
+        let options = SignOptions::new(selector, domain);
+        ReportSigner { key: ReportKey::Id(key.to_owned()), options }
+    }
+
+    /// Reads an array with `selector`, `domain`, `key` and the options of `signDKIM`.
+    ///
+    /// # Errors
+    /// Which of them cannot be used.
+    pub fn read(array: &Array) -> Result<ReportSigner, Error> {
+        let text = |name: &str| match array.get_str(name) {
+            Some(value @ Value::Str(_)) => Ok(value.to_string_lossy()),
+            _ => Err(Error::exception(format!("Option 'dkim' needs a string '{name}'"))),
+        };
+        let unusable = || Error::exception("Option 'dkim' has an option that cannot be used");
+        let options = sign_options(&text("selector")?, &text("domain")?, array)?.ok_or_else(unusable)?;
+        let key = array.get_str("key").unwrap_or(&Value::None);
+        let key = match (PrivateKey::of(key), key.as_str_bytes()) {
+            (Some(key), _) => SigningKey::new(key.key.clone()).map(ReportKey::Ready),
+            (None, Some(pem)) if memchr::memmem::find(pem, b"-----BEGIN").is_some() => {
+                SigningKey::from_pem(pem).map(ReportKey::Ready)
+            }
+            (None, Some(id)) => Some(ReportKey::Id(String::from_utf8_lossy(id).into_owned())),
+            (None, None) => None,
+        };
+        let key = key.ok_or_else(|| Error::exception("Option 'dkim' needs a key: PEM, a resource or an id"))?;
+        Ok(ReportSigner { key, options })
+    }
+
+    /// The field to be put on top of a message.
+    ///
+    /// # Errors
+    /// The key is not known or does not fit.
+    pub fn field(&self, message: &[u8], keys: &HashMap<String, Credential>) -> Result<String, String> {
+        let key = match &self.key {
+            ReportKey::Ready(key) => key.clone(),
+            ReportKey::Id(id) => {
+                let credential = keys.get(id).ok_or_else(|| format!("no key \"{id}\" in pki.private"))?;
+                SigningKey::new(credential.key.key.clone())
+                    .ok_or_else(|| format!("key \"{id}\" cannot sign, expected RSA or Ed25519"))?
+            }
+        };
+        if !fits(&self.options, &key) {
+            return Err("the algorithm does not fit the key".to_owned());
+        }
+        let content = mail::MemoryContent(bytes::Bytes::copy_from_slice(message));
+        let value = sign(&content, &key, &self.options).map_err(|error| error.to_string())?;
+        Ok(format!("{}: {value}\r\n", self.options.field_name()))
+    }
+}
+
+/// The options of a signature; `None` if one of them cannot be used.
+fn sign_options(selector: &str, domain: &str, options: &Array) -> Result<Option<SignOptions>, Error> {
+    let mut sign = SignOptions::new(selector, domain);
     let word =
         |name: &str| options.get_str(name).filter(|value| !value.is_none()).map(Value::to_string_lossy);
     let number = |name: &str| match options.get_str(name).filter(|value| !value.is_none()) {
@@ -154,10 +239,6 @@ fn request(
     }
     if let Some(text) = word("algorithm") {
         let Some(known) = Algorithm::from_name(&text) else { return Ok(None) };
-        // Named for the wrong kind of key it cannot work.
-        if (known == Algorithm::Ed25519Sha256) != (key.algorithm() == Algorithm::Ed25519Sha256) {
-            return Ok(None);
-        }
         sign.algorithm = Some(known);
     }
     sign.headers = names(options, "headers");
@@ -185,7 +266,7 @@ fn request(
             _ => return Ok(None),
         },
     };
-    Ok(Some((key, sign)))
+    Ok(Some(sign))
 }
 
 const AS_IS: WriteOptions = WriteOptions { encode: false, encoding: mail::words::WordEncoding::Shorter };

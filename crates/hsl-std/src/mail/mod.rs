@@ -14,6 +14,8 @@ mod server_array;
 mod session;
 
 pub(crate) use classes::message_value;
+pub(crate) use builder::part_of;
+pub use dkim::ReportSigner;
 pub use classes::{eod_class, eod_message};
 pub use object::{MailQueue, QueueSink, Queued};
 pub use send::{SendFailure, send_in_line};

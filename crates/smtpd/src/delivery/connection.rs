@@ -205,6 +205,7 @@ impl Opener<'_> {
         })?;
         let info = ConnectionInfo {
             local_ip: stream.local_addr().ok().map(|local| local.ip()),
+            is_lmtp: transport.protocol == Protocol::Lmtp,
             tlsa: route.dane.facts(),
             ..self.info(route, id.to_owned())
         };

@@ -187,6 +187,8 @@ pub struct ConnectionInfo {
     pub tls_report: Option<&'static str>,
     /// TLSA records that were looked at.
     pub tlsa: Option<TlsaFacts>,
+    /// LMTP was spoken.
+    pub is_lmtp: bool,
     /// It announced DSN.
     pub announced_dsn: bool,
 }

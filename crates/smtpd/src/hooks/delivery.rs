@@ -13,6 +13,7 @@ use crate::transport::{Account, SessionSettings, Source, Transport};
 use crate::{clock, error, warning};
 use config::app::Protocol;
 use hsl::{Array, Value};
+use mail::dsn::Action;
 use hsl_std::hooks::options::read_reason;
 pub use hsl_std::hooks::options::{BounceOptions, QueueOptions, TryOptions};
 use hsl_std::hooks::options::{SourceName, SourceOption};
@@ -192,18 +193,37 @@ fn post_arguments(job: &Job, verdict: &Verdict<'_>) -> Array {
     if let Some(attempt) = verdict.attempt {
         arguments.insert_str("attempt", attempt_array(attempt));
     }
-    if let Some(action) = verdict.action {
-        let status = verdict.status();
-        let mut dsn = Array::new();
-        dsn.insert_str("action", if action == DefaultAction::Queue { "delayed" } else { "failed" });
-        let numbers = [status.0, status.1, status.2].into_iter().map(|n| Value::from(f64::from(n)));
-        dsn.insert_str("status", numbers.collect::<Array>());
-        let (kind, code) = verdict.diagnostic();
-        dsn.insert_str("diagnostictype", kind);
-        dsn.insert_str("diagnosticcode", code);
-        arguments.insert_str("dsn", dsn);
+    if verdict.action.is_some() || verdict.report.is_some() {
+        arguments.insert_str("dsn", dsn_array(job, verdict));
     }
     arguments
+}
+
+/// What a report about it says, and the id that one would have which is to be made.
+fn dsn_array(job: &Job, verdict: &Verdict<'_>) -> Array {
+    let mut dsn = Array::new();
+    let action = match (verdict.report, verdict.action) {
+        (Some(report), _) => report,
+        (None, Some(DefaultAction::Queue)) => Action::Delayed,
+        (None, _) => Action::Failed,
+    };
+    dsn.insert_str("action", action.as_str());
+    if verdict.report.is_some() {
+        let mut id = Array::new();
+        id.insert_str(
+            "transaction",
+            mail::dsn::report_id(job.id, job.queue_id, action, job.retry).to_string(),
+        );
+        id.insert_str("queue", 1.0);
+        dsn.insert_str("id", id);
+    }
+    let status = verdict.status();
+    let numbers = [status.0, status.1, status.2].into_iter().map(|n| Value::from(f64::from(n)));
+    dsn.insert_str("status", numbers.collect::<Array>());
+    let (kind, code) = verdict.diagnostic();
+    dsn.insert_str("diagnostictype", kind);
+    dsn.insert_str("diagnosticcode", code);
+    dsn
 }
 
 fn attempt_array(attempt: &Attempt) -> Array {

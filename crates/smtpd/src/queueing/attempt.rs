@@ -24,7 +24,7 @@ impl Engine {
     /// Delivers the picked entry and settles it.
     pub(super) async fn attempt(self: Arc<Self>, pick: Picked) {
         let ticket = pick.ticket;
-        let Some(job) = self.job(ticket.key()) else { return };
+        let Some(mut job) = self.job(ticket.key()) else { return };
         let generation = self.generations.current();
         let (overridden, options, is_secure) = match self.plans.lock().get(&job.key) {
             Some(plan) => {
@@ -33,6 +33,15 @@ impl Engine {
             }
             None => (None, None, None),
         };
+        if let Some(dsn) = options.as_ref().and_then(|options| options.dsn.as_ref()) {
+            // For this attempt they are the parameters of the message, also in reports about it.
+            job.dsn = Some(queue::Dsn {
+                envid: dsn.envid.clone(),
+                ret: dsn.ret.clone(),
+                notify: dsn.notify.join(","),
+                orcpt: dsn.orcpt.clone(),
+            });
+        }
         let Some(transport) = overridden.or_else(|| generation.transports.get(&job.transport_id).cloned())
         else {
             // A reload took the transport away; pre-delivery reports it.
@@ -158,7 +167,8 @@ impl Engine {
                     attempt.duration_s,
                     attempt.ending.text()
                 );
-                self.after_success(ticket, &job, &generation, attempt, context).await;
+                let is_delivered = options.as_deref().and_then(|options| options.success_is_delivered);
+                self.after_success(ticket, &job, &generation, attempt, is_delivered, context).await;
             }
             _ => {
                 info!(
@@ -266,13 +276,7 @@ fn chosen_source(
 fn envelope(job: &Job, options: Option<&TryOptions>, stored: &Stored) -> Envelope {
     let pair =
         |keyword: &str, value: &str| (!value.is_empty()).then(|| (keyword.to_owned(), value.to_owned()));
-    let of_options = options.and_then(|options| options.dsn.as_ref()).map(|dsn| queue::Dsn {
-        envid: dsn.envid.clone(),
-        ret: dsn.ret.clone(),
-        notify: dsn.notify.join(","),
-        orcpt: dsn.orcpt.clone(),
-    });
-    let (dsn_mail, dsn_rcpt) = match of_options.as_ref().or(job.dsn.as_ref()) {
+    let (dsn_mail, dsn_rcpt) = match &job.dsn {
         None => (Vec::new(), Vec::new()),
         Some(dsn) => (
             [pair("RET", &dsn.ret), pair("ENVID", &dsn.envid)].into_iter().flatten().collect(),

@@ -7,7 +7,9 @@ use crate::hooks::delivery::BounceOptions;
 use crate::queueing::commit::{CommitError, QueuedRecipient, build_record};
 use crate::queueing::engine::Engine;
 use crate::queueing::job::Job;
+use crate::transport::DsnSettings;
 use config::app::DsnOriginal;
+use hsl_std::mail::ReportSigner;
 use mail::date::Zoned;
 use mail::dsn::{self, Action, Original, Reply, Report};
 use mail::{Address, MailMessage};
@@ -75,9 +77,14 @@ impl Engine {
         let mut staging = self.spool.stage(id);
         staging.write(&text)?;
         let message = MailMessage::new(staging.content());
-        let recipient = QueuedRecipient::new(Address::default(), target, transport, &message);
+        let sender = bounce.sender.clone().unwrap_or_default();
+        let recipient = QueuedRecipient::new(sender, target, transport, &message);
         let mut recipient = recipient.map_err(|error| ReportError::Compose(error.to_string()))?;
         recipient.job_id = bounce.job_id.clone().unwrap_or_default();
+        recipient.tenant_id = bounce.tenant_id.clone().unwrap_or_default();
+        recipient.priority = bounce.priority.unwrap_or(0).into();
+        recipient.delay_s = bounce.delay_s;
+        recipient.hold = bounce.hold;
         recipient.metadata = bounce.metadata.clone();
         recipient.metadata.push(("_original_message_id".to_owned(), job.id.to_string().into_bytes()));
         recipient.metadata.push(("_original_queue_id".to_owned(), job.queue_id.to_string().into_bytes()));
@@ -123,29 +130,20 @@ impl Engine {
         };
         let (status, reply_code, reply_enhanced, lines, command, kind) = explain(attempt, bounce);
         let sender_ip = job.sender_ip.map(|ip| ip.to_string());
-        let part3 = match settings.map_or(DsnOriginal::Headers, |settings| settings.original) {
-            // RET=FULL asks for the message, but only failures return it (RFC 3461 4.3).
-            _ if action == Action::Failed
-                && job.dsn.as_ref().is_some_and(|dsn| dsn.ret.eq_ignore_ascii_case("FULL")) =>
-            {
-                Original::Full
-            }
-            DsnOriginal::None => Original::None,
-            DsnOriginal::Full if action == Action::Failed => Original::Full,
-            _ => Original::Headers,
-        };
+        let part3 = part3(job, action, settings, bounce);
+        let from = mailbox(settings, generation, bounce);
         let report = Report {
             action,
             hostname: &generation.hostname,
-            reporting_mta: None,
+            reporting_mta: bounce.reporting_mta.as_deref(),
             id,
             date: &now,
-            from: settings.and_then(|settings| settings.from.as_deref()),
+            from: Some(&from),
             to: target,
-            subject: None,
+            subject: bounce.subject.as_deref(),
             subject_prepend: bounce.subject_prepend.as_deref(),
             headers: &bounce.headers,
-            readable_mimepart: None,
+            readable_mimepart: bounce.readable.as_deref(),
             original: &original,
             part3,
             envid: job.dsn.as_ref().map(|dsn| dsn.envid.as_str()).filter(|envid| !envid.is_empty()),
@@ -165,7 +163,64 @@ impl Engine {
             last_attempt: attempt.map(|_| &now),
             will_retry_until: until.as_ref(),
         };
-        report.compose().map_err(text)
+        let mut composed = report.compose().map_err(text)?;
+        let of_settings = || {
+            let dkim = settings?.dkim.as_ref()?;
+            Some(ReportSigner::new(&dkim.selector, &dkim.domain, &dkim.key))
+        };
+        if let Some(signer) = bounce.dkim.clone().or_else(of_settings) {
+            let field = signer.field(&composed, &generation.keys).map_err(|text| format!("dkim: {text}"))?;
+            composed.splice(0..0, field.into_bytes());
+        }
+        Ok(composed)
+    }
+}
+
+/// How much of the original goes along: what the script says, then what the sender asked for, then the configuration.
+fn part3(
+    job: &Job,
+    action: Action,
+    settings: Option<&DsnSettings>,
+    bounce: &BounceOptions,
+) -> Original {
+    let ret = job.dsn.as_ref().map(|dsn| dsn.ret.to_ascii_uppercase()).unwrap_or_default();
+    let configured = settings.map_or(DsnOriginal::Headers, |settings| settings.original);
+    // Only failures return the message (RFC 3461 4.3).
+    let full = match (ret.as_str(), configured) {
+        ("FULL", _) => action == Action::Failed,
+        ("HDRS", _) => false,
+        (_, DsnOriginal::Full) => action == Action::Failed,
+        _ => false,
+    };
+    let headers = configured != DsnOriginal::None || !ret.is_empty();
+    if bounce.original_message.unwrap_or(full && bounce.original_headers != Some(false)) {
+        Original::Full
+    } else if bounce.original_headers.unwrap_or(headers) {
+        Original::Headers
+    } else {
+        Original::None
+    }
+}
+
+/// The header From.
+fn mailbox(settings: Option<&DsnSettings>, generation: &Generation, bounce: &BounceOptions) -> String {
+    let name = bounce.from_name.as_deref().or(settings.map(|settings| settings.from_name.as_str()));
+    let name = name.unwrap_or("Mail Delivery Subsystem");
+    let address = match (&bounce.from, settings) {
+        (Some(address), _) => address.to_string(),
+        (None, Some(settings)) => settings.from_address.clone(),
+        (None, None) => format!("postmaster@{}", generation.hostname),
+    };
+    let is_special = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !" !#$%&'*+-/=?^_`{|}~".contains(c);
+    if name.is_empty() {
+        format!("<{address}>")
+    } else if name.contains(is_special) {
+        // RFC 5322 3.2.4
+        let quoted: String =
+            name.chars().flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])).collect();
+        format!("\"{quoted}\" <{address}>")
+    } else {
+        format!("{name} <{address}>")
     }
 }
 

@@ -65,6 +65,8 @@ pub struct Verdict<'a> {
     pub plan: RetryPlan,
     /// What a script or an operator said about the end.
     pub bounce: Option<&'a BounceOptions>,
+    /// The report that follows unless a script decides otherwise.
+    pub report: Option<Action>,
 }
 
 impl Verdict<'_> {
@@ -96,11 +98,12 @@ impl Engine {
         job: &Job,
         generation: &Arc<Generation>,
         attempt: Attempt,
+        is_delivered: Option<bool>,
         context: ContextValue,
     ) {
         let _releasing = Gauge::new(&self.releasing);
-        let wants_report = self.success_action(job, &attempt).is_some();
-        if generation.postdelivery.is_none() && !wants_report {
+        let report = self.success_action(job, &attempt, generation, is_delivered);
+        if generation.postdelivery.is_none() && report.is_none() {
             // DONE itself says delivered, so one record is enough; it is synced for the same reason.
             return self.forget(ticket, job, record::Outcome::Delivered, None, Durability::Synced).await;
         }
@@ -108,7 +111,7 @@ impl Engine {
         let update =
             EntryUpdate { queue_id: job.queue_id, delivered: Some(delivered), ..EntryUpdate::default() };
         self.append(job, update, Durability::Synced).await;
-        self.release_delivered(ticket, job, generation, &attempt, context).await;
+        self.release_delivered(ticket, job, generation, &attempt, report, context).await;
     }
 
     /// Post-delivery of an entry whose positive reply was recorded before a restart.
@@ -118,7 +121,8 @@ impl Engine {
         let _releasing = Gauge::new(&self.releasing);
         info!(job, "was delivered before the restart");
         let attempt = self.stored_result(&job).await;
-        self.release_delivered(ticket, &job, &generation, &attempt, ContextValue::default()).await;
+        let report = self.success_action(&job, &attempt, &generation, None);
+        self.release_delivered(ticket, &job, &generation, &attempt, report, ContextValue::default()).await;
     }
 
     /// The result of an attempt as it was recorded.
@@ -141,6 +145,12 @@ impl Engine {
             remote_ip: stored.remote_ip.parse().ok(),
             remote_mx: stored.remote_mx,
             announced_dsn: stored.remote_dsn,
+            is_lmtp: self
+                .generations
+                .current()
+                .transports
+                .get(&job.transport_id)
+                .is_some_and(|transport| transport.protocol == Protocol::Lmtp),
             ..ConnectionInfo::default()
         };
         Attempt {
@@ -156,18 +166,23 @@ impl Engine {
         job: &Job,
         generation: &Arc<Generation>,
         attempt: &Attempt,
+        action: Option<Action>,
         context: ContextValue,
     ) {
         if let Some(script) = &generation.postdelivery {
-            let verdict =
-                Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN, bounce: None };
+            let verdict = Verdict {
+                action: None,
+                expired: false,
+                attempt: Some(attempt),
+                plan: NO_PLAN,
+                bounce: None,
+                report: action,
+            };
             // After success no function can change what happens; errors are logged and counted.
             delivery::postdelivery(script, self, generation, job, &verdict, context).await;
         }
         let mut report = None;
-        if let Some(action) =
-            self.success_action(job, attempt).map(|action| lmtp_action(action, job, generation))
-        {
+        if let Some(action) = action {
             let bounce = BounceOptions::default();
             report = self.report(job, generation, action, Some(attempt), &bounce, None).await.unwrap_or_else(
                 |failure| {
@@ -179,10 +194,26 @@ impl Engine {
         self.forget(ticket, job, record::Outcome::Delivered, report, Durability::Written).await;
     }
 
-    /// The report that RFC 3461 asks for after success, when the next hop does not take that over.
-    fn success_action(&self, job: &Job, attempt: &Attempt) -> Option<Action> {
+    /// The report that RFC 3461 asks for after success, when the next hop does not take that over. LMTP delivers into
+    /// mailboxes, so its success is "delivered" unless a script says otherwise.
+    fn success_action(
+        &self,
+        job: &Job,
+        attempt: &Attempt,
+        generation: &Generation,
+        is_delivered: Option<bool>,
+    ) -> Option<Action> {
         let announced = attempt.connection.as_ref().is_some_and(|info| info.announced_dsn);
-        (job.notify_has("SUCCESS", false) && !announced && !job.sender.is_null()).then_some(Action::Relayed)
+        if announced || job.sender.is_null() || !job.notify_has("SUCCESS", false) {
+            return None;
+        }
+        let transport = generation.transports.get(&job.transport_id);
+        transport.filter(|transport| transport.dsn.is_some())?;
+        let is_lmtp = || {
+            let of_attempt = attempt.connection.as_ref().map(|info| info.is_lmtp);
+            of_attempt.or(transport.map(|transport| transport.protocol == Protocol::Lmtp)).unwrap_or(false)
+        };
+        Some(if is_delivered.unwrap_or_else(is_lmtp) { Action::Delivered } else { Action::Relayed })
     }
 
     /// The attempt failed, or there was none: the schedule decides the default, the hook may override it.
@@ -214,6 +245,11 @@ impl Engine {
             attempt: Some(&attempt),
             plan,
             bounce: None,
+            report: match action {
+                DefaultAction::Bounce => Some(Action::Failed),
+                DefaultAction::Queue if self.notice_is_due(job, transport, &plan) => Some(Action::Delayed),
+                _ => None,
+            },
         };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
@@ -239,6 +275,14 @@ impl Engine {
             }
             PostDecision::Delete => self.settle_delete(ticket, job).await,
         }
+    }
+
+    /// Whether the schedule alone makes a report of delay now.
+    fn notice_is_due(&self, job: &Job, transport: Option<&Arc<Transport>>, plan: &RetryPlan) -> bool {
+        transport.is_some_and(|transport| transport.dsn.is_some())
+            && !job.sender.is_null()
+            && delay_notice_due(job, &QueueOptions::default(), plan, true)
+            && job.notified & step_bit(plan.step) == 0
     }
 
     fn plan(&self, job: &Job, schedule: Option<&RetrySchedule>, options: Option<&TryOptions>) -> RetryPlan {
@@ -407,7 +451,14 @@ impl Engine {
             error!(job, "queue: {failure}");
         }
         let verdict =
-            Verdict { action: Some(action), expired: false, attempt, plan: NO_PLAN, bounce: Some(&bounce) };
+            Verdict {
+                action: Some(action),
+                expired: false,
+                attempt,
+                plan: NO_PLAN,
+                bounce: Some(&bounce),
+                report: (action == DefaultAction::Bounce).then_some(Action::Failed),
+            };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
             Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
@@ -547,13 +598,6 @@ impl Ending {
             }
         }
     }
-}
-
-/// LMTP delivers into mailboxes, so its success is "delivered" and not "relayed".
-fn lmtp_action(action: Action, job: &Job, generation: &Generation) -> Action {
-    let transport = generation.transports.get(&job.transport_id);
-    let is_lmtp = transport.is_some_and(|transport| transport.protocol == Protocol::Lmtp);
-    if is_lmtp { Action::Delivered } else { action }
 }
 
 /// Steps of the schedule beyond this one share its mark.
