@@ -86,8 +86,17 @@ impl SignedZone {
             .lines()
             .map(|line| match line.contains("bogus") && line.contains("RRSIG\tTLSA") {
                 // Digits and letters stay what they are: the signature keeps its length.
-                true => line.chars().rev().enumerate().map(|(n, c)| if n == 9 { 'A' } else { c }).collect::<Vec<_>>()
-                    .into_iter().rev().collect::<String>() + "\n",
+                true => {
+                    line.chars()
+                        .rev()
+                        .enumerate()
+                        .map(|(n, c)| if n == 9 { 'A' } else { c })
+                        .collect::<Vec<_>>()
+                        .into_iter()
+                        .rev()
+                        .collect::<String>()
+                        + "\n"
+                }
                 false => format!("{line}\n"),
             })
             .collect();

@@ -77,7 +77,8 @@ fn every_mode_against_every_kind_of_record() {
         }
     }
     let zone = SignedZone::start(&records);
-    let ports: Vec<String> = hosts.iter().map(|(host, peer, _)| format!("\"{host}\" => {}", peer.port)).collect();
+    let ports: Vec<String> =
+        hosts.iter().map(|(host, peer, _)| format!("\"{host}\" => {}", peer.port)).collect();
     let app = APP.replace("%DNS", &zone.port.to_string()).replace("%PORTS", &ports.join(", "));
     let mut server = Server::prepare(&app.replace("%MORE", ""), &[]);
     server.add_startup("logging: {level: debug}\n");
@@ -95,7 +96,9 @@ fn every_mode_against_every_kind_of_record() {
                 ("clear", _) => "QUEUE plain starttls-not-supported 1 tls",
                 ("bogus", _) => "QUEUE plain dnssec-invalid error dane",
                 (_, "dane_require") => "QUEUE plain dane-required none dane",
-                ("norecord", "dane_fallback_require_verify") => "QUEUE plain certificate-not-trusted none tls",
+                ("norecord", "dane_fallback_require_verify") => {
+                    "QUEUE plain certificate-not-trusted none tls"
+                }
                 ("norecord", _) => "DELIVERED tls none none -",
                 ("noneclear", "dane") => "DELIVERED plain starttls-not-supported none -",
                 (_, _) => "QUEUE plain starttls-not-supported none tls",
@@ -104,12 +107,18 @@ fn every_mode_against_every_kind_of_record() {
         }
         // In the zone that nobody signed the same records mean nothing.
         let (dane, required) = match *host {
-            "clear" | "noneclear" => ("DELIVERED plain starttls-not-supported none -", "QUEUE plain starttls-not-supported none tls"),
+            "clear" | "noneclear" => (
+                "DELIVERED plain starttls-not-supported none -",
+                "QUEUE plain starttls-not-supported none tls",
+            ),
             _ => ("DELIVERED tls none none -", "DELIVERED tls none none -"),
         };
         cells.push((format!("{host}+dane@to-{host}.plain.example"), dane));
         cells.push((format!("{host}+dane_fallback_require@to-{host}.plain.example"), required));
-        cells.push((format!("{host}+dane_require@to-{host}.plain.example"), "QUEUE plain dane-required none dane"));
+        cells.push((
+            format!("{host}+dane_require@to-{host}.plain.example"),
+            "QUEUE plain dane-required none dane",
+        ));
     }
     // A host that is named directly has records, too.
     cells.push(("own+dane_require+host@test.example".to_owned(), "DELIVERED tls none 1 -"));
@@ -136,10 +145,15 @@ fn every_mode_against_every_kind_of_record() {
         for taken in peer.taken() {
             let signed = taken.rcpt.contains(".test.example") && !["norecord", "noneclear"].contains(host);
             assert!(taken.encrypted || !(signed || taken.rcpt.contains("require")), "{host}: {}", taken.rcpt);
-            assert!(!signed || !["wrong", "else", "elsewhere", "bogus"].contains(host), "{host}: {}", taken.rcpt);
+            assert!(
+                !signed || !["wrong", "else", "elsewhere", "bogus"].contains(host),
+                "{host}: {}",
+                taken.rcpt
+            );
         }
     }
-    let names: Vec<String> = hosts[0].1.commands().into_iter().filter(|line| line.contains("(sni o")).collect();
+    let names: Vec<String> =
+        hosts[0].1.commands().into_iter().filter(|line| line.contains("(sni o")).collect();
     assert!(names.iter().any(|line| line.ends_with("(sni own.test.example)")), "the host's name is told");
 
     // Nobody's word on DNSSEC is taken: as if the zone were not signed.
@@ -157,7 +171,11 @@ fn every_mode_against_every_kind_of_record() {
 
 #[test]
 fn validation_of_our_own_is_refused_and_not_ignored() {
-    for (more, expected) in [(", dnssec: validate", "validate"), (", dnssec_trust: [x]", "dnssec_trust"), (", dnssec: maybe", "dnssec")] {
+    for (more, expected) in [
+        (", dnssec: validate", "validate"),
+        (", dnssec_trust: [x]", "dnssec_trust"),
+        (", dnssec: maybe", "dnssec"),
+    ] {
         let app = APP.replace("%DNS", "53").replace("%PORTS", "").replace("%MORE", more);
         let (status, said) = Server::prepare(&app, &[]).launch_failing();
         assert_eq!(status, Some(1), "{said}");

@@ -52,7 +52,9 @@ fn chunks_carry_large_content_unchanged() {
     let server = server(peer.port, "chunking: true", "");
     let mut content = b"Subject: large\r\n\r\n.\r\n..\r\n".to_vec();
     for number in 0..40_000 {
-        content.extend_from_slice(format!(".line {number} of a message that needs several chunks, \u{e5}\r\n").as_bytes());
+        content.extend_from_slice(
+            format!(".line {number} of a message that needs several chunks, \u{e5}\r\n").as_bytes(),
+        );
     }
     send(server.port, "a@sender.example", "b@test.example", &content);
     wait_until("it arrives", || peer.count() == 1);
@@ -60,7 +62,9 @@ fn chunks_carry_large_content_unchanged() {
     assert!(taken.content.ends_with(&content), "byte for byte below our own trace");
     let commands = peer.commands();
     assert_eq!(commands.iter().filter(|line| line.contains(" BDAT ")).count(), 3, "{commands:?}");
-    assert!(commands.iter().any(|line| line.ends_with("LAST")) && !commands.iter().any(|l| l.ends_with("DATA")));
+    assert!(
+        commands.iter().any(|line| line.ends_with("LAST")) && !commands.iter().any(|l| l.ends_with("DATA"))
+    );
     assert!(taken.mail.contains(" BODY=8BITMIME"), "{}", taken.mail);
 }
 
@@ -75,7 +79,10 @@ fn parameters_follow_what_is_announced() {
          \"params\" => [\"X-FLAG\" => \"\"]]]);\n",
         none.port
     );
-    let app = APP.replace("%PORT", &all.port.to_string()).replace("auth: {username: group}, %GROUP", "").replace("%OWN", "");
+    let app = APP
+        .replace("%PORT", &all.port.to_string())
+        .replace("auth: {username: group}, %GROUP", "")
+        .replace("%OWN", "");
     let app = app[..app.find("scripting:").unwrap()].to_owned() + &script;
     let server = Server::start(&app, &[]);
     let utf8 = "Subject: gr\u{fc}n\r\n\r\nbody\r\n".as_bytes();
@@ -84,7 +91,13 @@ fn parameters_follow_what_is_announced() {
         ("b+all@test.example", b"Subject: x\r\n\r\nx\r\n", &all, &[" SIZE="], &["BODY", "SMTPUTF8"]),
         ("c+all@test.example", eight, &all, &[" SIZE=", " BODY=8BITMIME"], &["SMTPUTF8"]),
         ("d+all@test.example", utf8, &all, &[" SIZE=", " BODY=8BITMIME", " SMTPUTF8"], &[]),
-        ("e+none@test.example", utf8, &none, &["MAIL FROM:<a@sender.example>"], &["SIZE", "BODY", "SMTPUTF8"]),
+        (
+            "e+none@test.example",
+            utf8,
+            &none,
+            &["MAIL FROM:<a@sender.example>"],
+            &["SIZE", "BODY", "SMTPUTF8"],
+        ),
         ("f+params@test.example", b"Subject: x\r\n\r\nx\r\n", &all, &["<s@x.example>", " AUTH=<>"], &[]),
     ];
     for (to, content, peer, has, lacks) in cases {
@@ -104,7 +117,12 @@ fn parameters_follow_what_is_announced() {
 fn a_message_above_the_announced_size_is_not_sent() {
     let peer = Scripted::good(&["SIZE 300"]);
     let server = server(peer.port, "", "");
-    send(server.port, "a@sender.example", "b@test.example", &[b"Subject: x\r\n\r\n", &b"0123456789\r\n".repeat(100)[..]].concat());
+    send(
+        server.port,
+        "a@sender.example",
+        "b@test.example",
+        &[b"Subject: x\r\n\r\n", &b"0123456789\r\n".repeat(100)[..]].concat(),
+    );
     let error = ending(&server, 1);
     assert_eq!((&error["type"], &error["temporary"]), (&"smtp".into(), &false.into()), "{error}");
     assert!(!peer.commands().iter().any(|line| line.contains("MAIL")));
@@ -157,10 +175,18 @@ fn every_mode_against_every_kind_of_peer() {
         ),
     ];
     let modes = [
-        "disabled", "optional", "optional_verify", "require", "require_verify", "dane", "dane_require",
-        "dane_fallback_require", "dane_fallback_require_verify",
+        "disabled",
+        "optional",
+        "optional_verify",
+        "require",
+        "require_verify",
+        "dane",
+        "dane_require",
+        "dane_fallback_require",
+        "dane_fallback_require_verify",
     ];
-    let ports: Vec<String> = peers.iter().map(|(name, peer)| format!("\"{name}\" => {}", peer.port)).collect();
+    let ports: Vec<String> =
+        peers.iter().map(|(name, peer)| format!("\"{name}\" => {}", peer.port)).collect();
     let script = format!(
         "scripting:\n  hooks:\n    predelivery: |\n      $words = explode(\"+\", $message[\"recipientaddress\"][\"localpart\"]);\n      \
          $options = [\"port\" => [{}][$words[0]], \"tls\" => $words[1]];\n      \
@@ -175,7 +201,8 @@ fn every_mode_against_every_kind_of_peer() {
     let app = app[..app.find("scripting:").unwrap()].to_owned() + &script;
     let mut server = Server::prepare(&app, &[]);
     server.add_startup("logging: {level: debug}\n");
-    server.environment = vec![("SSL_CERT_FILE".to_owned(), folder.path().join("roots.pem").display().to_string())];
+    server.environment =
+        vec![("SSL_CERT_FILE".to_owned(), folder.path().join("roots.pem").display().to_string())];
     server.launch();
     let mut cells = Vec::new();
     for (peer, _) in &peers {
@@ -185,11 +212,17 @@ fn every_mode_against_every_kind_of_peer() {
                 ("disabled", _) => "DELIVERED plain none ".to_owned(),
                 // Without signed records these are other modes.
                 ("dane_require", _) => "QUEUE plain dane-required dane".to_owned(),
-                ("optional" | "dane" | "optional_verify", "none") => "DELIVERED plain starttls-not-supported ".to_owned(),
-                ("optional" | "dane" | "optional_verify", "refuses") => "DELIVERED plain validation-failure ".to_owned(),
+                ("optional" | "dane" | "optional_verify", "none") => {
+                    "DELIVERED plain starttls-not-supported ".to_owned()
+                }
+                ("optional" | "dane" | "optional_verify", "refuses") => {
+                    "DELIVERED plain validation-failure ".to_owned()
+                }
                 (_, "none") => "QUEUE plain starttls-not-supported tls".to_owned(),
                 (_, "refuses") => "QUEUE plain validation-failure tls".to_owned(),
-                ("optional" | "dane" | "require" | "dane_fallback_require", _) => "DELIVERED tls none ".to_owned(),
+                ("optional" | "dane" | "require" | "dane_fallback_require", _) => {
+                    "DELIVERED tls none ".to_owned()
+                }
                 (_, "good") => "DELIVERED tls none ".to_owned(),
                 (_, "expired") => "QUEUE plain certificate-expired tls".to_owned(),
                 (_, _) => "QUEUE plain certificate-not-trusted tls".to_owned(),
@@ -197,11 +230,17 @@ fn every_mode_against_every_kind_of_peer() {
             cells.push((format!("{peer}+{mode}+x"), verdict.clone()));
             if has_tls && mode == "require" {
                 cells.push((format!("{peer}+{mode}+name"), verdict.clone()));
-                cells.push((format!("{peer}+{mode}+wrong"), "QUEUE plain certificate-host-mismatch tls".to_owned()));
+                cells.push((
+                    format!("{peer}+{mode}+wrong"),
+                    "QUEUE plain certificate-host-mismatch tls".to_owned(),
+                ));
             }
             if *peer == "good" && mode == "optional" {
                 // What is only wished for goes in the clear when a name is asked for and wrong.
-                cells.push((format!("{peer}+{mode}+wrong"), "DELIVERED plain certificate-host-mismatch ".to_owned()));
+                cells.push((
+                    format!("{peer}+{mode}+wrong"),
+                    "DELIVERED plain certificate-host-mismatch ".to_owned(),
+                ));
             }
         }
     }
@@ -243,7 +282,10 @@ fn tls_from_the_first_byte_with_a_certificate_of_our_own() {
     let peer = Scripted::start(script, |_| Answer::Usual);
     let app = APP
         .replace("%PORT", &peer.port.to_string())
-        .replace("tls: {mode: disabled}, auth: {username: group}, %GROUP", "tls: {implicit: true, mode: require, clientcert: own, sni: asked.test.example}")
+        .replace(
+            "tls: {mode: disabled}, auth: {username: group}, %GROUP",
+            "tls: {implicit: true, mode: require, clientcert: own, sni: asked.test.example}",
+        )
         .replace("%OWN", "");
     let keys = format!(
         "pki: {{private: [{{id: own, privatekey: {{data: {}}}, certificate: {{data: {}}}}}]}}\n",
@@ -276,25 +318,34 @@ fn a_peer_that_stalls_in_tls_is_remembered() {
         certificate: Some((self_signed("peer.test.example"), Vec::new())),
         ..Script::default()
     };
-    let peer = Scripted::start(script, |command| if command.state == "HANDSHAKE" { Answer::Stall } else { Answer::Usual });
+    let peer =
+        Scripted::start(
+            script,
+            |command| if command.state == "HANDSHAKE" { Answer::Stall } else { Answer::Usual },
+        );
     let server = server(peer.port, "timeout: {STARTTLS: 1}", "tls: {mode: optional}");
     for number in 1..=3 {
         send(server.port, "a@sender.example", "b@test.example", b"Subject: x\r\n\r\nx\r\n");
         wait_until("it arrives", || peer.count() == number);
         assert_eq!(tls(&server, number)["rpt"], "validation-failure");
     }
-    assert_eq!(peer.commands().iter().filter(|line| line.ends_with("STARTTLS")).count(), 1, "only the first time");
+    assert_eq!(
+        peer.commands().iter().filter(|line| line.ends_with("STARTTLS")).count(),
+        1,
+        "only the first time"
+    );
     assert_eq!(server.counter("queue.delivery.delayed"), 0);
 }
 
 #[test]
 fn mx_and_address_filters() {
-    let zone = blackbox::zone::Zone::start("@ IN MX 10 a\n@ IN MX 20 b\na IN A 127.0.0.1\nb IN A 127.0.0.2\n");
+    let zone =
+        blackbox::zone::Zone::start("@ IN MX 10 a\n@ IN MX 20 b\na IN A 127.0.0.1\nb IN A 127.0.0.2\n");
     let first = Scripted::good(&[]);
-    let second = Scripted::start(
-        Script { address: "127.0.0.2", port: first.port, ..Script::default() },
-        |_| Answer::Usual,
-    );
+    let second =
+        Scripted::start(Script { address: "127.0.0.2", port: first.port, ..Script::default() }, |_| {
+            Answer::Usual
+        });
     let script = r#"scripting:
   hooks:
     predelivery: |
@@ -343,9 +394,15 @@ fn mx_and_address_filters() {
         );
     }
     // The same in the configuration, for everybody and for a transport.
-    for (key, value) in [("exclude: [a.test.example]", ""), ("exclude: [127.0.0.1/32]", ""), ("", "mx: {exclude: [a.*]}, ")] {
-        let text = app.replace("resolver: {", &format!("resolver: {{{key}{} ", if key.is_empty() { "" } else { "," }));
-        let text = text.replace("connection: {server", &format!("connection: {{{}server", value.replace("a.*", "a.test.example")));
+    for (key, value) in
+        [("exclude: [a.test.example]", ""), ("exclude: [127.0.0.1/32]", ""), ("", "mx: {exclude: [a.*]}, ")]
+    {
+        let text = app
+            .replace("resolver: {", &format!("resolver: {{{key}{} ", if key.is_empty() { "" } else { "," }));
+        let text = text.replace(
+            "connection: {server",
+            &format!("connection: {{{}server", value.replace("a.*", "a.test.example")),
+        );
         server.write("app.yaml", &text);
         server.ctl(&["config", "reload"]);
         let before = second.count();

@@ -40,7 +40,8 @@ scripting:
 "#;
 
 const STATES: &[&str] = &[
-    "BANNER", "EHLO", "HELO", "LHLO", "STARTTLS", "XCLIENT", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "EOD", "QUIT",
+    "BANNER", "EHLO", "HELO", "LHLO", "STARTTLS", "XCLIENT", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "EOD",
+    "QUIT",
 ];
 
 /// Names of the faults, and what the peer does.
@@ -92,7 +93,12 @@ struct Row {
 }
 
 impl Row {
-    fn new(kind: &'static str, at: &'static str, state: &'static str, extensions: &'static [&'static str]) -> Row {
+    fn new(
+        kind: &'static str,
+        at: &'static str,
+        state: &'static str,
+        extensions: &'static [&'static str],
+    ) -> Row {
         Row { kind, at, nth: 1, extensions, state, ehlo: true, large: false }
     }
 }

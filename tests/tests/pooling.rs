@@ -31,8 +31,8 @@ fn server(port: u16, size: usize, pooling: &str, more: &str) -> Server {
     );
     let dir = server.dir.path().display();
     let startup = std::fs::read_to_string(server.path("smtpd.yaml")).unwrap();
-    let with = startup
-        .replace("environment:\n", &format!("environment:\n  deliveryconf: {dir}/delivery.yaml\n"));
+    let with =
+        startup.replace("environment:\n", &format!("environment:\n  deliveryconf: {dir}/delivery.yaml\n"));
     server.write("smtpd.yaml", &with);
     server.launch();
     server
@@ -149,8 +149,7 @@ fn a_dead_connection_costs_neither_a_retry_nor_a_duplicate() {
                 assert_eq!(server.counter("queue.delivery.delayed"), 0, "{name}: {}", server.log());
                 let mut recipients: Vec<String> = peer.taken().into_iter().map(|t| t.rcpt).collect();
                 recipients.sort();
-                let expected: Vec<String> =
-                    (1..=4).map(|n| format!("RCPT TO:<r{n}@test.example>")).collect();
+                let expected: Vec<String> = (1..=4).map(|n| format!("RCPT TO:<r{n}@test.example>")).collect();
                 assert_eq!(recipients, expected, "{name}: once each");
                 assert_eq!(peer.connections(), 4, "{name}");
                 assert_eq!(server.log().matches("opening another").count(), 3, "{name}");
@@ -184,17 +183,23 @@ fn a_connection_that_the_peer_closed_is_noticed_before_it_is_used() {
 fn what_was_answered_on_a_kept_connection_counts() {
     // The peer was alive for this message: a refusal, and a close after the sender was taken, are its result.
     let script = Script { extensions: PIPELINING.to_vec(), ..Script::default() };
-    let peer = Scripted::start(script, |command| match (command.connection, command.transaction, command.state) {
-        (1, 2, "RCPT") => say("451 4.7.1 greylisted"),
-        (1, 3, "RCPT") => Answer::Close,
-        (2, 1, "EOD") => Answer::Close,
-        _ => Answer::Usual,
-    });
+    let peer =
+        Scripted::start(script, |command| match (command.connection, command.transaction, command.state) {
+            (1, 2, "RCPT") => say("451 4.7.1 greylisted"),
+            (1, 3, "RCPT") => Answer::Close,
+            (2, 1, "EOD") => Answer::Close,
+            _ => Answer::Usual,
+        });
     let server = server(peer.port, 10, "transactions: 0", "");
     send_in_turn(&server, &["r1"]);
     for (recipient, delayed) in [("r2", 1), ("r3", 2)] {
         // Retries are a second away, so that they mix with what follows; each is delivered in the end.
-        send(server.port, "a@sender.example", &format!("{recipient}@test.example"), b"Subject: x\r\n\r\nx\r\n");
+        send(
+            server.port,
+            "a@sender.example",
+            &format!("{recipient}@test.example"),
+            b"Subject: x\r\n\r\nx\r\n",
+        );
         wait_until("it fails", || server.counter("queue.delivery.delayed") >= delayed);
     }
     wait_until("all are delivered", || server.counter("queue.delivery.delivered") == 3);
@@ -236,8 +241,19 @@ Try($options[$who]);"#,
     );
     let server = server(peer.port, 100, "transactions: 0", &more);
     let kinds = [
-        "plain", "helo", "tls", "required", "sni", "ciphers", "sasl", "password", "source", "source2", "sourcehelo",
-        "xclient", "lmtp",
+        "plain",
+        "helo",
+        "tls",
+        "required",
+        "sni",
+        "ciphers",
+        "sasl",
+        "password",
+        "source",
+        "source2",
+        "sourcehelo",
+        "xclient",
+        "lmtp",
     ];
     for round in 0..2 {
         let recipients: Vec<String> = kinds.iter().map(|kind| format!("{kind}+{round}")).collect();
@@ -344,14 +360,24 @@ fn the_policy_says_which_next_hops_share() {
     );
     for (policy, connections) in [("", 3), ("policy: remotemx", 2), ("policy: grouping", 1)] {
         let first = Scripted::good(PIPELINING);
-        let script = |address| Script { extensions: PIPELINING.to_vec(), port: first.port, address, ..Script::default() };
-        let others = ["127.0.0.2", "127.0.0.3"].map(|address| Scripted::start(script(address), |_| Answer::Usual));
+        let script = |address| Script {
+            extensions: PIPELINING.to_vec(),
+            port: first.port,
+            address,
+            ..Script::default()
+        };
+        let others =
+            ["127.0.0.2", "127.0.0.3"].map(|address| Scripted::start(script(address), |_| Answer::Usual));
         let app = APP
             .replace("%PORT", &first.port.to_string())
             .replace("size: %SIZE", &format!("size: 10, {policy}"))
-            .replace("queues: {", "queues: {grouping: {groupings: [{id: all, remotemx: [\"*.test.example\"]}]}, ")
+            .replace(
+                "queues: {",
+                "queues: {grouping: {groupings: [{id: all, remotemx: [\"*.test.example\"]}]}, ",
+            )
             .replace("server: 127.0.0.1", "server: lookup-mx");
-        let app = app + &format!("resolver: {{servers: [{{address: 127.0.0.1, port: {}}}]}}\n", zone.port)
+        let app = app
+            + &format!("resolver: {{servers: [{{address: 127.0.0.1, port: {}}}]}}\n", zone.port)
             + &predelivery("Try([\"pooling\" => [\"enabled\" => true]]);");
         let server = Server::start(&app, &[]);
         let mut sender = Sender::connect(server.port).unwrap();
@@ -369,10 +395,9 @@ fn the_policy_says_which_next_hops_share() {
 
 #[test]
 fn mistakes_are_told() {
-    for (text, expected) in [
-        ("queues: {pooling: {policy: remoteip}}", "policy"),
-        ("queues: {pooling: {sizes: 1}}", "sizes"),
-    ] {
+    for (text, expected) in
+        [("queues: {pooling: {policy: remoteip}}", "policy"), ("queues: {pooling: {sizes: 1}}", "sizes")]
+    {
         let app = format!("version: \"6.9\"\nservers: []\ntransportgroups: []\n{text}\n");
         let (status, said) = Server::prepare(&app, &[]).launch_failing();
         assert_eq!(status, Some(1), "{said}");

@@ -47,12 +47,12 @@ struct Rig {
 
 /// A next hop that refuses what begins with `bad`, puts off what begins with `later`, and takes the rest.
 fn next_hop(extensions: &[&'static str]) -> Scripted {
-    Scripted::start(Script { extensions: extensions.to_vec(), ..Script::default() }, |command| {
-        match command.state {
-            "RCPT" if command.line.contains("<bad") => say("550-5.1.1 <unknown> no such user\n550 5.1.1 here"),
-            "RCPT" if command.line.contains("<later") => say("451 4.7.1 try again"),
-            _ => Answer::Usual,
-        }
+    Scripted::start(Script { extensions: extensions.to_vec(), ..Script::default() }, |command| match command
+        .state
+    {
+        "RCPT" if command.line.contains("<bad") => say("550-5.1.1 <unknown> no such user\n550 5.1.1 here"),
+        "RCPT" if command.line.contains("<later") => say("451 4.7.1 try again"),
+        _ => Answer::Usual,
     })
 }
 
@@ -122,7 +122,8 @@ const MESSAGE: &[u8] =
 
 #[test]
 fn every_option_of_bounce_tailors_the_report() {
-    let pre = r#"$options = [
+    let pre = r#"if ($message["recipientaddress"]["domain"] != "test.example") Try();
+$options = [
   "plain" => [],
   "from" => ["from" => "bounces@b.example", "from_name" => "Bounces, Inc. \"B\""],
   "name" => ["from_name" => "Zur\u00fcck"],
@@ -152,10 +153,18 @@ Bounce(["status" => [5, 7, 9], "diagnosticcode" => "not today", "dsn" => $option
     assert_eq!((taken.from.as_str(), taken.to.as_str()), ("", "a@sender.example"));
     let header = &plain["header"];
     assert_eq!(header["from"], "Mail Delivery Subsystem <postmaster@mx.test.example>");
-    assert_eq!((&header["to"], &header["subject"]), (&"a@sender.example".into(), &"Undeliverable: gr\u{fc}\u{df}e".into()));
-    assert_eq!((&header["in-reply-to"], &header["references"]), (&"<original@sender.example>".into(), &"<original@sender.example>".into()));
+    assert_eq!(
+        (&header["to"], &header["subject"]),
+        (&"a@sender.example".into(), &"Undeliverable: gr\u{fc}\u{df}e".into())
+    );
+    assert_eq!(
+        (&header["in-reply-to"], &header["references"]),
+        (&"<original@sender.example>".into(), &"<original@sender.example>".into())
+    );
     assert_eq!(header["auto-submitted"], "auto-replied");
-    assert!(header["date"].is_string() && header["message-id"].is_string() && header["mime-version"] == "1.0");
+    assert!(
+        header["date"].is_string() && header["message-id"].is_string() && header["mime-version"] == "1.0"
+    );
     assert_eq!((&plain["report"], &plain["parts"]), (&"delivery-status".into(), &headers));
     assert!(!plain["original"].as_str().unwrap().contains("the body"));
     let (of_message, of_recipient) = (&plain["status"][0], &plain["status"][1]);
@@ -165,7 +174,10 @@ Bounce(["status" => [5, 7, 9], "diagnosticcode" => "not today", "dsn" => $option
     assert_eq!(of_recipient["final-recipient"], "rfc822; plain@test.example");
     assert_eq!((&of_recipient["action"], &of_recipient["status"]), (&"failed".into(), &"5.7.9".into()));
     assert_eq!(of_recipient["diagnostic-code"], "x-error; not today");
-    assert_eq!((&plain["permanent"], &plain["temporary"]), (&serde_json::json!(["plain@test.example"]), &serde_json::json!([])));
+    assert_eq!(
+        (&plain["permanent"], &plain["temporary"]),
+        (&serde_json::json!(["plain@test.example"]), &serde_json::json!([]))
+    );
     assert_eq!(plain["signed"], false);
 
     assert_eq!(report("from").0["header"]["from"], "\"Bounces, Inc. \\\"B\\\"\" <bounces@b.example>");
@@ -174,7 +186,10 @@ Bounce(["status" => [5, 7, 9], "diagnosticcode" => "not today", "dsn" => $option
     let text = report("text").0;
     assert_eq!((text["text"].as_str().unwrap().trim(), &text["parts"]), ("Leider unzustellbar.", &headers));
     let both = report("both").0;
-    assert_eq!((both["text"].as_str().unwrap().trim(), &both["parts"][0]), ("plain text", &"multipart/alternative".into()));
+    assert_eq!(
+        (both["text"].as_str().unwrap().trim(), &both["parts"][0]),
+        ("plain text", &"multipart/alternative".into())
+    );
     assert_eq!(report("nohead").0["parts"], serde_json::json!(["text/plain", "message/delivery-status"]));
     let full = report("full").0;
     assert_eq!(full["parts"][2], "message/rfc822");
@@ -228,7 +243,10 @@ Default();"#;
     assert!(failed["text"].as_str().unwrap().contains("in reply to RCPT TO"), "{}", failed["text"]);
     assert_eq!(failed["permanent"], serde_json::json!(["bad@test.example"]));
     let own = rig.report(&rig.reports, "bad+own@test.example").0;
-    assert_eq!((&own["header"]["from"], &own["parts"][2]), (&"Own <bounce@c.example>".into(), &"text/rfc822-headers".into()));
+    assert_eq!(
+        (&own["header"]["from"], &own["parts"][2]),
+        (&"Own <bounce@c.example>".into(), &"text/rfc822-headers".into())
+    );
 
     let (delayed, taken) = rig.report(&rig.reports, "later@test.example");
     let recipient = &delayed["status"][1];
@@ -236,8 +254,14 @@ Default();"#;
     assert!(recipient["will-retry-until"].is_string());
     assert_eq!(delayed["header"]["subject"], "Delayed: gr\u{fc}\u{df}e");
     assert_eq!(delayed["parts"][2], "text/rfc822-headers", "only failures return the message");
-    assert_eq!((&delayed["temporary"], &delayed["permanent"]), (&serde_json::json!(["later@test.example"]), &serde_json::json!([])));
-    assert_eq!(rig.report(&rig.reports, "later+told@test.example").0["header"]["subject"], "Still waiting: gr\u{fc}\u{df}e");
+    assert_eq!(
+        (&delayed["temporary"], &delayed["permanent"]),
+        (&serde_json::json!(["later@test.example"]), &serde_json::json!([]))
+    );
+    assert_eq!(
+        rig.report(&rig.reports, "later+told@test.example").0["header"]["subject"],
+        "Still waiting: gr\u{fc}\u{df}e"
+    );
     let before = rig.reports.count();
     send(rig.server.port, "a@sender.example", "later+quiet@test.example", MESSAGE);
     send(rig.server.port, "", "later+null@test.example", MESSAGE);
@@ -256,13 +280,17 @@ Default();"#;
     let id = String::from_utf8_lossy(&taken.content).into_owned();
     assert!(id.contains(of_delayed["id"]["transaction"].as_str().unwrap()), "{of_delayed}");
     assert_eq!(of_delayed["id"]["queue"], 1);
-    assert_eq!((&of_delayed["action"], &of_delayed["status"]), (&"delayed".into(), &serde_json::json!([4, 7, 1])));
+    assert_eq!(
+        (&of_delayed["action"], &of_delayed["status"]),
+        (&"delayed".into(), &serde_json::json!([4, 7, 1]))
+    );
     let of_failed = told("bad");
     assert_eq!((&of_failed["action"], &of_failed["diagnostictype"]), (&"failed".into(), &"smtp".into()));
     assert_eq!(of_failed["diagnosticcode"], "550 5.1.1 <unknown> no such user here");
     assert!(told("bad+null").get("id").is_none(), "no report follows");
 
-    let mistake = std::fs::read_to_string(rig.server.path("app.yaml")).unwrap().replace("key: signer", "key: singer");
+    let mistake =
+        std::fs::read_to_string(rig.server.path("app.yaml")).unwrap().replace("key: signer", "key: singer");
     let (status, said) = Server::prepare(&mistake, &[]).launch_failing();
     assert!(status == Some(1) && said.contains("singer") && said.contains("signer"), "{said}");
 }
@@ -290,7 +318,11 @@ Try();"#;
         send_with(
             rig.server.port,
             &format!("MAIL FROM:<a@sender.example>{mail}"),
-            &format!("RCPT TO:<{}@test.example>{}", rcpt.split(' ').next().unwrap(), rcpt.split_once(' ').map(|(_, p)| format!(" {p}")).unwrap_or_default()),
+            &format!(
+                "RCPT TO:<{}@test.example>{}",
+                rcpt.split(' ').next().unwrap(),
+                rcpt.split_once(' ').map(|(_, p)| format!(" {p}")).unwrap_or_default()
+            ),
         );
     };
     let cases = [
@@ -308,7 +340,8 @@ Try();"#;
         let report = dull.next(&dull.reports, before).0;
         let recipient = &report["status"][1];
         assert_eq!((&recipient["action"], &recipient["status"]), (&action.into(), &status.into()), "{rcpt}");
-        let part = if mail == " RET=FULL" && action == "failed" { "message/rfc822" } else { "text/rfc822-headers" };
+        let part =
+            if mail == " RET=FULL" && action == "failed" { "message/rfc822" } else { "text/rfc822-headers" };
         assert_eq!(report["parts"][2], part, "{rcpt}");
         if rcpt.starts_with("ok") {
             assert_eq!(report["status"][0]["original-envelope-id"], "en+vid");
@@ -321,11 +354,19 @@ Try();"#;
         assert!(report["permanent"].as_array().unwrap().is_empty() == (action != "failed"), "{rcpt}");
     }
     let before = dull.reports.count();
-    for rcpt in ["bad3 NOTIFY=NEVER", "bad4 NOTIFY=SUCCESS", "later2 NOTIFY=NEVER", "later3 NOTIFY=FAILURE", "ok2 NOTIFY=FAILURE", "ok3"] {
+    for rcpt in [
+        "bad3 NOTIFY=NEVER",
+        "bad4 NOTIFY=SUCCESS",
+        "later2 NOTIFY=NEVER",
+        "later3 NOTIFY=FAILURE",
+        "ok2 NOTIFY=FAILURE",
+        "ok3",
+    ] {
         send(&dull, "", rcpt);
     }
     wait_until("all have ended", || {
-        dull.server.counter("queue.delivery.failed") == 4 && dull.server.counter("queue.delivery.delayed") == 3
+        dull.server.counter("queue.delivery.failed") == 4
+            && dull.server.counter("queue.delivery.delayed") == 3
     });
     wait_until("all are settled", || dull.server.queue().len() == 3);
     assert_eq!(dull.reports.count(), before, "none of these wants one");

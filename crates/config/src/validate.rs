@@ -209,7 +209,10 @@ pub fn app(file: &str, app: &App) -> Result<(), Vec<Error>> {
         check.error("/scripting/limits/depth", "0 found, expected at least 1");
     }
     if app.resolver.dnssec == app::Dnssec::Validate {
-        check.error("/resolver/dnssec", "'validate' is not available, expected 'ad' (the AD bit of a trusted server) or 'off'");
+        check.error(
+            "/resolver/dnssec",
+            "'validate' is not available, expected 'ad' (the AD bit of a trusted server) or 'off'",
+        );
     }
     for (at, network) in app.resolver.dnssec_trust.iter().enumerate() {
         if !is_network(network) {
@@ -448,7 +451,9 @@ pub fn delivery(file: &str, delivery: &DeliveryFile) -> Result<(), Vec<Error>> {
                                optional_verify, require or require_verify";
                 check.error(format!("{pointer}/tls/mode"), message);
             }
-            for (key, given) in [("implicit", tls.implicit.is_some()), ("clientcert", tls.clientcert.is_some())] {
+            for (key, given) in
+                [("implicit", tls.implicit.is_some()), ("clientcert", tls.clientcert.is_some())]
+            {
                 if given {
                     check.error(format!("{pointer}/tls/{key}"), "is a key of transports only");
                 }

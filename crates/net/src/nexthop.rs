@@ -339,7 +339,12 @@ mod tests {
     }
 
     fn candidate(address: &str, hostname: &str, preference: u16) -> Candidate {
-        Candidate { address: address.parse().unwrap(), hostname: hostname.into(), preference, is_secure: false }
+        Candidate {
+            address: address.parse().unwrap(),
+            hostname: hostname.into(),
+            preference,
+            is_secure: false,
+        }
     }
 
     #[test]

@@ -4,9 +4,9 @@
 mod cache;
 mod wire;
 
+use crate::tls::Tlsa;
 use cache::{Cache, Key};
 use hickory_proto::op::ResponseCode;
-use crate::tls::Tlsa;
 use hickory_proto::rr::{RData, RecordType};
 use ipnet::IpNet;
 use parking_lot::Mutex;

@@ -187,9 +187,8 @@ impl TlsClient {
         }
         if let Some(id) = &rules.client_cert {
             let identity = self.inner.identities.get(id);
-            let identity = identity.ok_or_else(|| {
-                format!("clientcert: no key \"{id}\" with a certificate in pki.private")
-            })?;
+            let identity = identity
+                .ok_or_else(|| format!("clientcert: no key \"{id}\" with a certificate in pki.private"))?;
             context.set_certificate(&identity.certificate).map_err(failed)?;
             context.set_private_key(&identity.key).map_err(failed)?;
             for certificate in &identity.chain {
@@ -265,13 +264,7 @@ fn facts(ssl: &SslRef) -> TlsFacts {
     }
 }
 
-fn prove(
-    ssl: &SslRef,
-    facts: &TlsFacts,
-    host: &str,
-    rules: &Rules,
-    proof: &Proof,
-) -> Result<(), TlsError> {
+fn prove(ssl: &SslRef, facts: &TlsFacts, host: &str, rules: &Rules, proof: &Proof) -> Result<(), TlsError> {
     let name = || host.to_owned();
     let Some(peer) = &facts.peer else {
         let nothing_asked = *proof == Proof::None && !rules.checks_names();

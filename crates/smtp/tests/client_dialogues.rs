@@ -134,7 +134,10 @@ fn starttls_as_wanted() {
     let required = Settings { starttls: StartTls::Required, ..settings() };
     for replies in [&["220 hi", "250 x"][..], &["220 hi", tls, "454 no"]] {
         let outcome = Script::new(required.clone()).play(&envelope(), replies).unwrap();
-        assert!(matches!(outcome.result, Err(Failure::TlsRefused(_) | Failure::TlsNotOffered(_))), "{outcome:?}");
+        assert!(
+            matches!(outcome.result, Err(Failure::TlsRefused(_) | Failure::TlsNotOffered(_))),
+            "{outcome:?}"
+        );
     }
     let never = Settings { starttls: StartTls::Never, ..settings() };
     let mut plain = Script::new(never);
@@ -243,9 +246,8 @@ proptest! {
 
 #[test]
 fn logs_in_with_the_strongest_mechanism_that_may_be_used() {
-    let account = |in_clear| {
-        Some(Credentials { username: "user".into(), password: "secret".into(), in_clear })
-    };
+    let account =
+        |in_clear| Some(Credentials { username: "user".into(), password: "secret".into(), in_clear });
     let play = |offer: &str, auth, starttls, replies: &[&str]| {
         let mut script = Script::new(Settings { auth, starttls, ..settings() });
         let mut all = vec!["220 hi".to_owned(), format!("250-x\r\n250 {offer}")];
@@ -261,19 +263,28 @@ fn logs_in_with_the_strongest_mechanism_that_may_be_used() {
     let (script, outcome) =
         play("AUTH LOGIN PLAIN CRAM-MD5", Some(tim), StartTls::Never, &[challenge, "235 ok"]);
     assert!(outcome.is_delivered(), "{outcome:?}");
-    assert_eq!(script.sent[1..3], ["AUTH CRAM-MD5\r\n", "dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\r\n"]);
+    assert_eq!(
+        script.sent[1..3],
+        ["AUTH CRAM-MD5\r\n", "dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw\r\n"]
+    );
 
     let (script, outcome) = play("AUTH LOGIN PLAIN", account(true), StartTls::Never, &["235 ok"]);
     assert!(outcome.is_delivered());
     assert_eq!(script.sent[1], "AUTH PLAIN AHVzZXIAc2VjcmV0\r\n");
 
-    let (script, outcome) =
-        play("AUTH=LOGIN", account(true), StartTls::Never, &["334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6", "235 ok"]);
+    let (script, outcome) = play(
+        "AUTH=LOGIN",
+        account(true),
+        StartTls::Never,
+        &["334 VXNlcm5hbWU6", "334 UGFzc3dvcmQ6", "235 ok"],
+    );
     assert!(outcome.is_delivered());
     assert_eq!(script.sent[1..4], ["AUTH LOGIN\r\n", "dXNlcg==\r\n", "c2VjcmV0\r\n"]);
 
     // Not in the clear unless that is wanted; and not without AUTH.
-    for (offer, expected) in [("AUTH LOGIN PLAIN", "without TLS"), ("SIZE", "not announced"), ("AUTH GSSAPI", "GSSAPI")] {
+    for (offer, expected) in
+        [("AUTH LOGIN PLAIN", "without TLS"), ("SIZE", "not announced"), ("AUTH GSSAPI", "GSSAPI")]
+    {
         let (script, outcome) = play(offer, account(false), StartTls::Never, &[]);
         assert!(
             matches!(&outcome.result, Err(Failure::NoLogin(text)) if text.contains(expected)),
@@ -320,9 +331,14 @@ fn tells_who_the_client_was_and_greets_again() {
     let replies = ["220 hi", offer, "220 anew", offer, "250", "250", "354", "250"];
     assert!(script.play(&envelope(), &replies).unwrap().is_delivered());
     let sent = script.sent.concat();
-    assert!(sent.starts_with("EHLO me\r\nXCLIENT ADDR=192.0.2.1 NAME=a+20b+2Bc\r\nEHLO me\r\nMAIL"), "{sent}");
+    assert!(
+        sent.starts_with("EHLO me\r\nXCLIENT ADDR=192.0.2.1 NAME=a+20b+2Bc\r\nEHLO me\r\nMAIL"),
+        "{sent}"
+    );
     let mut without = Script::new(settings.clone());
-    assert!(without.play(&envelope(), &["220 hi", "250 x", "250", "250", "354", "250"]).unwrap().is_delivered());
+    assert!(
+        without.play(&envelope(), &["220 hi", "250 x", "250", "250", "354", "250"]).unwrap().is_delivered()
+    );
     assert!(!without.sent.concat().contains("XCLIENT"), "not announced");
     let outcome = Script::new(settings).play(&envelope(), &["220 hi", offer, "550 no"]).unwrap();
     assert_eq!(reply_code(&outcome), (State::Xclient, 550));
@@ -344,7 +360,9 @@ fn chunks_replace_data() {
     // Without PIPELINING, or without CHUNKING, it is DATA.
     for offer in ["250-x\r\n250 CHUNKING", "250-x\r\n250 PIPELINING"] {
         let mut script = Script::new(chunking.clone());
-        assert!(script.play(&envelope(), &["220 hi", offer, "250", "250", "354", "250"]).unwrap().is_delivered());
+        assert!(
+            script.play(&envelope(), &["220 hi", offer, "250", "250", "354", "250"]).unwrap().is_delivered()
+        );
         assert!(script.sent.concat().contains("DATA\r\n"));
     }
     // Bare line ends become CRLF, dots stay, a last line end is added; many chunks.
@@ -381,7 +399,10 @@ fn chunks_replace_data() {
     assert!(content == expected && chunks == 3, "{chunks}");
     for reply in ["250 ok\r\n", "452 full\r\n"] {
         client.feed(reply.as_bytes());
-        assert_eq!(client.next(), Event::NeedInput(if reply.starts_with('2') { State::Bdat } else { State::Eod }));
+        assert_eq!(
+            client.next(),
+            Event::NeedInput(if reply.starts_with('2') { State::Bdat } else { State::Eod })
+        );
     }
     client.feed(b"503 no\r\n");
     let Event::Finished(outcome) = client.next() else { panic!("all replies are here") };

@@ -182,8 +182,7 @@ async fn serve(
     let options = spool_options(startup);
     let (hold, message_max) = (options.journal_hold, options.journal_maxmessage_bytes);
     let (spool, loader) = open_spool(options)?;
-    let engine =
-        Arc::new(Engine::new(queue, spool.clone(), generations.clone(), ids, hold, message_max));
+    let engine = Arc::new(Engine::new(queue, spool.clone(), generations.clone(), ids, hold, message_max));
     engine.pool.set_size(engine.generations.current().pooling.size);
     *engine.settings.write() = Arc::new(files.delivery);
     let loaded = Arc::new(AtomicU64::new(0));

@@ -401,7 +401,9 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
             && !keys.contains_key(key)
         {
             let near = validate::suggestion(key, keys.keys().map(String::as_str));
-            errors.push(format!("{name}: transport \"{id}\": dsn.dkim.key: no key \"{key}\" in pki.private{near}"));
+            errors.push(format!(
+                "{name}: transport \"{id}\": dsn.dkim.key: no key \"{key}\" in pki.private{near}"
+            ));
         }
         if let Err(text) = tls.check(&transports[id].session.tls) {
             errors.push(format!("{name}: transport \"{id}\": session.tls.{text}"));

@@ -155,7 +155,8 @@ impl Transport {
     /// Patience in a state of the client. `AUTH` stands for all states of a login that have none of their own.
     pub fn timeout(&self, state: State) -> Duration {
         let named = self.timeouts.get(state.name()).copied();
-        let login = || state.name().starts_with("AUTH-").then(|| self.timeouts.get("AUTH").copied()).flatten();
+        let login =
+            || state.name().starts_with("AUTH-").then(|| self.timeouts.get("AUTH").copied()).flatten();
         named.or_else(login).unwrap_or_else(|| Duration::from_secs(u64::from(state.timeout_s())))
     }
 

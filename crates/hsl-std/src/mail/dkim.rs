@@ -144,8 +144,9 @@ fn request(
 
 /// Named for the wrong kind of key an algorithm cannot work.
 fn fits(sign: &SignOptions, key: &SigningKey) -> bool {
-    sign.algorithm
-        .is_none_or(|known| (known == Algorithm::Ed25519Sha256) == (key.algorithm() == Algorithm::Ed25519Sha256))
+    sign.algorithm.is_none_or(|known| {
+        (known == Algorithm::Ed25519Sha256) == (key.algorithm() == Algorithm::Ed25519Sha256)
+    })
 }
 
 /// The signature of a report, as the `dkim` option of `Bounce` and `Queue` says it.
@@ -194,7 +195,8 @@ impl ReportSigner {
             (None, Some(id)) => Some(ReportKey::Id(String::from_utf8_lossy(id).into_owned())),
             (None, None) => None,
         };
-        let key = key.ok_or_else(|| Error::exception("Option 'dkim' needs a key: PEM, a resource or an id"))?;
+        let key =
+            key.ok_or_else(|| Error::exception("Option 'dkim' needs a key: PEM, a resource or an id"))?;
         Ok(ReportSigner { key, options })
     }
 

@@ -13,10 +13,10 @@ mod send;
 mod server_array;
 mod session;
 
-pub(crate) use classes::message_value;
 pub(crate) use builder::part_of;
-pub use dkim::ReportSigner;
+pub(crate) use classes::message_value;
 pub use classes::{eod_class, eod_message};
+pub use dkim::ReportSigner;
 pub use object::{MailQueue, QueueSink, Queued};
 pub use send::{SendFailure, send_in_line};
 

@@ -35,9 +35,10 @@ pub(super) async fn ask_servers(key: &Key, settings: &Settings) -> Result<Reply,
             Ok(mut message) => {
                 message.metadata.authentic_data &= settings.dnssec.trusts(server);
                 match read(&name, key.kind, message) {
-                Ok(reply) => return Ok(reply),
-                Err(code) => error = DnsError::Refused { server: server.to_string(), code },
-            }}
+                    Ok(reply) => return Ok(reply),
+                    Err(code) => error = DnsError::Refused { server: server.to_string(), code },
+                }
+            }
             Err(text) => error = DnsError::Temporary(format!("{server}: {text}")),
         }
     }

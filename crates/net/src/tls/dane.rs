@@ -119,10 +119,15 @@ mod tests {
         let mut subject = X509NameBuilder::new().unwrap();
         subject.append_entry_by_nid(Nid::COMMONNAME, name).unwrap();
         let subject = subject.build();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
         let mut builder = X509Builder::new().unwrap();
         builder.set_version(2).unwrap();
-        builder.set_serial_number(&BigNum::from_u32(rand::random::<u32>() >> 1).unwrap().to_asn1_integer().unwrap()).unwrap();
+        builder
+            .set_serial_number(
+                &BigNum::from_u32(rand::random::<u32>() >> 1).unwrap().to_asn1_integer().unwrap(),
+            )
+            .unwrap();
         builder.set_subject_name(&subject).unwrap();
         builder.set_issuer_name(issuer.map_or(&*subject, |(issuer, _)| issuer.subject_name())).unwrap();
         builder.set_pubkey(key).unwrap();
@@ -132,7 +137,8 @@ mod tests {
         if is_authority {
             builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
         } else {
-            let names = SubjectAlternativeName::new().dns(name).build(&builder.x509v3_context(None, None)).unwrap();
+            let names =
+                SubjectAlternativeName::new().dns(name).build(&builder.x509v3_context(None, None)).unwrap();
             builder.append_extension(names).unwrap();
         }
         builder.sign(issuer.map_or(key, |(_, key)| key), MessageDigest::sha256()).unwrap();
@@ -175,7 +181,10 @@ mod tests {
                 assert!(proven(&anchor, &host, &names, &chain), "{selector} {matching}");
                 assert!(!proven(&anchor, &host, &["other.example.com".to_owned()], &chain));
                 assert!(!proven(&anchor, &old, &names, &chain), "dates count below an anchor");
-                assert!(!proven(&anchor, &other, &names, &chain), "an anchor beside the chain proves nothing");
+                assert!(
+                    !proven(&anchor, &other, &names, &chain),
+                    "an anchor beside the chain proves nothing"
+                );
                 for usage in 0..=1 {
                     let unusable = Tlsa { usage, ..record(3, selector, matching, &host) };
                     assert!(!unusable.is_usable() && !proven(&unusable, &host, &names, &chain));

@@ -37,9 +37,7 @@ fn covers(pattern: &str, name: &str) -> bool {
     let Some(domain) = pattern.strip_prefix("*.") else { return false };
     match name.split_once('.') {
         // A whole top-level domain is nobody's.
-        Some((label, rest)) => {
-            !label.is_empty() && domain.contains('.') && rest.eq_ignore_ascii_case(domain)
-        }
+        Some((label, rest)) => !label.is_empty() && domain.contains('.') && rest.eq_ignore_ascii_case(domain),
         None => false,
     }
 }

@@ -65,7 +65,8 @@ impl Client {
             (State::AuthCramMd5, 3, Some(account)) => {
                 let challenge = reply.lines.first().map(Vec::as_slice).unwrap_or_default();
                 let challenge = STANDARD.decode(challenge.trim_ascii()).ok();
-                let digest = challenge.and_then(|challenge| hmac_md5(account.password.as_bytes(), &challenge));
+                let digest =
+                    challenge.and_then(|challenge| hmac_md5(account.password.as_bytes(), &challenge));
                 let Some(digest) = digest else {
                     let failure = Failure::Protocol("malformed challenge of CRAM-MD5".to_owned());
                     return Some(self.fail_session(state, failure));

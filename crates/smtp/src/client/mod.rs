@@ -263,7 +263,11 @@ impl Client {
     pub fn early_end(&mut self) -> Option<Outcome> {
         loop {
             let reply = self.reader.next_reply().ok()??;
-            let state = self.expected.pop_front().unwrap_or(if self.uses_chunks() { State::Bdat } else { State::Eod });
+            let state = self.expected.pop_front().unwrap_or(if self.uses_chunks() {
+                State::Bdat
+            } else {
+                State::Eod
+            });
             if matches!(reply.class(), 4 | 5) {
                 self.broken = true;
                 self.phase = Phase::Closed;

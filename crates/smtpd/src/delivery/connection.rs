@@ -349,9 +349,7 @@ fn wish(rules: &Rules, route: &Route<'_>) -> Result<Wish, (AttemptError, &'stati
         }
     }
     match rules.mode {
-        Mode::DaneRequire => {
-            refuse(format!("no secure TLSA record of {}", route.remote_mx), "dane-required")
-        }
+        Mode::DaneRequire => refuse(format!("no secure TLSA record of {}", route.remote_mx), "dane-required"),
         Mode::Disabled => plain(StartTls::Never, Proof::None),
         Mode::Optional | Mode::Dane => plain(StartTls::Optional, Proof::None),
         Mode::OptionalVerify => plain(StartTls::Optional, Proof::Chain),

@@ -229,12 +229,16 @@ impl Pool {
         let now = Instant::now();
         let size_max = self.size_max.load(Ordering::Relaxed);
         let mut kept = self.kept.lock();
-        let gone: Vec<u64> =
-            kept.idle.iter_mut().filter_map(|(n, idle)| (!idle.connection.is_quiet()).then_some(*n)).collect();
+        let gone: Vec<u64> = kept
+            .idle
+            .iter_mut()
+            .filter_map(|(n, idle)| (!idle.connection.is_quiet()).then_some(*n))
+            .collect();
         for number in gone {
             kept.remove(number);
         }
-        let late: Vec<u64> = kept.idle.iter().filter(|(_, idle)| idle.until <= now).map(|(n, _)| *n).collect();
+        let late: Vec<u64> =
+            kept.idle.iter().filter(|(_, idle)| idle.until <= now).map(|(n, _)| *n).collect();
         let mut overdue = Vec::new();
         for number in late {
             self.expires.fetch_add(1, Ordering::Relaxed);
@@ -264,5 +268,4 @@ impl Pool {
             skips: of(&self.skips),
         }
     }
-
 }

@@ -107,7 +107,9 @@ impl From<Outcome> for Ending {
                 dns: None,
                 status: reply.enhanced.map_or((5, 0, 0), |code| (code.0, code.1, code.2)),
             }),
-            Err(Failure::TlsRefused(text) | Failure::TlsNotOffered(text)) => Ending::Error(AttemptError::new(ErrorKind::Tls, text)),
+            Err(Failure::TlsRefused(text) | Failure::TlsNotOffered(text)) => {
+                Ending::Error(AttemptError::new(ErrorKind::Tls, text))
+            }
             Err(Failure::Closed(text)) => {
                 let text = format!("{text} in state {}", outcome.state);
                 Ending::Error(AttemptError::new(ErrorKind::Network, text))

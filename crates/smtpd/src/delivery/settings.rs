@@ -153,7 +153,10 @@ delivery:
             transport
         };
         let both = applied("198.51.100.9", "partner.example");
-        assert_eq!((both.session.tls.mode, both.connect_timeout), (Mode::RequireVerify, Duration::from_secs(60)));
+        assert_eq!(
+            (both.session.tls.mode, both.connect_timeout),
+            (Mode::RequireVerify, Duration::from_secs(60))
+        );
         assert_eq!(both.timeout(smtp::client::State::Eod), Duration::from_secs(1200));
         assert_eq!(both.timeout(smtp::client::State::Mail), Duration::from_secs(9));
         let neither = applied("192.0.2.1", "x.example");

@@ -13,10 +13,10 @@ use crate::transport::{Account, SessionSettings, Source, Transport};
 use crate::{clock, error, warning};
 use config::app::Protocol;
 use hsl::{Array, Value};
-use mail::dsn::Action;
 use hsl_std::hooks::options::read_reason;
 pub use hsl_std::hooks::options::{BounceOptions, QueueOptions, TryOptions};
 use hsl_std::hooks::options::{SourceName, SourceOption};
+use mail::dsn::Action;
 use queue::{RetryInterval, RetrySchedule};
 use spool::Durability;
 use spool::record::{EntryUpdate, Pair};
@@ -342,7 +342,8 @@ pub fn override_transport(
         transport.port = port;
     }
     if let Some(wanted) = &options.sources {
-        let sources = wanted.iter().map(|source| chosen_source(source, generation)).collect::<Result<_, _>>()?;
+        let sources =
+            wanted.iter().map(|source| chosen_source(source, generation)).collect::<Result<_, _>>()?;
         transport.set_sources(sources);
     }
     if let Some(random) = options.source_random {

@@ -68,9 +68,7 @@ impl Engine {
         let started = Instant::now();
         let gauge = Gauge::new(&self.connections);
         let dane = match is_secure {
-            Some(true) if uses_dane => {
-                Dane::find(&generation.resolver, &job.remote_mx, transport.port).await
-            }
+            Some(true) if uses_dane => Dane::find(&generation.resolver, &job.remote_mx, transport.port).await,
             _ => Dane::None,
         };
         let talk =

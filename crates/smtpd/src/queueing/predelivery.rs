@@ -212,9 +212,8 @@ fn host_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<str>> {
         return None;
     }
     let include = filter.mx_include.clone();
-    let admits = move |host: &str| {
-        (include.is_empty() || names_match(&include, host)) && !names_match(&exclude, host)
-    };
+    let admits =
+        move |host: &str| (include.is_empty() || names_match(&include, host)) && !names_match(&exclude, host);
     Some(Judge(Arc::new(admits)))
 }
 

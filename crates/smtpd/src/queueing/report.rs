@@ -177,12 +177,7 @@ impl Engine {
 }
 
 /// How much of the original goes along: what the script says, then what the sender asked for, then the configuration.
-fn part3(
-    job: &Job,
-    action: Action,
-    settings: Option<&DsnSettings>,
-    bounce: &BounceOptions,
-) -> Original {
+fn part3(job: &Job, action: Action, settings: Option<&DsnSettings>, bounce: &BounceOptions) -> Original {
     let ret = job.dsn.as_ref().map(|dsn| dsn.ret.to_ascii_uppercase()).unwrap_or_default();
     let configured = settings.map_or(DsnOriginal::Headers, |settings| settings.original);
     // Only failures return the message (RFC 3461 4.3).
@@ -211,13 +206,16 @@ fn mailbox(settings: Option<&DsnSettings>, generation: &Generation, bounce: &Bou
         (None, Some(settings)) => settings.from_address.clone(),
         (None, None) => format!("postmaster@{}", generation.hostname),
     };
-    let is_special = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !" !#$%&'*+-/=?^_`{|}~".contains(c);
+    let is_special =
+        |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && !" !#$%&'*+-/=?^_`{|}~".contains(c);
     if name.is_empty() {
         format!("<{address}>")
     } else if name.contains(is_special) {
         // RFC 5322 3.2.4
-        let quoted: String =
-            name.chars().flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])).collect();
+        let quoted: String = name
+            .chars()
+            .flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c]))
+            .collect();
         format!("\"{quoted}\" <{address}>")
     } else {
         format!("{name} <{address}>")

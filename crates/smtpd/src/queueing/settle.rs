@@ -450,15 +450,14 @@ impl Engine {
         if let Err(failure) = self.queue.lock().begin_postdelivery(self.now(), &ticket) {
             error!(job, "queue: {failure}");
         }
-        let verdict =
-            Verdict {
-                action: Some(action),
-                expired: false,
-                attempt,
-                plan: NO_PLAN,
-                bounce: Some(&bounce),
-                report: (action == DefaultAction::Bounce).then_some(Action::Failed),
-            };
+        let verdict = Verdict {
+            action: Some(action),
+            expired: false,
+            attempt,
+            plan: NO_PLAN,
+            bounce: Some(&bounce),
+            report: (action == DefaultAction::Bounce).then_some(Action::Failed),
+        };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
             Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
