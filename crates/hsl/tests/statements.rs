@@ -311,7 +311,10 @@ fn functions_of_one_operation_are_called_like_others() {
             "function f($x) { return $x < 3; } return f(1, 2);",
             "m:1:42: Function 'f' expects 1 argument, 2 given",
         ),
-        ("function f($n) { return $n - 1; }\nreturn f(\"a\");", "m:1:28: Unsupported operand types for -: string and number"),
+        (
+            "function f($n) { return $n - 1; }\nreturn f(\"a\");",
+            "m:1:28: Unsupported operand types for -: string and number",
+        ),
         // It may call itself no deeper than others.
         (
             "function f($x) { return $x + 1; } function g($n) { return $n == 0 ? f(1) : g($n - 1); } return g(50);",
