@@ -65,7 +65,7 @@ pub(crate) struct StartArgs {
     /// For this server (repeatable)
     #[arg(long, value_name = "ID")]
     serverid: Vec<String>,
-    /// For a random share of connections, 0 to 1
+    /// For a random share of connections, above 0 and up to 1
     #[arg(long, value_name = "SHARE")]
     probability: Option<f32>,
     /// For so many seconds
@@ -156,8 +156,9 @@ pub(crate) async fn run(context: &mut Context, command: ConfigCommand) -> Result
 }
 
 async fn start(context: &mut Context, args: &StartArgs) -> Result<(), CliError> {
-    if args.probability.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-        return Err(CliError::usage("--probability takes a number from 0 to 1"));
+    // Zero would mean "no such condition" on the wire.
+    if args.probability.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+        return Err(CliError::usage("--probability takes a number above 0 and up to 1"));
     }
     let conditions = ConfigGreenConditions {
         remoteips: args.remoteip.clone(),
