@@ -90,7 +90,7 @@ fn a_tenth_of_two_thousand_connections() {
     // Five deviations: one run in two million is outside.
     assert!((133..=267).contains(&green), "{green} of 2000");
     let status = rig.status();
-    assert!(status.starts_with(&format!("t1: {green} connection(s), ")), "{status}");
+    assert!(status.starts_with(&format!("t1: {green} connections(s), ")), "{status}");
     assert!(status.ends_with("/3600 runtime\n"), "{status}");
     // Who was there before has what it came to.
     assert_eq!(who(&mut before), "blue");
@@ -125,7 +125,7 @@ fn connections_of_a_stage_outlive_its_end() {
     let (mut first, mut second) = (rig.connect(), rig.connect());
     assert_eq!(rig.asked(), "blue");
     let status = rig.status();
-    assert!(status.starts_with("t2: 2/2 connection(s), ") && status.ends_with(" (expired)\n"), "{status}");
+    assert!(status.starts_with("t2: 2/2 connections(s), ") && status.ends_with(" (expired)\n"), "{status}");
     assert_eq!((who(&mut first), who(&mut second)), ("green".into(), "green".into()));
     // An expired stage makes room for another one.
     rig.start(&["--id", "t3", "--time", "1"]);

@@ -192,7 +192,7 @@ fn stage_line(stage: &ConfigGreenStatusResponse) -> String {
     let part = |now: u64, most: u64| if most > 0 { format!("{now}/{most}") } else { now.to_string() };
     let (count, time) = (part(stage.count, limits.count), part(stage.time, limits.time));
     let expired = if stage.expired { " (expired)" } else { "" };
-    format!("{}: {count} connection(s), {time} runtime{expired}\n", stage.id)
+    format!("{}: {count} connections(s), {time} runtime{expired}\n", stage.id)
 }
 
 async fn check(context: &mut Context, request: &ConfigCheckRequest) -> Result<(), CliError> {
@@ -273,9 +273,9 @@ mod tests {
             }),
         };
         for (stage, expected) in [
-            (stage(30, 2, Some((3600, 0)), false), "t1: 2 connection(s), 30/3600 runtime\n"),
-            (stage(3, 2, None, false), "t1: 2 connection(s), 3 runtime\n"),
-            (stage(3, 2, Some((0, 9)), true), "t1: 2/9 connection(s), 3 runtime (expired)\n"),
+            (stage(30, 2, Some((3600, 0)), false), "t1: 2 connections(s), 30/3600 runtime\n"),
+            (stage(3, 2, None, false), "t1: 2 connections(s), 3 runtime\n"),
+            (stage(3, 2, Some((0, 9)), true), "t1: 2/9 connections(s), 3 runtime (expired)\n"),
         ] {
             assert_eq!(stage_line(&stage), expected);
         }
