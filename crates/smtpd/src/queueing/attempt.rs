@@ -25,7 +25,7 @@ impl Engine {
     pub(super) async fn attempt(self: Arc<Self>, pick: Picked) {
         let ticket = pick.ticket;
         let Some(mut job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         let (overridden, options, is_secure) = match self.plans.lock().get(&job.key) {
             Some(plan) => {
                 let is_secure = plan.candidates.get(plan.index).is_some_and(|candidate| candidate.is_secure);
