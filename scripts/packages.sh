@@ -3,7 +3,7 @@
 set -eu
 
 build="gcc libc6-dev make pkg-config libssl-dev libffi-dev libcrypt-dev"
-test="postfix swaks libnet-ssleay-perl nsd python3 python3-venv openssl procps util-linux nginx-light unbound slapd ldnsutils"
+test="postfix swaks libnet-ssleay-perl nsd python3 python3-venv openssl procps util-linux nginx-light haproxy unbound slapd ldnsutils"
 fuzz="g++"
 
 wanted=

@@ -379,6 +379,8 @@ impl Session {
                         is_refused = !self.answer("CHUNK", &line, "250 chunk ok")?;
                     }
                 }
+                // What a proxy says about the client is not answered.
+                "PROXY" => {}
                 "QUIT" => {
                     self.answer(&verb, &line, "221 bye")?;
                     return Ok(());

@@ -411,3 +411,139 @@ fn mx_and_address_filters() {
     }
     assert_eq!(first.count(), 1);
 }
+
+#[test]
+fn connections_go_out_through_haproxy() {
+    let peer = Scripted::good(&["PIPELINING"]);
+    let dir = tempfile::tempdir().unwrap();
+    let port = blackbox::free_port();
+    // It goes where the header says, and tells the peer in the clear where the connection comes from.
+    std::fs::write(
+        dir.path().join("haproxy.cfg"),
+        format!(
+            "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
+             listen out\n  bind 127.0.0.1:{port} accept-proxy\n  server any 0.0.0.0:0 send-proxy\n"
+        ),
+    )
+    .unwrap();
+    let mut command = std::process::Command::new(blackbox::system_program("haproxy"));
+    let child = command.arg("-db").arg("-f").arg(dir.path().join("haproxy.cfg")).spawn().unwrap();
+    let _haproxy = blackbox::Process(child);
+    wait_until("haproxy listens", || blackbox::peer::is_listening(port));
+    let app = |connection: &str, more: &str| {
+        let app = APP.replace("%PORT", &peer.port.to_string()).replace("auth: {username: group}, %GROUP", "");
+        let app = app
+            .replace("%OWN", "")
+            .replace("server: 127.0.0.1,", &format!("server: 127.0.0.1, {connection}"));
+        format!("{app}{more}")
+    };
+    let first = app(&format!("proxyprotocol: {{server: 127.0.0.1, port: {port}}},"), "");
+    let mut server = Server::prepare(&first, &[]);
+    server.add_startup("logging: {level: debug}\n");
+    server.launch();
+    let addresses = format!(
+        "addresses:\n  - {{id: far, address: 192.0.2.7, helo: far.test.example, proxyprotocol: {{server: 127.0.0.1, port: {port}, version: 1}}}}\n"
+    );
+    let cases = [
+        (first.clone(), "PROXY TCP4 0.0.0.0 127.0.0.1", "EHLO mx.test.example"),
+        (
+            app(&format!("proxy: {{address: 127.0.0.1, port: {port}, version: 1}},"), ""),
+            "PROXY TCP4 0.0.0.0 127.0.0.1",
+            "EHLO mx",
+        ),
+        // An address that only the proxy has.
+        (
+            app("sourceip: {addresses: [far]},", &addresses),
+            "PROXY TCP4 192.0.2.7 127.0.0.1",
+            "EHLO far.test.example",
+        ),
+    ];
+    for (number, (text, from, ehlo)) in cases.iter().enumerate() {
+        server.write("app.yaml", text);
+        server.ctl(&["config", "reload"]);
+        send(server.port, "a@sender.example", "b@test.example", b"Subject: x\r\n\r\nx\r\n");
+        wait_until("it arrives", || peer.count() == number + 1);
+        let commands = peer.commands();
+        let said = |text: &str| {
+            commands.iter().any(|line| line.starts_with(&format!("{} plain {text}", number + 1)))
+        };
+        assert!(said(from) && said(ehlo), "{commands:?}");
+    }
+    // A proxy that is not there is a matter of the network.
+    drop(_haproxy);
+    send(server.port, "a@sender.example", "b@test.example", b"Subject: x\r\n\r\nx\r\n");
+    let error = ending(&server, 4);
+    assert_eq!((&error["type"], &error["temporary"]), (&"network".into(), &true.into()), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("proxy 127.0.0.1"), "{error}");
+    let (status, said) =
+        Server::prepare(&app("proxyprotocol: {server: a, port: 1, version: 3},", ""), &[]).launch_failing();
+    assert!(status == Some(1) && said.contains("expected 1 or 2"), "{said}");
+}
+
+#[test]
+fn the_resolver_names_the_address_that_an_attempt_uses() {
+    let zone = blackbox::zone::Zone::start(
+        "@ IN MX 10 a\n@ IN MX 10 b\n@ IN MX 20 c\na IN A 127.0.0.1\na IN A 127.0.0.2\nb IN A 127.0.0.3\nc IN A 127.0.0.4\nnull IN MX 0 .\n",
+    );
+    let first = Scripted::start(Script::default(), |command| match command.state {
+        "RCPT" => say("451 4.7.1 not yet"),
+        _ => Answer::Usual,
+    });
+    let _others = ["127.0.0.2", "127.0.0.3", "127.0.0.4"].map(|address| {
+        Scripted::start(Script { address, port: first.port, ..Script::default() }, |command| {
+            match command.state {
+                "RCPT" => say("451 4.7.1 not yet"),
+                _ => Answer::Usual,
+            }
+        })
+    });
+    let script = r#"scripting:
+  hooks:
+    postdelivery: |
+      $connection = $arguments["attempt"]["connection"];
+      echo "HOP " . $message["id"]["transaction"] . " " . $arguments["retry"] . " " . $connection["remoteip"] . " " . $connection["remotemx"];
+"#;
+    let app = APP
+        .replace("%PORT", &first.port.to_string())
+        .replace("server: 127.0.0.1", "server: lookup-mx")
+        .replace("interval: 1h", "interval: 0")
+        .replace("retry: {", "retry: {count: 4, ")
+        .replace("auth: {username: group}, %GROUP", "")
+        .replace("%OWN", "");
+    let app = app[..app.find("scripting:").unwrap()].to_owned()
+        + script
+        + &format!(
+            "resolver: {{servers: [{{address: 127.0.0.1, port: {}}}], cache: {{size: 100}}}}\n",
+            zone.port
+        );
+    let mut server = Server::prepare(&app, &[]);
+    server.add_startup("logging: {level: debug}\n");
+    server.launch();
+    for _ in 0..6 {
+        send(server.port, "a@sender.example", "b@test.example", b"Subject: x\r\n\r\nx\r\n");
+    }
+    wait_until("all attempts were made", || server.log().matches("HOP ").count() == 30);
+    let log = server.log();
+    let mut seen = std::collections::HashSet::new();
+    for line in log.split("HOP ").skip(1).map(|rest| rest.lines().next().unwrap()) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [id, retry, address, host] = words[..] else { panic!("{line}") };
+        let said = server.ctl(&["resolver", "query", "test.example", "--seed", id, "--retry", retry]);
+        assert!(
+            said.starts_with(&format!("address: {address}\nhostname: {host}\ndnssec: false\n")),
+            "{line}: {said}"
+        );
+        seen.insert(address.to_owned());
+    }
+    assert_eq!(seen.len(), 4, "the fifth attempt begins again, and all were tried");
+    let all = server.ctl(&["resolver", "query", "test.example", "--all"]);
+    assert_eq!(all.matches("address: ").count(), 4);
+    assert!(all.trim_end().contains("127.0.0.4"), "{all}");
+    for (domain, expected) in [("null.test.example", "null MX"), ("missing.test.example", "no such domain")] {
+        let output = server.halonctl(&["resolver", "query", domain]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(expected), "{text}");
+    }
+    assert!(server.ctl(&["resolver", "clear", "test.example"]).contains("entries cleared"));
+    assert!(!server.ctl(&["resolver", "clear"]).starts_with("0 "));
+}

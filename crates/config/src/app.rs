@@ -549,6 +549,27 @@ pub struct Connection {
     pub sourceip: SourceIp,
     /// Seconds to connect, 30 when absent.
     pub timeout: Option<Duration>,
+    /// Connections go through this proxy.
+    #[serde(alias = "proxy")]
+    pub proxyprotocol: Option<ProxyProtocol>,
+}
+
+/// `connection.proxyprotocol` and `addresses[].proxyprotocol`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Address or host name.
+    #[serde(alias = "address")]
+    pub server: String,
+    /// TCP port.
+    pub port: u16,
+    /// Of the header: 1 or 2.
+    #[serde(default = "default_proxy_version")]
+    pub version: u8,
+}
+
+fn default_proxy_version() -> u8 {
+    2
 }
 
 /// `connection.mx`
@@ -788,6 +809,8 @@ pub struct Address {
     pub address: IpAddr,
     /// EHLO name from this address.
     pub helo: Option<String>,
+    /// The proxy that has this address.
+    pub proxyprotocol: Option<ProxyProtocol>,
 }
 
 /// `queues`

@@ -197,6 +197,11 @@ pub fn app(file: &str, app: &App) -> Result<(), Vec<Error>> {
     for (index, server) in app.servers.iter().enumerate() {
         check_server(&mut check, index, server, app, &transports);
     }
+    for (index, address) in app.addresses.iter().enumerate() {
+        if let Some(proxy) = &address.proxyprotocol {
+            check_proxy(&mut check, &format!("/addresses/{index}/proxyprotocol"), proxy);
+        }
+    }
     for (index, grouping) in app.queues.grouping.groupings.iter().enumerate() {
         for (at, network) in grouping.remoteip.iter().enumerate() {
             if !is_network(network) {
@@ -251,6 +256,9 @@ fn check_transport(
     if retry.intervals.as_ref().is_some_and(Vec::is_empty) {
         check.error(format!("{at}/retry/intervals"), "must not be empty");
     }
+    if let Some(proxy) = &connection.proxyprotocol {
+        check_proxy(check, &format!("{at}/connection/proxyprotocol"), proxy);
+    }
     let auth = &session.auth;
     if auth.password.is_some() && auth.username.as_deref().is_none_or(str::is_empty) {
         check.error(format!("{at}/session/auth/password"), "has no effect without 'username': give both");
@@ -265,6 +273,15 @@ fn check_transport(
             let message = format!("unknown state \"{state}\"{}", suggestion(state, CLIENT_STATES));
             check.error(format!("{at}/session/timeout/{state}"), message);
         }
+    }
+}
+
+fn check_proxy(check: &mut Check<'_>, at: &str, proxy: &app::ProxyProtocol) {
+    if !matches!(proxy.version, 1 | 2) {
+        check.error(format!("{at}/version"), format!("{} found, expected 1 or 2", proxy.version));
+    }
+    if proxy.server.is_empty() {
+        check.error(format!("{at}/server"), "expected an address or a host name");
     }
 }
 

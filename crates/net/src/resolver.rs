@@ -303,6 +303,11 @@ impl Resolver {
         (if records.is_empty() { Err(DnsError::NoData) } else { Ok(records) }, is_secure)
     }
 
+    /// For how many seconds the MX records of a domain are known; 0 where there are none.
+    pub async fn mx_ttl_s(&self, domain: &str) -> u32 {
+        self.query(domain, RecordType::MX).await.map_or(0, |answer| answer.ttl_s)
+    }
+
     /// Addresses of the wanted families. It is an error only when no family has an answer; a temporary
     /// failure of one family wins over a missing record of the other.
     pub async fn addresses(&self, host: &str, ipv4: bool, ipv6: bool) -> Result<Vec<IpAddr>, DnsError> {

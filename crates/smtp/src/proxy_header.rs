@@ -69,6 +69,46 @@ pub fn parse(input: &[u8]) -> Result<Option<(Header, usize)>, HeaderError> {
     }
 }
 
+/// Writes a header of version 1 or 2 (any other number is 2) that says where a connection comes from and where it is to go.
+/// Addresses of different families cannot be said; then it is one that says nothing.
+pub fn write(version: u8, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let same = source.is_ipv4() == destination.is_ipv4();
+    if version == 1 {
+        let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+        let text = if same {
+            let (from, to) = (source.ip(), destination.ip());
+            format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port())
+        } else {
+            "PROXY UNKNOWN\r\n".to_owned()
+        };
+        return text.into_bytes();
+    }
+    let mut addresses = Vec::new();
+    let family = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            addresses.extend_from_slice(&from.octets());
+            addresses.extend_from_slice(&to.octets());
+            0x11
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            addresses.extend_from_slice(&from.octets());
+            addresses.extend_from_slice(&to.octets());
+            0x21
+        }
+        _ => 0x00,
+    };
+    if same {
+        addresses.extend_from_slice(&source.port().to_be_bytes());
+        addresses.extend_from_slice(&destination.port().to_be_bytes());
+    }
+    let mut header = V2_SIGNATURE.to_vec();
+    header.extend_from_slice(&[0x21, family]);
+    // At most 36.
+    header.extend_from_slice(&(addresses.len() as u16).to_be_bytes());
+    header.extend_from_slice(&addresses);
+    header
+}
+
 fn parse_v1(input: &[u8]) -> Result<Option<(Header, usize)>, HeaderError> {
     let window = &input[..input.len().min(V1_BYTES_MAX)];
     let Some(end) = memchr::memchr(b'\n', window) else {
@@ -188,6 +228,31 @@ fn check_tlvs(header: &[u8], start: usize) -> Result<(), HeaderError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        for (source, destination) in [
+            ("192.0.2.1:0", "198.51.100.7:25"),
+            ("[2001:db8::1]:0", "[2001:db8:1::2]:2525"),
+            ("0.0.0.0:0", "127.0.0.1:65535"),
+        ] {
+            let (source, destination): (SocketAddr, SocketAddr) =
+                (source.parse().unwrap(), destination.parse().unwrap());
+            for version in [1, 2] {
+                let written = write(version, source, destination);
+                let (header, used) = parse(&written).unwrap().unwrap();
+                assert_eq!(
+                    (header.source, header.destination, used),
+                    (Some(source), Some(destination), written.len())
+                );
+            }
+        }
+        for version in [1, 2] {
+            let written = write(version, "192.0.2.1:0".parse().unwrap(), "[::1]:25".parse().unwrap());
+            let (header, used) = parse(&written).unwrap().unwrap();
+            assert_eq!((header, used), (Header::default(), written.len()));
+        }
+    }
 
     fn v2(command: u8, family: u8, addresses: &[u8], tlv: &[u8]) -> Vec<u8> {
         let mut header = V2_SIGNATURE.to_vec();

@@ -19,6 +19,25 @@ pub struct Source {
     pub ip: IpAddr,
     /// EHLO name.
     pub helo: Option<String>,
+    /// The proxy that has this address; without it the address is ours.
+    pub proxy: Option<Proxy>,
+}
+
+/// A proxy that connections go through; it is told where to with a PROXY header.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    /// Address or host name.
+    pub server: String,
+    /// TCP port.
+    pub port: u16,
+    /// Of the header: 1 or 2.
+    pub version: u8,
+}
+
+impl From<&app::ProxyProtocol> for Proxy {
+    fn from(proxy: &app::ProxyProtocol) -> Proxy {
+        Proxy { server: proxy.server.clone(), port: proxy.port, version: proxy.version }
+    }
 }
 
 /// How reports of failure are made.
@@ -52,6 +71,8 @@ pub struct SessionSettings {
     pub chunking: bool,
     /// Bind addresses that are not of this host.
     pub nonlocal: bool,
+    /// Connections go through it, unless the source address has one of its own.
+    pub proxy: Option<Proxy>,
 }
 
 /// An account at the next hop.
@@ -192,8 +213,16 @@ pub fn names_match(patterns: &[String], name: &str) -> bool {
 
 /// All source addresses of a configuration by id.
 pub fn sources(app: &App) -> HashMap<String, Source> {
-    let source = |a: &app::Address| Source { id: a.id.clone(), ip: a.address, helo: a.helo.clone() };
     app.addresses.iter().map(|address| (address.id.clone(), source(address))).collect()
+}
+
+fn source(address: &app::Address) -> Source {
+    Source {
+        id: address.id.clone(),
+        ip: address.address,
+        helo: address.helo.clone(),
+        proxy: address.proxyprotocol.as_ref().map(Proxy::from),
+    }
 }
 
 /// All transports of a configuration by id.
@@ -215,7 +244,7 @@ fn merge(app: &App, group: &app::TransportGroup, own: &app::Transport, hostname:
     let sources: Vec<Source> = ids
         .iter()
         .filter_map(|id| app.addresses.iter().find(|address| address.id == *id))
-        .map(|address| Source { id: address.id.clone(), ip: address.address, helo: address.helo.clone() })
+        .map(source)
         .collect();
     let has = |six: bool| sources.is_empty() || sources.iter().any(|source| source.ip.is_ipv6() == six);
     let mut timeouts: HashMap<String, Duration> = HashMap::new();
@@ -249,6 +278,7 @@ fn merge(app: &App, group: &app::TransportGroup, own: &app::Transport, hostname:
             pipelining: pick!(session.pipelining).unwrap_or(true),
             chunking: pick!(session.chunking).unwrap_or(false),
             nonlocal: pick!(connection.sourceip.nonlocal).unwrap_or(false),
+            proxy: pick!(connection.proxyprotocol).as_ref().map(Proxy::from),
         }),
         pooling: Pooling::default(),
         filter: Filter {

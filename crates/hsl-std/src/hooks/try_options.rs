@@ -87,6 +87,8 @@ pub struct TryOptions {
     pub source_random: Option<bool>,
     /// Bind addresses that are not of this host.
     pub nonlocal_source: Option<bool>,
+    /// Proxy to go through: server, port and version of the header.
+    pub proxy: Option<(String, u16, u8)>,
     /// Account to log in with.
     pub sasl: Option<(String, String)>,
     /// TLS.
@@ -129,7 +131,8 @@ pub struct TryOptions {
     pub unknown: Vec<String>,
 }
 
-const TRY_OPTIONS: [&str; 35] = [
+const TRY_OPTIONS: [&str; 36] = [
+    "proxyprotocol",
     "host",
     "port",
     "sender",
@@ -184,6 +187,7 @@ impl TryOptions {
             sources: read_sources(&reader)?,
             source_random: reader.flag("sourceip_random")?,
             nonlocal_source: reader.flag("nonlocal_source")?,
+            proxy: read_proxy(&reader)?,
             sasl: read_account(&reader)?,
             tls: TlsOptions::read(&reader)?,
             xclient: reader.nested("xclient")?.map(|pairs| parameters(&pairs, "xclient")).transpose()?,
@@ -276,6 +280,16 @@ impl TlsOptions {
 
 fn wrong(key: &str, found: &str, expected: &str) -> Error {
     Error::exception(format!("Option '{key}' is '{found}', expected {expected}"))
+}
+
+fn read_proxy(reader: &Reader<'_>) -> Result<Option<(String, u16, u8)>, Error> {
+    let Some(proxy) = reader.nested("proxyprotocol")? else { return Ok(None) };
+    let needs = |key: &str| Error::exception(format!("Option 'proxyprotocol' needs '{key}'"));
+    let server = proxy.text("server")?.ok_or_else(|| needs("server"))?;
+    let port = proxy.integer("port", 1.0, 65_535.0)?.ok_or_else(|| needs("port"))?;
+    let version = proxy.integer("version", 1.0, 2.0)?.unwrap_or(2);
+    // In range, as checked above.
+    Ok(Some((server, port as u16, version as u8)))
 }
 
 fn read_account(reader: &Reader<'_>) -> Result<Option<(String, String)>, Error> {

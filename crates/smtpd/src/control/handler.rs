@@ -1,6 +1,6 @@
 //! Dispatch of control commands.
 
-use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, stage_ops, stats};
+use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, resolver_ops, stage_ops, stats};
 use crate::daemon::Daemon;
 use crate::info;
 use bytes::Bytes;
@@ -61,6 +61,7 @@ impl Commands {
                 let affected = daemon.generations.current().resolver.clear(domain);
                 Ok(payload(&wire::ResolverCacheClearResponse { affected }))
             }
+            b'2' => resolver_ops::query(daemon, &request.body).await,
             b'I' => {
                 let request: wire::QueueQuotaRequest = parse(&request.body)?;
                 let quota = daemon.engine.queue.lock().quota(&request.quota);

@@ -5,12 +5,14 @@ use crate::delivery::result::{AttemptError, ConnectionInfo, Ending, ErrorKind};
 use crate::transport::{Source, Transport};
 use config::app::Protocol;
 use mail::{Content, EditList, Segment};
+use net::Resolver;
 use net::dial;
 use net::tls::{Mode, Proof, Rules, TlsClient, TlsError, Tlsa};
 use smtp::client::{Client, Credentials, Envelope, Event, Failure, Settings, StartTls, State};
+use smtp::proxy_header;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -128,6 +130,8 @@ pub struct Opener<'a> {
     pub tls: &'a TlsClient,
     /// Peers that are known to stall in TLS.
     pub stalled: &'a Stalled,
+    /// For proxies that are given by name.
+    pub resolver: &'a Resolver,
 }
 
 impl Opener<'_> {
@@ -195,16 +199,16 @@ impl Opener<'_> {
         proof: &Proof,
     ) -> Result<Connection, OpenError> {
         let session = &transport.session;
-        let source_ip = route.source.map(|source| source.ip);
-        let dialled = dial::connect(route.remote, source_ip, session.nonlocal, transport.connect_timeout);
-        let stream = dialled.await.map_err(|error| OpenError {
-            ending: Ending::Error(error.into()),
+        let stream = self.dial(route, transport).await.map_err(|error| OpenError {
+            ending: Ending::Error(error),
             info: None,
             may_fail_over: true,
             tls_failed: false,
         })?;
+        let own_ip = stream.local_addr().ok().map(|local| local.ip());
         let info = ConnectionInfo {
-            local_ip: stream.local_addr().ok().map(|local| local.ip()),
+            // Behind a proxy it is the proxy that has the address.
+            local_ip: route.source.map(|source| source.ip).or(own_ip),
             is_lmtp: transport.protocol == Protocol::Lmtp,
             tlsa: route.dane.facts(),
             ..self.info(route, id.to_owned())
@@ -238,6 +242,43 @@ impl Opener<'_> {
             connection = self.shake_hands(connection, route, proof).await?;
         }
         self.greet(connection, route, proof).await
+    }
+
+    /// Connects to the next hop, or to the proxy in front of it, which is then told where to go.
+    async fn dial(&self, route: &Route<'_>, transport: &Transport) -> Result<TcpStream, AttemptError> {
+        let session = &transport.session;
+        let proxy = route.source.and_then(|source| source.proxy.as_ref()).or(session.proxy.as_ref());
+        let patience = transport.connect_timeout;
+        let Some(proxy) = proxy else {
+            let source_ip = route.source.map(|source| source.ip);
+            return Ok(dial::connect(route.remote, source_ip, session.nonlocal, patience).await?);
+        };
+        let failed = |text: String| {
+            let place = format!("{}:{}", proxy.server, proxy.port);
+            AttemptError::new(ErrorKind::Network, format!("proxy {place}: {text}"))
+        };
+        let address = match proxy.server.parse() {
+            Ok(address) => address,
+            Err(_) => {
+                let found = self.resolver.addresses(&proxy.server, true, true).await;
+                let found = found.map_err(|error| failed(error.to_string()))?;
+                *found.first().ok_or_else(|| failed("no address".to_owned()))?
+            }
+        };
+        let server = SocketAddr::new(address, proxy.port);
+        let mut stream =
+            dial::connect(server, None, false, patience).await.map_err(|error| failed(error.to_string()))?;
+        let anywhere = || match route.remote {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let source = SocketAddr::new(route.source.map_or_else(anywhere, |source| source.ip), 0);
+        let header = proxy_header::write(proxy.version, source, route.remote);
+        match timeout(patience, stream.write_all(&header)).await {
+            Ok(Ok(())) => Ok(stream),
+            Ok(Err(error)) => Err(failed(error.to_string())),
+            Err(_) => Err(failed("timed out".to_owned())),
+        }
     }
 
     /// Drives the session until it is ready for a transaction.

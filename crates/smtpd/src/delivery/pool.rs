@@ -6,7 +6,7 @@
 
 use crate::delivery::connection::{Connection, Route};
 use crate::delivery::peer::Dane;
-use crate::transport::{Pooling, SessionSettings, Transport};
+use crate::transport::{Pooling, Proxy, SessionSettings, Transport};
 use config::app::{PoolingPolicy, Protocol};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -34,7 +34,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     place: Place,
-    source: Option<(IpAddr, String)>,
+    source: Option<(IpAddr, String, Option<Proxy>)>,
     port: u16,
     is_lmtp: bool,
     helo: String,
@@ -66,7 +66,7 @@ impl Key {
         };
         Key {
             place,
-            source: route.source.map(|source| (source.ip, source.id.clone())),
+            source: route.source.map(|source| (source.ip, source.id.clone(), source.proxy.clone())),
             port: route.remote.port(),
             is_lmtp: transport.protocol == Protocol::Lmtp,
             helo: route.helo.to_owned(),

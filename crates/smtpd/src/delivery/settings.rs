@@ -5,8 +5,9 @@ use crate::lists::Lists;
 use crate::policies;
 use crate::transport::{Transport, apply_tls, mode};
 use config::policy::{DeliveryFile, DeliverySettings};
-use net::tls::Mode;
+use net::tls::{Mode, Rules, TlsClient};
 use queue::{Field, RetryInterval, RetrySchedule, Selection};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// The settings of a file.
@@ -31,8 +32,10 @@ impl Settings {
         for (at, condition) in file.delivery.conditions.iter().enumerate() {
             let fields = condition.when.iter().map(|(name, values)| (*name, values));
             let when = lists.selector(&format!("/delivery/conditions/{at}/if"), fields)?;
+            check_tls(&format!("/delivery/conditions/{at}/then"), &condition.then)?;
             conditions.push((Selection::new(&when), condition.then.clone()));
         }
+        check_tls("/delivery/default", &file.delivery.default)?;
         Ok(Settings { conditions, default: file.delivery.default.clone() })
     }
 
@@ -113,6 +116,14 @@ impl Settings {
     }
 }
 
+/// Versions and ciphers that the library does not know are told now and not at each handshake.
+fn check_tls(at: &str, settings: &DeliverySettings) -> Result<(), String> {
+    let Some(tls) = &settings.tls else { return Ok(()) };
+    let mut rules = Rules::default();
+    apply_tls(&mut rules, tls);
+    TlsClient::new(HashMap::new()).check(&rules).map_err(|text| format!("{at}/tls/{text}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,13 +183,18 @@ delivery:
             ("delivery: {default: {pooling: {enable: true}}}", "enable"),
             ("delivery: {default: {tls: {mode: dane}}}", "DANE"),
             ("delivery: {default: {tls: {implicit: true}}}", "transports only"),
+            ("delivery: {default: {tls: {protocols: TLSv7}}}", "TLSv7"),
+            ("delivery: {conditions: [{then: {tls: {ciphers: NO-SUCH}}}]}", "NO-SUCH"),
             ("delivery: {default: {timeout: {smtp: {EODD: 1}}}}", "EOD"),
             ("delivery: {default: {retry: {intervals: []}}}", "at least one"),
         ] {
             let file = config::load::parse::<DeliveryFile>("d", &format!("version: \"6.9\"\n{text}\n"));
             let error = match file {
                 Err(error) => error.to_string(),
-                Ok(file) => config::validate::delivery("d", &file).unwrap_err()[0].to_string(),
+                Ok(file) => match config::validate::delivery("d", &file) {
+                    Err(errors) => errors[0].to_string(),
+                    Ok(()) => Settings::new(&file, &Lists::default()).unwrap_err(),
+                },
             };
             assert!(error.contains(expected), "{text}: {error}");
         }

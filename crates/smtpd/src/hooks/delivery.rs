@@ -9,7 +9,7 @@ use crate::hooks::variables::address_array;
 use crate::queueing::engine::Engine;
 use crate::queueing::job::Job;
 use crate::queueing::settle::{DefaultAction, Verdict};
-use crate::transport::{Account, SessionSettings, Source, Transport};
+use crate::transport::{Account, Proxy, SessionSettings, Source, Transport};
 use crate::{clock, error, warning};
 use config::app::Protocol;
 use hsl::{Array, Value};
@@ -385,7 +385,7 @@ fn chosen_source(wanted: &SourceOption, generation: &Generation) -> Result<Sourc
         })?,
         SourceName::Address(ip) => {
             let known = generation.sources.values().find(|source| source.ip == *ip).cloned();
-            known.unwrap_or_else(|| Source { id: String::new(), ip: *ip, helo: None })
+            known.unwrap_or_else(|| Source { id: String::new(), ip: *ip, helo: None, proxy: None })
         }
     };
     if wanted.helo.is_some() {
@@ -405,6 +405,9 @@ fn override_session(options: &TryOptions, session: &mut SessionSettings) {
     put(&mut session.chunking, &options.chunking);
     put(&mut session.nonlocal, &options.nonlocal_source);
     put(&mut session.xclient, &options.xclient);
+    if let Some((server, port, version)) = &options.proxy {
+        session.proxy = Some(Proxy { server: server.clone(), port: *port, version: *version });
+    }
     if let Some((username, password)) = &options.sasl {
         session.auth = Some(Account { username: username.clone(), password: password.clone() });
     }

@@ -212,7 +212,7 @@ impl Engine {
         };
         let is_kept = transport.pooling.enabled && generation.pooling.size > 0;
         let key = is_kept.then(|| Key::new(generation.pooling.policy, &job.grouping, &route, transport));
-        let opener = Opener { tls: &generation.tls, stalled: &self.stalled };
+        let opener = Opener { tls: &generation.tls, stalled: &self.stalled, resolver: &generation.resolver };
         let mut may_reuse = true;
         loop {
             let kept = key.as_ref().filter(|_| may_reuse).and_then(|key| self.pool.take(key));

@@ -7,7 +7,7 @@ pub mod commit;
 pub mod engine;
 pub mod job;
 pub(crate) mod load;
-mod predelivery;
+pub(crate) mod predelivery;
 mod report;
 pub mod settle;
 mod store;

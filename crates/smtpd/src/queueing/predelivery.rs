@@ -206,7 +206,7 @@ async fn candidates(
     }
 }
 
-fn host_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<str>> {
+pub(crate) fn host_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<str>> {
     let exclude: Vec<String> = filter.mx_exclude.iter().chain(excluded).cloned().collect();
     if filter.mx_include.is_empty() && exclude.is_empty() {
         return None;
@@ -217,7 +217,7 @@ fn host_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<str>> {
     Some(Judge(Arc::new(admits)))
 }
 
-fn address_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<IpAddr>> {
+pub(crate) fn address_judge(filter: &Filter, excluded: &[String]) -> Option<Judge<IpAddr>> {
     let exclude: Vec<IpNet> = [networks(&filter.ip_exclude), networks(excluded)].concat();
     if filter.ip_include.is_empty() && exclude.is_empty() {
         return None;
