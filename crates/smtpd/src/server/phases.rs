@@ -237,7 +237,7 @@ impl Session {
         if decision.verdict == Verdict::Accept {
             let address = options.address.unwrap_or(address);
             let transport = options.transport.or(transport);
-            self.transaction.recipients.push(Recipient { address, parameters, transport });
+            self.transaction.recipients.push(Recipient::new(address, parameters, transport));
         }
         self.machine.rcpt(answer, options.disconnect);
     }
