@@ -7,6 +7,7 @@
 use crate::array::Array;
 use crate::ast::BinaryOp;
 use crate::diag::{SourceMap, Span};
+use crate::leaf::Leaf;
 use crate::probe::Point;
 use crate::regex::Regex;
 use crate::registry::{FunctionDef, NativeClass};
@@ -354,6 +355,13 @@ pub(crate) enum Op {
         argc: u8,
         proto: u32,
     },
+    /// A call with the right number of arguments of a function that is a [`Leaf`](crate::leaf::Leaf).
+    CallLeaf {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        proto: u32,
+    },
     CallNative {
         dst: Reg,
         start: Reg,
@@ -573,6 +581,8 @@ pub(crate) struct Proto {
     pub(crate) plain: bool,
     /// As `plain`, but it may use captured variables.
     pub(crate) simple: bool,
+    /// What it computes, if that is all it does.
+    pub(crate) leaf: Option<Leaf>,
     /// What calls of methods found before, by the constant of the name: index of the class + 1 in the upper half,
     /// function in the lower.
     pub(crate) found: Box<[AtomicU64]>,
@@ -651,6 +661,22 @@ pub struct Program {
 }
 
 impl Program {
+    /// Marks the functions that need no frame, and the calls of them.
+    pub(crate) fn find_leaves(&mut self) {
+        for proto in &mut self.protos {
+            proto.leaf = Leaf::find(proto);
+        }
+        let leaves: Vec<Option<u8>> =
+            self.protos.iter().map(|p| p.leaf.is_some().then_some(p.params)).collect();
+        for op in self.protos.iter_mut().flat_map(|p| &mut p.code) {
+            if let Op::Call { dst, start, argc, proto } = *op
+                && leaves.get(proto as usize) == Some(&Some(argc))
+            {
+                *op = Op::CallLeaf { dst, start, argc, proto };
+            }
+        }
+    }
+
     /// The source files.
     pub fn sources(&self) -> &SourceMap {
         &self.sources

@@ -10,6 +10,7 @@ use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::lists::Lists;
 use crate::server::limits::Gate;
 use crate::server::tls::{ServerTls, SharedTls};
+use crate::stage::Stage;
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
 use config::pki::{self, PemTexts};
@@ -174,6 +175,8 @@ pub struct Generation {
 /// The current generation and what outlives it.
 pub struct Generations {
     current: RwLock<Arc<Generation>>,
+    /// A second configuration for part of the connections.
+    pub(crate) stage: RwLock<Option<Arc<Stage>>>,
     shared: Shared,
     path: PathBuf,
 }
@@ -314,7 +317,7 @@ impl Generations {
     pub fn load(startup: &Startup, shared: Shared) -> Result<Generations, Vec<String>> {
         let path = startup.app_path();
         let first = build(&path, &shared, None)?;
-        Ok(Generations { current: RwLock::new(Arc::new(first)), shared, path })
+        Ok(Generations { current: RwLock::new(Arc::new(first)), stage: RwLock::default(), shared, path })
     }
 
     /// The generation for new connections and attempts.
@@ -325,6 +328,25 @@ impl Generations {
     /// What outlives the generations.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Compiles the configuration of a stage. Its metrics join those of the running one.
+    pub(crate) fn compile_stage(&self, id: &str, text: &str) -> Result<Generation, Vec<String>> {
+        let name = format!("live stage {id}");
+        let app: App = config::load::parse(&name, text).map_err(|error| vec![error.to_string()])?;
+        let generation = compile(&name, &app, &self.shared, Some(&self.current()))?;
+        self.shared.metrics.declare_more(declarations(&app));
+        Ok(generation)
+    }
+
+    /// Compiles a running configuration to see whether it is right.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, text: &str) -> Result<(), Vec<String>> {
+        let name = "smtpd-app.yaml";
+        let app: App = config::load::parse(name, text).map_err(|error| vec![error.to_string()])?;
+        compile(name, &app, &self.shared, Some(&self.current())).map(|_| ())
     }
 
     /// Reads the running file again; on error the current generation stays in force.
@@ -341,10 +363,21 @@ impl Generations {
 
 fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<Generation, Vec<String>> {
     let app: App = config::load(path).map_err(|error| vec![error.to_string()])?;
-    let name = path.display().to_string();
+    let generation = compile(&path.display().to_string(), &app, shared, previous)?;
+    shared.metrics.declare(declarations(&app));
+    Ok(generation)
+}
+
+/// Compiles and checks a configuration; nothing of it takes effect.
+fn compile(
+    name: &str,
+    app: &App,
+    shared: &Shared,
+    previous: Option<&Generation>,
+) -> Result<Generation, Vec<String>> {
     let strings =
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
-    validate::app(&name, &app).map_err(strings)?;
+    validate::app(name, app).map_err(strings)?;
     let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
     let lists = Lists::read(&app.lists, None).map_err(|error| vec![format!("{name}: {error}")])?;
     let resolver_settings = resolver_settings(&app.resolver);
@@ -354,16 +387,16 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         _ => Resolver::new(resolver_settings.clone()),
     };
     let files =
-        script_files(&app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
+        script_files(app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
     let files_kept = files.clone();
     let keys = pki::merge(&shared.keys, &app.pki.private).and_then(|texts| credentials(&texts));
     let keys = keys.map_err(|error| vec![format!("{name}: {error}")])?;
-    let environment = Arc::new(shared.environment(&app, files, keys.clone(), &resolver));
-    let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pools.clone());
+    let environment = Arc::new(shared.environment(app, files, keys.clone(), &resolver));
+    let compiler = Compiler::new(app, environment, shared.state.clone(), shared.pools.clone());
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
     for (index, server) in app.servers.iter().enumerate() {
-        let hooks = server_hooks(&app, server, shared, &compiler, &mut errors);
+        let hooks = server_hooks(app, server, shared, &compiler, &mut errors);
         let tls = match ServerTls::build(&server.tls, &server.id, &keys) {
             Ok(tls) => tls.map(Arc::new),
             Err(text) => {
@@ -383,12 +416,11 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     if !errors.is_empty() {
         return Err(errors);
     }
-    shared.metrics.declare(app.metrics.iter().map(declaration).collect());
     Ok(Generation {
         hostname: shared.hostname.clone(),
         servers,
-        transports: transport::transports(&app, &shared.hostname),
-        sources: transport::sources(&app),
+        transports: transport::transports(app, &shared.hostname),
+        sources: transport::sources(app),
         resolver,
         resolver_settings,
         grouping,
@@ -400,6 +432,10 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         postdelivery,
         files: files_kept,
     })
+}
+
+fn declarations(app: &App) -> Vec<Declaration> {
+    app.metrics.iter().map(declaration).collect()
 }
 
 fn declaration(metric: &app::Metric) -> Declaration {

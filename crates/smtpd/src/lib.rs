@@ -18,4 +18,5 @@ pub mod policies;
 pub mod privileges;
 pub mod queueing;
 pub mod server;
+pub mod stage;
 pub mod transport;

@@ -114,7 +114,7 @@ impl Engine {
     /// Post-delivery of an entry whose positive reply was recorded before a restart.
     pub(super) async fn resume_delivered(self: Arc<Self>, ticket: Ticket) {
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         let _releasing = Gauge::new(&self.releasing);
         info!(job, "was delivered before the restart");
         let attempt = self.stored_result(&job).await;
@@ -357,7 +357,7 @@ impl Engine {
     /// An ACTIVE entry has reached the age limit of its transport.
     pub(super) async fn expired(self: Arc<Self>, ticket: Ticket) {
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         let attempt =
             Attempt { ending: AttemptEnding::Error(expired_in_queue()), connection: None, duration_s: 0.0 };
         self.after_failure(ticket, &job, &generation, attempt, None, ContextValue::default()).await;
@@ -432,7 +432,7 @@ impl Engine {
         bounce: BounceOptions,
     ) {
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         self.decide_without_attempt(ticket, &job, &generation, action, None, bounce, ContextValue::default())
             .await;
     }

@@ -25,6 +25,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// `servers[].id`.
     pub server_id: String,
+    /// The live stage whose configuration it has.
+    pub stage_id: Option<Arc<str>>,
     /// The proxy that the connection came through.
     pub proxy: Option<Proxy>,
     /// Verb and host of an accepted greeting.
