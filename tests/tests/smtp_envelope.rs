@@ -475,7 +475,9 @@ fn s5_4_three_refused_attempts_end_the_connection() {
         .phase("auth", "tlsonly: false")
         .hook("auth", "if ($arguments[\"username\"] == \"later\") Defer(); Reject();")
         .start();
-    let attempt = |user: &str| format!("AUTH PLAIN {}", openssl::base64::encode_block(format!("\0{user}\0x").as_bytes()));
+    let attempt = |user: &str| {
+        format!("AUTH PLAIN {}", openssl::base64::encode_block(format!("\0{user}\0x").as_bytes()))
+    };
     let mut talk = Talk::greeted(server.port);
     for user in ["a", "later", "b", "later"] {
         talk.command(&attempt(user), if user == "later" { "454 4.7.0" } else { "535 5.7.8" });
@@ -502,7 +504,9 @@ fn s5_7_nothing_is_queued_before_accept_and_nothing_after_another_end() {
         )
         .start();
     let mut talk = Talk::greeted(server.port);
-    for (who, reply) in [("no", "550 5.7.1"), ("later", "421 4.3.2"), ("end", "421 4.3.2"), ("bad", "421 4.3.2")] {
+    for (who, reply) in
+        [("no", "550 5.7.1"), ("later", "421 4.3.2"), ("end", "421 4.3.2"), ("bad", "421 4.3.2")]
+    {
         let answer = talk.message(&format!("{who}@b.example"), "c@d.example", "x");
         assert!(answer.starts_with(reply), "{who}: {answer}");
         assert!(server.queue().is_empty(), "{who}");

@@ -3,7 +3,6 @@
 
 use blackbox::app::App;
 use blackbox::certificates::{self, Certificate, yaml};
-use blackbox::peer::is_root;
 use blackbox::sink::Sink;
 use blackbox::talk::{Talk, TlsClient};
 use blackbox::{Server, system_program, wait_until};
@@ -148,10 +147,12 @@ fn s11_the_order_of_the_server_counts_and_tickets_are_on() {
     let app = with_tls(&format!(", implicit: true, ciphers: '{gcm}:{chacha}'"));
     let (server, _sink) = app.start();
     let all = format!("{chacha}:{gcm}");
-    let first = tls12(server.port, &all, None);
+    let mut first = tls12(server.port, &all, None);
     assert_eq!(first.ssl().current_cipher().expect("a cipher").name(), gcm);
     let session = first.ssl().session().expect("a session").to_owned();
     assert!(!first.ssl().session_reused());
+    // A session whose connection just breaks off is not taken up by the library.
+    first.shutdown().expect("a farewell");
     drop(first);
     let second = tls12(server.port, &all, Some(&session));
     assert!(second.ssl().session_reused(), "the ticket was not taken");
@@ -187,7 +188,10 @@ fn s11_clients_do_not_renegotiate() {
 fn s12_the_header_comes_before_starttls_too() {
     let servers = "[{id: in, listeners: [{port: @port, address: 127.0.0.1, proxyprotocol: true}]}]";
     let (server, _sink) = with_tls("")
-        .hook("mailfrom", "Accept([\"reason\" => $connection[\"remoteip\"] + \" \" + $connection[\"tls\"][\"protocol\"]]);")
+        .hook(
+            "mailfrom",
+            "Accept([\"reason\" => $connection[\"remoteip\"] + \" \" + $connection[\"tls\"][\"protocol\"]]);",
+        )
         .start_on(servers, "");
     let mut talk = Talk::connect(server.port);
     talk.send(b"PROXY TCP6 2001:db8::7 2001:db8::9 40000 25\r\n");
@@ -261,8 +265,8 @@ fn s13_the_received_field_as_configured_and_over_tls() {
 fn s14_dots_and_line_ends_in_every_policy() {
     for (policy, stored) in [
         ("normalize", "a\r\n.b\r\n.c\r\n..d\r\n.e\r\n\r\nrun\r\nend"),
-        // What is stored as it came is sent on with CRLF.
-        ("accept", "a\r\n.b\r\n.c\r\n..d\r\n.e\r\n\r\nrun\r\nend"),
+        // What is stored as it came is sent on with CRLF, each CR for itself.
+        ("accept", "a\r\n.b\r\n.c\r\n..d\r\n.e\r\n\r\nrun\r\n\r\nend"),
         ("reject", ""),
     ] {
         let (server, sink) = App::new().phase("data", &format!("barelinefeed: {policy}")).start();
@@ -318,10 +322,8 @@ fn s14_a_chunk_without_a_last_line_end_gets_one_on_the_way_out_only() {
 
 #[test]
 fn s15_a_limit_with_tls_from_the_first_byte_closes_without_a_word() {
-    let (server, _sink) = with_tls(", implicit: true")
-        .server("concurrency: {perip: 1}")
-        .hook("connect", "Accept();")
-        .start();
+    let (server, _sink) =
+        with_tls(", implicit: true").server("concurrency: {perip: 1}").hook("connect", "Accept();").start();
     let mut held = Talk::connect_tls(server.port, &TlsClient::default()).expect("TLS");
     held.expect("220 ");
     let mut refused = Talk::connect(server.port);
@@ -334,16 +336,12 @@ fn s15_a_limit_with_tls_from_the_first_byte_closes_without_a_word() {
 
 #[test]
 fn s15_without_descriptors_accepting_pauses() {
-    if !is_root() {
-        eprintln!("not run: the limit of another process needs root");
-        return;
-    }
     let (mut server, _sink) = App::new().start();
     let mut first = Talk::greeted(server.port);
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("its descriptors").count();
     let set = |limit: usize| {
         let status = Command::new(system_program("prlimit"))
-            .args(["--pid", &server.pid().to_string(), &format!("--nofile={limit}:65536")])
+            .args(["--pid", &server.pid().to_string(), &format!("--nofile={limit}:")])
             .status()
             .expect("prlimit runs");
         assert!(status.success());
@@ -353,7 +351,7 @@ fn s15_without_descriptors_accepting_pauses() {
     server.logged(&["accept pauses"]);
     first.command("NOOP", "250 ");
     // Those that waited in the system are served once there is room.
-    set(60_000);
+    set(1000);
     for mut talk in waiting {
         talk.expect("220 ");
     }
@@ -376,7 +374,8 @@ fn s16_every_line_about_a_connection_carries_an_id() {
     wait_until("it is over", || server.counter("servers.0.connections.concurrent") == 0);
     let log = server.log();
     for words in ["from a script", "script error in rcptto", "< QUIT", "> 221 2.0.0 Bye", "connect from"] {
-        let line = log.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("no {words} in\n{log}"));
+        let line =
+            log.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("no {words} in\n{log}"));
         let id = line.strip_prefix("smtpd: [").and_then(|rest| rest.get(..36));
         assert!(id.is_some_and(|id| uuid::Uuid::parse_str(id).is_ok()), "{line}");
     }
