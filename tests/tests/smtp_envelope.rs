@@ -155,6 +155,7 @@ fn s2_who_waits_for_a_place_is_let_in_by_priority() {
     for talk in &mut talks {
         talk.expect("250 ");
     }
+    wait_until("all have written", || server.log().matches("ran {").count() == 5);
     let log = server.log();
     let order: Vec<&str> =
         log.lines().filter_map(|line| line.split_once("ran {\"p\":").map(|(_, rest)| &rest[..1])).collect();
