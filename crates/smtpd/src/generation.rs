@@ -327,15 +327,17 @@ impl Generations {
         &self.shared
     }
 
-    /// Reads the running file again; on error the current generation stays in force.
-    pub fn reload(&self) -> Result<Arc<Generation>, Vec<String>> {
-        let current = self.current();
-        let next = Arc::new(build(&self.path, &self.shared, Some(&current))?);
-        *self.current.write() = next.clone();
-        for name in next.files.changed(&current.files) {
+    /// Reads the running file again; the current generation stays in force until [`Generations::install`].
+    pub fn prepare(&self) -> Result<Arc<Generation>, Vec<String>> {
+        Ok(Arc::new(build(&self.path, &self.shared, Some(&self.current()))?))
+    }
+
+    /// Makes a generation the current one.
+    pub fn install(&self, next: Arc<Generation>) {
+        let previous = std::mem::replace(&mut *self.current.write(), next.clone());
+        for name in next.files.changed(&previous.files) {
             self.shared.state.cache_clear(Some(format!("file:{name}").as_bytes()));
         }
-        Ok(next)
     }
 }
 
