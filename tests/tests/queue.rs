@@ -423,7 +423,8 @@ fn a_large_update_survives_a_kill_right_after_the_answer() {
 fn many_are_deleted_and_bounced_at_once() {
     const MESSAGES: usize = 300;
     let (sink, reports) = (Sink::start(), Sink::start());
-    let app = app(&[sink.port, reports.port], "").replace("    retry:", "    dsn: {transport: t1}\n    retry:");
+    let app =
+        app(&[sink.port, reports.port], "").replace("    retry:", "    dsn: {transport: t1}\n    retry:");
     let mut server = Server::start(&app, &[]);
     server.ctl(&["queue", "suspend", "add", "--transportid", "t0"]);
     let fill = |server: &Server, domain: &str| {
@@ -440,9 +441,8 @@ fn many_are_deleted_and_bounced_at_once() {
         assert!(talk(server.port, dialogue.as_bytes(), Duration::from_secs(10)).contains("\r\n221"));
     };
     let update = |server: &Server, domain: &str, action: &str| {
-        let output = server.ctl(&[
-            "queue", "update", "--senderdomain", domain, "--jobid", "/^(u|goes)/", action,
-        ]);
+        let output =
+            server.ctl(&["queue", "update", "--senderdomain", domain, "--jobid", "/^(u|goes)/", action]);
         assert_eq!(output, format!("{} messages affected\n", MESSAGES + 2));
     };
     let survivor = |server: &Server| {
