@@ -47,7 +47,7 @@ impl Engine {
         let (job, decision) = match &generation.predelivery {
             None => (job, PreDecision::Try(None)),
             Some(script) => {
-                let decision = delivery::predelivery(script, &self, &generation, &job, &mut context).await;
+                let decision = delivery::predelivery(script, &self, &job, &mut context).await;
                 // The script may have changed the metadata.
                 (self.job(ticket.key()).unwrap_or(job), decision)
             }

@@ -160,7 +160,7 @@ impl Engine {
             let verdict =
                 Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN, bounce: None };
             // After success no function can change what happens; errors are logged and counted.
-            delivery::postdelivery(script, self, generation, job, &verdict, context).await;
+            delivery::postdelivery(script, self, job, &verdict, context).await;
         }
         let mut report = None;
         if let Some(action) =
@@ -215,7 +215,7 @@ impl Engine {
         };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
-            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+            Some(script) => delivery::postdelivery(script, self, job, &verdict, context).await,
         };
         match decision {
             PostDecision::Default => match action {
@@ -408,7 +408,7 @@ impl Engine {
             Verdict { action: Some(action), expired: false, attempt, plan: NO_PLAN, bounce: Some(&bounce) };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
-            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+            Some(script) => delivery::postdelivery(script, self, job, &verdict, context).await,
         };
         match (decision, action) {
             (PostDecision::Queue(options), _) => self.requeue(ticket, job, generation, *options, None).await,
