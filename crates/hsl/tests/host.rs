@@ -482,9 +482,9 @@ fn a_program_tells_which_context_variables_it_uses() {
             match path {
                 "part" => Ok(Arc::from(&b"$seen = $arguments[\"ip\"];"[..])),
                 // A module has variables of its own.
-                "module" => {
-                    Ok(Arc::from(&b"$arguments = 1; function of() { global $arguments; return $arguments; }"[..]))
-                }
+                "module" => Ok(Arc::from(
+                    &b"$arguments = 1; function of() { global $arguments; return $arguments; }"[..],
+                )),
                 _ => Err(hsl::LoadError::NotFound),
             }
         }

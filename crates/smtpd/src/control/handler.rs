@@ -1,8 +1,6 @@
 //! Dispatch of control commands.
 
-use crate::control::{
-    explain, hsl_ops, import, policy_ops, queue_ops, resolver_ops, stage_ops, stats,
-};
+use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, resolver_ops, stage_ops, stats};
 use crate::daemon::Daemon;
 use crate::info;
 use bytes::Bytes;
