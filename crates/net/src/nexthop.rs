@@ -59,7 +59,7 @@ pub struct Candidate {
 }
 
 /// Which candidates may be used, and in which order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Choice {
     /// Use IPv4.
     pub ipv4: bool,

@@ -168,6 +168,8 @@ pub struct Generation {
     pub predelivery: Option<Arc<Script>>,
     /// Runs after each attempt.
     pub postdelivery: Option<Arc<Script>>,
+    /// What scripts may count.
+    metrics: Vec<Declaration>,
     /// The virtual files.
     files: hsl_std::ScriptFiles,
 }
@@ -317,7 +319,10 @@ impl Generations {
     pub fn load(startup: &Startup, shared: Shared) -> Result<Generations, Vec<String>> {
         let path = startup.app_path();
         let first = build(&path, &shared, None)?;
-        Ok(Generations { current: RwLock::new(Arc::new(first)), stage: RwLock::default(), shared, path })
+        let current = RwLock::new(Arc::new(first));
+        let generations = Generations { current, stage: RwLock::default(), shared, path };
+        generations.declare_metrics();
+        Ok(generations)
     }
 
     /// The generation for new connections and attempts.
@@ -330,13 +335,19 @@ impl Generations {
         &self.shared
     }
 
-    /// Compiles the configuration of a stage. Its metrics join those of the running one.
+    /// The metrics of the running configuration; those of a stage join them.
+    pub(crate) fn declare_metrics(&self) {
+        self.shared.metrics.declare(self.current().metrics.clone());
+        if let Some(stage) = self.stage() {
+            self.shared.metrics.declare_more(stage.generation().metrics.clone());
+        }
+    }
+
+    /// Compiles the configuration of a stage.
     pub(crate) fn compile_stage(&self, id: &str, text: &str) -> Result<Generation, Vec<String>> {
         let name = format!("live stage {id}");
         let app: App = config::load::parse(&name, text).map_err(|error| vec![error.to_string()])?;
-        let generation = compile(&name, &app, &self.shared, Some(&self.current()))?;
-        self.shared.metrics.declare_more(declarations(&app));
-        Ok(generation)
+        compile(&name, &app, &self.shared, Some(&self.current()))
     }
 
     /// Compiles a running configuration to see whether it is right.
@@ -349,23 +360,24 @@ impl Generations {
         compile(name, &app, &self.shared, Some(&self.current())).map(|_| ())
     }
 
-    /// Reads the running file again; on error the current generation stays in force.
-    pub fn reload(&self) -> Result<Arc<Generation>, Vec<String>> {
-        let current = self.current();
-        let next = Arc::new(build(&self.path, &self.shared, Some(&current))?);
-        *self.current.write() = next.clone();
-        for name in next.files.changed(&current.files) {
+    /// Reads the running file again; the current generation stays in force until [`Generations::install`].
+    pub fn prepare(&self) -> Result<Arc<Generation>, Vec<String>> {
+        Ok(Arc::new(build(&self.path, &self.shared, Some(&self.current()))?))
+    }
+
+    /// Makes a generation the current one.
+    pub fn install(&self, next: Arc<Generation>) {
+        let previous = std::mem::replace(&mut *self.current.write(), next.clone());
+        self.declare_metrics();
+        for name in next.files.changed(&previous.files) {
             self.shared.state.cache_clear(Some(format!("file:{name}").as_bytes()));
         }
-        Ok(next)
     }
 }
 
 fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<Generation, Vec<String>> {
     let app: App = config::load(path).map_err(|error| vec![error.to_string()])?;
-    let generation = compile(&path.display().to_string(), &app, shared, previous)?;
-    shared.metrics.declare(declarations(&app));
-    Ok(generation)
+    compile(&path.display().to_string(), &app, shared, previous)
 }
 
 /// Compiles and checks a configuration; nothing of it takes effect.
@@ -430,12 +442,9 @@ fn compile(
         outbound_max: app.queues.concurrency.total,
         predelivery,
         postdelivery,
+        metrics: app.metrics.iter().map(declaration).collect(),
         files: files_kept,
     })
-}
-
-fn declarations(app: &App) -> Vec<Declaration> {
-    app.metrics.iter().map(declaration).collect()
 }
 
 fn declaration(metric: &app::Metric) -> Declaration {

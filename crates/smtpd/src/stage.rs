@@ -79,6 +79,11 @@ impl Stage {
         &self.id
     }
 
+    /// Its configuration.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
     /// Whether it takes no further connections, for good.
     pub fn is_expired(&self) -> bool {
         self.door.is_closed(self.age())
@@ -131,6 +136,8 @@ impl Generations {
             return Err(vec![already_active(other)]);
         }
         *place = Some(Arc::new(stage));
+        drop(place);
+        self.declare_metrics();
         Ok(())
     }
 

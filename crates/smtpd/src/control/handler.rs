@@ -1,6 +1,6 @@
 //! Dispatch of control commands.
 
-use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, stage_ops, stats};
+use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, resolver_ops, stage_ops, stats};
 use crate::daemon::Daemon;
 use crate::info;
 use bytes::Bytes;
@@ -55,12 +55,8 @@ impl Commands {
             b'U' => policy_ops::grouping_members(daemon, &request.body),
             b'7' => explain::explain(daemon, &request.body),
             b'n' => Ok(payload(&wire::UsersResponse::default())),
-            b'C' => {
-                let request: wire::ResolverCacheClearRequest = parse(&request.body)?;
-                let domain = request.domain.as_ref().map(|domain| domain.value.as_str());
-                let affected = daemon.generations.current().resolver.clear(domain);
-                Ok(payload(&wire::ResolverCacheClearResponse { affected }))
-            }
+            b'C' => resolver_ops::clear(daemon, &request.body),
+            b'2' => resolver_ops::query(daemon, &request.body).await,
             b'I' => {
                 let request: wire::QueueQuotaRequest = parse(&request.body)?;
                 let quota = daemon.engine.queue.lock().quota(&request.quota);

@@ -8,6 +8,7 @@ mod hsl_ops;
 mod import;
 mod policy_ops;
 mod queue_ops;
+mod resolver_ops;
 mod stage_ops;
 mod stats;
 

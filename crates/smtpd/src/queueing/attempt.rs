@@ -56,7 +56,7 @@ impl Engine {
         };
         let attempt = Attempt { ending, connection, duration_s: started.elapsed().as_secs_f64() };
         let ticket = if may_fail_over && attempt.ending.class() == Class::Temporary {
-            match self.fail_over(ticket, &job, &generation) {
+            match self.fail_over(ticket, &job, &generation).await {
                 None => {
                     info!(job, "{} for {}, trying the next address", attempt.ending.text(), job.recipient);
                     return;
