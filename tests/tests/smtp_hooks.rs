@@ -490,21 +490,6 @@ fn s4_queue_calls_give_exactly_their_entries_each_with_its_edits() {
     assert_eq!(seen, expected.map(|(to, count)| (to.to_owned(), count)));
 }
 
-#[test]
-fn s6_the_older_hook_runs_per_recipient_and_chooses_one_reply() {
-    let script = r#"
-SetMetaData([...GetMetaData(), "last" => $recipientlocalpart]);
-AddHeader("X-For", $recipient);
-if ($recipientlocalpart == "held") Quarantine("q1", ["reject" => false]);
-if ($recipientlocalpart == "refused") Reject("refused " + $recipient);
-if ($recipientlocalpart == "later") Defer();
-if ($recipientlocalpart == "gone") Delete();
-if ($recipientlocalpart == "undecided") Done();
-if ($recipientlocalpart == "error") throw Exception("oh");
-if ($recipientlocalpart == "two") {
-    Deliver(["recipient" => "two-a@d.example", "done" => false, "reason" => "both"]);
-    Deliver(["recipient" => "two-b@d.example"]);
-}
 if ($recipientlocalpart == "implicit") return;
 if (GetHeader("Subject") != "x" or $actionid < 1 or GetTLS()["started"]) Reject("variables");
 Deliver();
@@ -643,28 +628,4 @@ fn s5_1_fcrdns_results_are_arguments_of_the_connect_hook() {
     server.ctl(&["config", "reload"]);
     Talk::greeted(server.port);
     server.logged(&[" connect {", "\"reverse\":{\"error\":"]);
-}
-
-#[test]
-fn s1_scripts_by_recipient_domain_and_the_default_without_a_transport() {
-    let sink = blackbox::sink::Sink::start();
-    let text = App::new().hook("rcptto", "Reject(\"default\");").text(sink.port);
-    let text = text
-        .replace("hook: it", "hook: {id: it, recipientdomains: {local.example: users, \"*.wild.example\": wild}}")
-        .replace(
-            "    rcptto: [",
-            "    rcptto: [{id: users, data: 'Accept([\"reason\" => \"user\"]);'}, {id: wild, data: 'Defer(\"wild\");'}, ",
-        );
-    let server = blackbox::Server::start(&text, &[]);
-    let mut talk = Talk::greeted(server.port);
-    talk.command("MAIL FROM:<a@b.example>", "250 ");
-    talk.command("RCPT TO:<a@LOCAL.example>", "250 2.1.5 user");
-    talk.command("RCPT TO:<a@x.y.wild.example>", "450 4.3.2 wild");
-    talk.command("RCPT TO:<a@wild.example>", "554 5.7.1 default");
-    server.write_app(&App::new().text(sink.port).replace("transport: out, ", ""), &[]);
-    server.ctl(&["config", "reload"]);
-    let mut talk = Talk::greeted(server.port);
-    talk.command("MAIL FROM:<a@b.example>", "250 ");
-    talk.command("RCPT TO:<a@local.example>", "550 5.7.1 Relaying denied");
-    talk.command("DATA", "554 5.5.1");
 }

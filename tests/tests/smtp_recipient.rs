@@ -54,6 +54,22 @@ fn s6_the_end_of_the_script_delivers_what_the_script_has_made_of_the_message() {
 }
 
 #[test]
+fn s6_the_older_hook_runs_per_recipient_and_chooses_one_reply() {
+    let script = r#"
+SetMetaData([...GetMetaData(), "last" => $recipientlocalpart]);
+AddHeader("X-For", $recipient);
+if ($recipientlocalpart == "held") Quarantine("q1", ["reject" => false]);
+if ($recipientlocalpart == "refused") Reject("refused " + $recipient);
+if ($recipientlocalpart == "later") Defer();
+if ($recipientlocalpart == "gone") Delete();
+if ($recipientlocalpart == "undecided") Done();
+if ($recipientlocalpart == "error") throw Exception("oh");
+if ($recipientlocalpart == "two") {
+    Deliver(["recipient" => "two-a@d.example", "done" => false, "reason" => "both"]);
+    Deliver(["recipient" => "two-b@d.example"]);
+}
+
+#[test]
 fn s6_variables_of_the_older_hook() {
     let (server, _sink) = App::new()
         .phase("auth", "tlsonly: false")

@@ -6,6 +6,7 @@
 //! the files a daemon reads.
 
 pub mod app;
+pub mod environment;
 pub mod load;
 pub mod node;
 pub mod pack;

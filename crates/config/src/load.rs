@@ -67,6 +67,8 @@ pub fn parse<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, Error> {
     if text.len() > FILE_BYTES_MAX {
         return Err(value(0, 0, String::new(), format!("larger than {FILE_BYTES_MAX} bytes")));
     }
+    let filled = crate::environment::fill(file, text)?;
+    let text = filled.as_deref().unwrap_or(text);
     let mut options = serde_saphyr::Options::default();
     options.with_snippet = false;
     if let Some(budget) = options.budget.as_mut() {

@@ -249,3 +249,22 @@ fn servers_are_checked_for_what_excludes_each_other() {
             .contains("/servers/0/phases/proxy/hook: no script \"missing\"")
     );
 }
+
+/// Templates are an error until the program allows them; then they have the type that their key wants.
+#[test]
+fn templates_of_the_environment() {
+    let text = "version: \"6.9\"\nservers: []\n\
+                environment:\n  hostname: !Env \"${HALON_TEST_NEVER_SET:12345}\"\n  \
+                spool: {path: !Env \"${HALON_TEST_NEVER_SET:/tmp/a b}\"}\n\
+                spool: {fsync: !Env \"${HALON_TEST_NEVER_SET:false}\", threads: {load: !Env \"${HALON_TEST_NEVER_SET:3}\"}}\n";
+    let refused = parse::<Startup>("s.yaml", text).unwrap_err().to_string();
+    assert_eq!(refused, "s.yaml:4:13: !Env needs the flag --config-env-substitution");
+    config::environment::allow();
+    let filled = parse::<Startup>("s.yaml", text).unwrap();
+    assert_eq!(filled.environment.hostname.as_deref(), Some("12345"));
+    assert_eq!(filled.spool.threads.load, 3);
+    assert!(!filled.spool.fsync);
+    let wrong = text.replace(":3}", ":many}");
+    let error = parse::<Startup>("s.yaml", &wrong).unwrap_err().to_string();
+    assert!(error.starts_with("s.yaml:6:") && error.contains("/spool/threads/load"), "{error}");
+}

@@ -86,6 +86,15 @@ impl Metrics {
         }
     }
 
+    /// Adds metrics to the declared ones; those that are known already stay as they are.
+    pub fn declare_more(&self, declarations: Vec<Declaration>) {
+        let mut metrics = self.0.lock();
+        for declaration in declarations {
+            let id = declaration.id.clone();
+            metrics.entry(id).or_insert_with(|| Metric { declaration, series: Default::default() });
+        }
+    }
+
     /// All metrics in the text format of Prometheus.
     pub fn text(&self) -> String {
         use std::fmt::Write as _;

@@ -19,6 +19,7 @@ mod compile;
 mod diag;
 mod error;
 mod format;
+mod leaf;
 mod lexer;
 mod loader;
 mod mem;

@@ -7,6 +7,7 @@
 use crate::array::Array;
 use crate::ast::BinaryOp;
 use crate::diag::{SourceMap, Span};
+use crate::leaf::Leaf;
 use crate::probe::Point;
 use crate::regex::Regex;
 use crate::registry::{FunctionDef, NativeClass};
@@ -354,6 +355,13 @@ pub(crate) enum Op {
         argc: u8,
         proto: u32,
     },
+    /// A call with the right number of arguments of a function that is a [`Leaf`](crate::leaf::Leaf).
+    CallLeaf {
+        dst: Reg,
+        start: Reg,
+        argc: u8,
+        proto: u32,
+    },
     CallNative {
         dst: Reg,
         start: Reg,
@@ -573,6 +581,8 @@ pub(crate) struct Proto {
     pub(crate) plain: bool,
     /// As `plain`, but it may use captured variables.
     pub(crate) simple: bool,
+    /// What it computes, if that is all it does.
+    pub(crate) leaf: Option<Leaf>,
     /// What calls of methods found before, by the constant of the name: index of the class + 1 in the upper half,
     /// function in the lower.
     pub(crate) found: Box<[AtomicU64]>,
@@ -651,9 +661,45 @@ pub struct Program {
 }
 
 impl Program {
+    /// Marks the functions that need no frame, and the calls of them.
+    pub(crate) fn find_leaves(&mut self) {
+        for proto in &mut self.protos {
+            proto.leaf = Leaf::find(proto);
+        }
+        let leaves: Vec<Option<u8>> =
+            self.protos.iter().map(|p| p.leaf.is_some().then_some(p.params)).collect();
+        for op in self.protos.iter_mut().flat_map(|p| &mut p.code) {
+            if let Op::Call { dst, start, argc, proto } = *op
+                && leaves.get(proto as usize) == Some(&Some(argc))
+            {
+                *op = Op::CallLeaf { dst, start, argc, proto };
+            }
+        }
+    }
+
     /// The source files.
     pub fn sources(&self) -> &SourceMap {
         &self.sources
+    }
+
+    /// Whether code of the program reads or changes a context variable (without dollar), see
+    /// [`Compiler::context_variable`](crate::Compiler::context_variable); the host may leave out what nobody uses.
+    /// Programs with probes use all of them, as their observers do.
+    pub fn uses_variable(&self, name: &str) -> bool {
+        let Some(&wanted) = self.context.get(name) else { return false };
+        // Only these instructions reach a slot, whatever function, closure or included file they come from.
+        let reaches = |op: &Op| match op {
+            Op::LoadGlobal { slot, .. }
+            | Op::StoreGlobal { slot, .. }
+            | Op::ClearGlobal { slot, .. }
+            | Op::IssetGlobal { slot, .. } => *slot == wanted,
+            _ => false,
+        };
+        !self.points.is_empty()
+            || self.protos.iter().any(|proto| {
+                proto.code.iter().any(reaches)
+                    || proto.paths.iter().any(|path| path.root == Root::Global(wanted))
+            })
     }
 
     /// The bytecode as text, one instruction per line with its place.

@@ -275,3 +275,50 @@ fn cache_forms() {
         ),
     ]);
 }
+
+/// A function that only gives back an operation on its arguments needs no frame; whoever calls it cannot tell, whatever
+/// the operands are.
+#[test]
+fn functions_of_one_operation_are_called_like_others() {
+    let operands = ["0", "-0.5", "7", "7.25", "\"\"", "\"a\"", "\"7\"", "\"b\"", "true", "none", "[]", "[1]"];
+    for op in ["+", "-", "*", "/", "%", "<", ">", "<=", ">=", "==", "!=", "===", "!==", ".", "&"] {
+        let mut calls = String::new();
+        for a in operands {
+            calls.push_str(&format!("try {{ $r[] = g({a}); }} catch ($e) {{ $r[] = \"failed\"; }}\n"));
+            for b in operands {
+                calls.push_str(&format!(
+                    "try {{ $r[] = f({a}, {b}); }} catch ($e) {{ $r[] = \"failed\"; }}\n"
+                ));
+            }
+        }
+        let short = format!(
+            "function f($x, $y) {{ return $x {op} $y; }} function g($x) {{ return $x {op} 3; }} $r = [];\n{calls}return $r;"
+        );
+        let long = short.replace("return $x", "$z = $x").replacen("; }", "; return $z; }", 2);
+        let found = run(&short);
+        assert!(found.starts_with("[0=>"), "{found}");
+        assert_eq!(found, run(&long), "{op}");
+    }
+    table(&[
+        // Arguments are gone after the call; the order of operands is kept.
+        (
+            "function f($x, $y) { return $y - $x; } $a = 1; $b = f($a, 5); return [$a, $b, f($b, f(2, 1))];",
+            "[0=>1,1=>4,2=>-5]",
+        ),
+        ("function f($x) { return $x - 1; } return f();", "m:1:42: Function 'f' expects 1 argument, 0 given"),
+        ("function f($x, $y = 2) { return $x + $y; } return [f(1), f(1, 5)];", "[0=>3,1=>6]"),
+        (
+            "function f($x) { return $x < 3; } return f(1, 2);",
+            "m:1:42: Function 'f' expects 1 argument, 2 given",
+        ),
+        (
+            "function f($n) { return $n - 1; }\nreturn f(\"a\");",
+            "m:1:28: Unsupported operand types for -: string and number",
+        ),
+        // It may call itself no deeper than others.
+        (
+            "function f($x) { return $x + 1; } function g($n) { return $n == 0 ? f(1) : g($n - 1); } return g(50);",
+            "2",
+        ),
+    ]);
+}

@@ -10,6 +10,7 @@ use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
 use crate::lists::Lists;
 use crate::server::limits::Gate;
 use crate::server::tls::{ServerTls, SharedTls};
+use crate::stage::Stage;
 use crate::transport::{self, Transport};
 use config::app::{self, App, EarlyTalker, RcptToHook};
 use config::pki::{self, PemTexts};
@@ -167,6 +168,8 @@ pub struct Generation {
     pub predelivery: Option<Arc<Script>>,
     /// Runs after each attempt.
     pub postdelivery: Option<Arc<Script>>,
+    /// What scripts may count.
+    metrics: Vec<Declaration>,
     /// The virtual files.
     files: hsl_std::ScriptFiles,
 }
@@ -174,6 +177,8 @@ pub struct Generation {
 /// The current generation and what outlives it.
 pub struct Generations {
     current: RwLock<Arc<Generation>>,
+    /// A second configuration for part of the connections.
+    pub(crate) stage: RwLock<Option<Arc<Stage>>>,
     shared: Shared,
     path: PathBuf,
 }
@@ -314,7 +319,10 @@ impl Generations {
     pub fn load(startup: &Startup, shared: Shared) -> Result<Generations, Vec<String>> {
         let path = startup.app_path();
         let first = build(&path, &shared, None)?;
-        Ok(Generations { current: RwLock::new(Arc::new(first)), shared, path })
+        let current = RwLock::new(Arc::new(first));
+        let generations = Generations { current, stage: RwLock::default(), shared, path };
+        generations.declare_metrics();
+        Ok(generations)
     }
 
     /// The generation for new connections and attempts.
@@ -327,6 +335,31 @@ impl Generations {
         &self.shared
     }
 
+    /// The metrics of the running configuration; those of a stage join them.
+    pub(crate) fn declare_metrics(&self) {
+        self.shared.metrics.declare(self.current().metrics.clone());
+        if let Some(stage) = self.stage() {
+            self.shared.metrics.declare_more(stage.generation().metrics.clone());
+        }
+    }
+
+    /// Compiles the configuration of a stage.
+    pub(crate) fn compile_stage(&self, id: &str, text: &str) -> Result<Generation, Vec<String>> {
+        let name = format!("live stage {id}");
+        let app: App = config::load::parse(&name, text).map_err(|error| vec![error.to_string()])?;
+        compile(&name, &app, &self.shared, Some(&self.current()))
+    }
+
+    /// Compiles a running configuration to see whether it is right.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, text: &str) -> Result<(), Vec<String>> {
+        let name = "smtpd-app.yaml";
+        let app: App = config::load::parse(name, text).map_err(|error| vec![error.to_string()])?;
+        compile(name, &app, &self.shared, Some(&self.current())).map(|_| ())
+    }
+
     /// Reads the running file again; the current generation stays in force until [`Generations::install`].
     pub fn prepare(&self) -> Result<Arc<Generation>, Vec<String>> {
         Ok(Arc::new(build(&self.path, &self.shared, Some(&self.current()))?))
@@ -335,6 +368,7 @@ impl Generations {
     /// Makes a generation the current one.
     pub fn install(&self, next: Arc<Generation>) {
         let previous = std::mem::replace(&mut *self.current.write(), next.clone());
+        self.declare_metrics();
         for name in next.files.changed(&previous.files) {
             self.shared.state.cache_clear(Some(format!("file:{name}").as_bytes()));
         }
@@ -343,10 +377,19 @@ impl Generations {
 
 fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<Generation, Vec<String>> {
     let app: App = config::load(path).map_err(|error| vec![error.to_string()])?;
-    let name = path.display().to_string();
+    compile(&path.display().to_string(), &app, shared, previous)
+}
+
+/// Compiles and checks a configuration; nothing of it takes effect.
+fn compile(
+    name: &str,
+    app: &App,
+    shared: &Shared,
+    previous: Option<&Generation>,
+) -> Result<Generation, Vec<String>> {
     let strings =
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
-    validate::app(&name, &app).map_err(strings)?;
+    validate::app(name, app).map_err(strings)?;
     let grouping = Grouping::new(&app.queues.grouping).map_err(|error| vec![format!("{name}: {error}")])?;
     let lists = Lists::read(&app.lists, None).map_err(|error| vec![format!("{name}: {error}")])?;
     let resolver_settings = resolver_settings(&app.resolver);
@@ -356,16 +399,16 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         _ => Resolver::new(resolver_settings.clone()),
     };
     let files =
-        script_files(&app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
+        script_files(app, shared.rootpath.clone()).map_err(|error| vec![format!("{name}: {error}")])?;
     let files_kept = files.clone();
     let keys = pki::merge(&shared.keys, &app.pki.private).and_then(|texts| credentials(&texts));
     let keys = keys.map_err(|error| vec![format!("{name}: {error}")])?;
-    let environment = Arc::new(shared.environment(&app, files, keys.clone(), &resolver));
-    let compiler = Compiler::new(&app, environment, shared.state.clone(), shared.pools.clone());
+    let environment = Arc::new(shared.environment(app, files, keys.clone(), &resolver));
+    let compiler = Compiler::new(app, environment, shared.state.clone(), shared.pools.clone());
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
     for (index, server) in app.servers.iter().enumerate() {
-        let hooks = server_hooks(&app, server, shared, &compiler, &mut errors);
+        let hooks = server_hooks(app, server, shared, &compiler, &mut errors);
         let tls = match ServerTls::build(&server.tls, &server.id, &keys) {
             Ok(tls) => tls.map(Arc::new),
             Err(text) => {
@@ -385,12 +428,11 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
     if !errors.is_empty() {
         return Err(errors);
     }
-    shared.metrics.declare(app.metrics.iter().map(declaration).collect());
     Ok(Generation {
         hostname: shared.hostname.clone(),
         servers,
-        transports: transport::transports(&app, &shared.hostname),
-        sources: transport::sources(&app),
+        transports: transport::transports(app, &shared.hostname),
+        sources: transport::sources(app),
         resolver,
         resolver_settings,
         grouping,
@@ -400,6 +442,7 @@ fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<
         outbound_max: app.queues.concurrency.total,
         predelivery,
         postdelivery,
+        metrics: app.metrics.iter().map(declaration).collect(),
         files: files_kept,
     })
 }

@@ -19,4 +19,5 @@ pub mod privileges;
 pub mod queue_files;
 pub mod queueing;
 pub mod server;
+pub mod stage;
 pub mod transport;

@@ -28,10 +28,16 @@ struct Arguments {
     /// Load everything, report and exit
     #[arg(short = 't', long)]
     test: bool,
+    /// Fill !Env "${NAME:default}" in configuration files from the environment
+    #[arg(long)]
+    config_env_substitution: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.config_env_substitution {
+        config::environment::allow();
+    }
     let options =
         Options { config: arguments.config, foreground: arguments.foreground, test: arguments.test };
     match daemon::run(&options) {

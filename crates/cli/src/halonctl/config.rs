@@ -65,7 +65,7 @@ pub(crate) struct StartArgs {
     /// For this server (repeatable)
     #[arg(long, value_name = "ID")]
     serverid: Vec<String>,
-    /// For a random share of connections, 0 to 1
+    /// For a random share of connections, above 0 and up to 1
     #[arg(long, value_name = "SHARE")]
     probability: Option<f32>,
     /// For so many seconds
@@ -156,8 +156,9 @@ pub(crate) async fn run(context: &mut Context, command: ConfigCommand) -> Result
 }
 
 async fn start(context: &mut Context, args: &StartArgs) -> Result<(), CliError> {
-    if args.probability.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-        return Err(CliError::usage("--probability takes a number from 0 to 1"));
+    // Zero would mean "no such condition" on the wire.
+    if args.probability.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+        return Err(CliError::usage("--probability takes a number above 0 and up to 1"));
     }
     let conditions = ConfigGreenConditions {
         remoteips: args.remoteip.clone(),
@@ -191,7 +192,7 @@ fn stage_line(stage: &ConfigGreenStatusResponse) -> String {
     let part = |now: u64, most: u64| if most > 0 { format!("{now}/{most}") } else { now.to_string() };
     let (count, time) = (part(stage.count, limits.count), part(stage.time, limits.time));
     let expired = if stage.expired { " (expired)" } else { "" };
-    format!("{}: {count} connection(s), {time} runtime{expired}\n", stage.id)
+    format!("{}: {count} connections(s), {time} runtime{expired}\n", stage.id)
 }
 
 async fn check(context: &mut Context, request: &ConfigCheckRequest) -> Result<(), CliError> {
@@ -272,9 +273,9 @@ mod tests {
             }),
         };
         for (stage, expected) in [
-            (stage(30, 2, Some((3600, 0)), false), "t1: 2 connection(s), 30/3600 runtime\n"),
-            (stage(3, 2, None, false), "t1: 2 connection(s), 3 runtime\n"),
-            (stage(3, 2, Some((0, 9)), true), "t1: 2/9 connection(s), 3 runtime (expired)\n"),
+            (stage(30, 2, Some((3600, 0)), false), "t1: 2 connections(s), 30/3600 runtime\n"),
+            (stage(3, 2, None, false), "t1: 2 connections(s), 3 runtime\n"),
+            (stage(3, 2, Some((0, 9)), true), "t1: 2/9 connections(s), 3 runtime (expired)\n"),
         ] {
             assert_eq!(stage_line(&stage), expected);
         }

@@ -54,6 +54,9 @@ pub struct Options {
     /// Startup file; /dev/null for none. The default may be missing.
     #[arg(short, long, value_name = "PATH")]
     config: Option<PathBuf>,
+    /// Fill !Env "${NAME:default}" in configuration files from the environment.
+    #[arg(long)]
+    config_env_substitution: bool,
     /// Become the user and group of the startup file before anything of a script is read.
     #[arg(short = 'P', long)]
     privdrop: bool,
@@ -301,6 +304,9 @@ fn generated(options: &Options) -> Result<Option<Vec<u8>>, String> {
 /// # Errors
 /// What keeps the script from being read or its output from being written, as a message.
 pub fn run(options: &Options) -> Result<ExitCode, String> {
+    if options.config_env_substitution {
+        config::environment::allow();
+    }
     if let Some(text) = generated(options)? {
         std::io::stdout().write_all(&text).map_err(|e| format!("standard output: {e}"))?;
         return Ok(ExitCode::SUCCESS);

@@ -128,6 +128,7 @@ pub(crate) fn generate(compiler: &Compiler, modules: Vec<Module>) -> (Program, V
         g.module(i, module, i == last);
     }
     g.settle_method_notes();
+    g.program.find_leaves();
     (g.program, g.notes)
 }
 

@@ -7,9 +7,9 @@ use super::frames::{
     resume_generator, return_value, with_cx, yield_value,
 };
 use super::steps::{
-    append, binary_slow, call_method, compare, compare_const, concat, copy_register, defined, fetch,
-    function, int_slow, no_member, place_args, probe, remember_method, run_path, set_index, set_number,
-    undefined, window,
+    append, binary_slow, call_anyway, call_leaf, call_method, compare, compare_const, concat, copy_register,
+    defined, fetch, function, int_slow, no_member, place_args, probe, remember_method, run_path, set_index,
+    set_number, undefined, window,
 };
 use super::{Machine, Step, Waiting, cache};
 use crate::array::Array;
@@ -871,6 +871,15 @@ fn segment<'p>(
                     Mode::Value,
                 );
                 resume!(pushed.map(|()| Flow::Continue));
+            }
+            Op::CallLeaf { dst, start, argc, proto: index } => {
+                let callee = &program.protos[index as usize];
+                if m.frames.len() < m.limits.depth && call_leaf(regs, callee, dst, start, argc) {
+                    burn!();
+                    continue;
+                }
+                save!();
+                resume!(call_anyway(m, stack, slot, callee, index, base + usize::from(start), dst));
             }
             Op::CallNative { dst, start, argc, native } => {
                 save!();

@@ -6,6 +6,7 @@ use super::{Machine, NativeCx, ProgramState, Waiting};
 use crate::array::{Array, Key};
 use crate::diag::{ScriptError, Severity, Span};
 use crate::error::Error;
+use crate::leaf::Leaf;
 use crate::mem;
 use crate::object::{Cell, Exception, Function, FunctionKind, Lock, Object, ObjectKind};
 use crate::probe::Thrown;
@@ -19,6 +20,9 @@ use std::sync::Arc;
 
 /// Registers that a window spans.
 pub(crate) const WINDOW: usize = 256;
+
+/// Callbacks without a frame in a row: after so many one takes the long way, which uses fuel.
+const LEAVES_MAX: u32 = 64;
 
 /// What the dispatch loop does next.
 pub(crate) enum Flow {
@@ -391,12 +395,21 @@ fn start_placed(m: &mut Machine, stack: &mut Vec<Value>, argc: usize) -> Result<
     flow
 }
 
+/// How a callback computes its result and from how many arguments, if it needs no frame.
+fn leaf_of(function: &Value) -> Option<(Leaf, u8)> {
+    let Value::Function(function) = function else { return None };
+    let FunctionKind::Script { program, proto, this: None, .. } = &function.0 else { return None };
+    let proto = program.protos.get(*proto as usize)?;
+    proto.leaf.map(|leaf| (leaf, proto.params))
+}
+
 /// Gives a result to the continuation on top until it needs a script frame, ends or waits.
 pub(crate) fn continue_native(
     m: &mut Machine,
     stack: &mut Vec<Value>,
     mut value: Value,
 ) -> Result<Flow, Error> {
+    let mut leaves = LEAVES_MAX;
     loop {
         let depth = m.frames.len();
         let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
@@ -404,11 +417,29 @@ pub(crate) fn continue_native(
             return Err(Error::fatal("A native function continued inside itself"));
         };
         let start = frame.base as usize;
+        let leaf = leaf_of(&frame.function);
         reserve(stack, start + 1);
         let Some(slots) = stack.get_mut(start + 1..).and_then(|s| s.first_chunk_mut()) else {
             return Err(Error::fatal("Register window is missing"));
         };
-        let next = with_cx(m, |cx| then.step(cx, value, slots))?;
+        let mut next = with_cx(m, |cx| then.step(cx, value, slots))?;
+        if let Some((leaf, params)) = leaf
+            && depth < m.limits.depth
+        {
+            while leaves > 0
+                && let Next::Placed(argc) = next
+                && argc == params
+                && let Some(result) = slots.get(..usize::from(argc)).and_then(|args| leaf.apply(args))
+            {
+                leaves -= 1;
+                next = with_cx(m, |cx| then.step(cx, result, slots))?;
+            }
+            if !matches!(next, Next::Placed(_)) {
+                for slot in slots {
+                    slot.put(Value::Undef);
+                }
+            }
+        }
         let Some(frame) = m.frames.native_mut() else { return Ok(Flow::Continue) };
         frame.then = Some(then);
         let flow = match next {

@@ -67,6 +67,36 @@ pub(super) fn set_number(regs: &mut Regs, dst: Reg, n: f64) {
     regs[usize::from(dst)].put(Value::Number(n));
 }
 
+/// Computes what a function gives that needs no frame; false where it takes the call.
+#[inline(never)]
+pub(super) fn call_leaf(regs: &mut Regs, callee: &Proto, dst: Reg, start: Reg, argc: u8) -> bool {
+    let first = usize::from(start);
+    let Some(leaf) = callee.leaf else { return false };
+    let Some(args) = regs.get_mut(first..first + usize::from(argc)) else { return false };
+    let Some(value) = leaf.apply(args) else { return false };
+    for v in args {
+        v.put(Value::Undef);
+    }
+    regs[usize::from(dst)].put(value);
+    true
+}
+
+/// The call of such a function with operands it cannot compute at once.
+#[cold]
+pub(super) fn call_anyway(
+    m: &mut Machine,
+    stack: &mut Vec<Value>,
+    slot: usize,
+    callee: &Proto,
+    index: u32,
+    at: usize,
+    dst: Reg,
+) -> Result<Flow, Error> {
+    let argc = usize::from(callee.params);
+    push_call(m, stack, slot as u16, callee, index, at, argc, None, dst, Mode::Value)?;
+    Ok(Flow::Continue)
+}
+
 #[inline(never)]
 pub(super) fn copy_register(regs: &mut Regs, dst: Reg, src: Reg) {
     regs[usize::from(dst)] = regs[usize::from(src)].clone();

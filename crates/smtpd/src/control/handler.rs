@@ -1,7 +1,8 @@
 //! Dispatch of control commands.
 
-use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, resolver_ops, stats};
+use crate::control::{explain, hsl_ops, import, policy_ops, queue_ops, resolver_ops, stage_ops, stats};
 use crate::daemon::Daemon;
+use crate::info;
 use bytes::Bytes;
 use control::frame::Request;
 use control::server::{Answer, Answering, Handler, Peer, parse, payload};
@@ -18,7 +19,7 @@ impl Commands {
         Commands { daemon }
     }
 
-    async fn answer(&self, request: Request) -> Answer {
+    async fn answer(&self, peer: &Peer, request: Request) -> Answer {
         let daemon = &self.daemon;
         match request.command {
             b'q' => Ok(payload(&stats::process_stats(daemon))),
@@ -26,6 +27,10 @@ impl Commands {
                 let [major, minor, patch] = stats::version_numbers();
                 Ok(payload(&wire::VersionResponse { major, minor, patch }))
             }
+            b'a' => stage_ops::deploy(daemon, peer, &request.body).await,
+            b'b' => Ok(stage_ops::status(daemon)),
+            b'c' => stage_ops::cancel(daemon),
+            b'5' => stage_ops::check(daemon, &request.body).await,
             b'r' => reloaded(daemon.clone().reload_app().await),
             b'p' => reloaded(daemon.clone().reload_policies().await),
             b'o' => reloaded(daemon.clone().reload_suspensions().await),
@@ -69,8 +74,14 @@ impl Commands {
 }
 
 impl Handler for Commands {
-    fn handle<'a>(&'a self, _peer: &'a Peer, request: Request) -> Answering<'a> {
-        Box::pin(self.answer(request))
+    fn handle<'a>(&'a self, peer: &'a Peer, request: Request) -> Answering<'a> {
+        Box::pin(self.answer(peer, request))
+    }
+
+    fn closed(&self, connection: u64) {
+        if let Some(id) = self.daemon.generations.control_closed(connection) {
+            info!("", "live stage {id} ended with its control connection");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod import;
 mod policy_ops;
 mod queue_ops;
 mod resolver_ops;
+mod stage_ops;
 mod stats;
 
 use crate::daemon::Daemon;

@@ -110,7 +110,10 @@ const RELEASES_MAX: usize = 256;
 async fn release(daemon: &Daemon, tickets: Vec<Ticket>, action: &Option<PendingAction>) {
     let nothing = PendingAction { bounce: false, status: None, diagnosticcode: None };
     let pending = action.as_ref().unwrap_or(&nothing);
-    if !pending.bounce && daemon.generations.current().postdelivery.is_none() {
+    if !pending.bounce
+        && daemon.generations.stage().is_none()
+        && daemon.generations.current().postdelivery.is_none()
+    {
         return daemon.engine.delete_many(tickets).await;
     }
     let mut running = std::collections::VecDeque::new();

@@ -39,6 +39,8 @@ pub struct Script {
     hook: Hook,
     id: String,
     program: Arc<Program>,
+    /// The variables of the hook that the program names.
+    variables: Vec<&'static str>,
     environment: Arc<Environment>,
     shared: Arc<Shared>,
     limits: Limits,
@@ -151,9 +153,11 @@ impl Compiler {
         for text in &compiled.warnings {
             warning!("", "{text}");
         }
+        let names = hook.variables().iter().map(|(name, _)| *name);
         Ok(Script {
             hook,
             id: id.to_owned(),
+            variables: names.filter(|name| compiled.program.uses_variable(name)).collect(),
             program: compiled.program,
             environment: self.environment.clone(),
             shared: self.shared.clone(),
@@ -208,6 +212,16 @@ impl Script {
         &self.environment
     }
 
+    /// Whether it names a variable of its hook, so that others need not be made.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        self.variables.contains(&name)
+    }
+
+    /// The variables of its hook that it names.
+    pub(super) fn named(&self) -> impl Iterator<Item = &'static str> {
+        self.variables.iter().copied()
+    }
+
     /// Where it runs past its first slice.
     pub fn pool(&self) -> &Pool {
         &self.pool
@@ -216,17 +230,20 @@ impl Script {
     /// Runs to the end; `context` is `$context` before and after.
     pub async fn run(&self, execution: Execution, context: &mut ContextValue) -> Finished {
         let Execution { id, variables, metadata, recipient, priority } = execution;
+        let id: Arc<str> = id.into();
         let tag = id.clone();
         let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
         host.metadata = metadata;
-        let tag = id.clone();
-        host.history = Some(Box::new(move |text| info!(tag, "{}", String::from_utf8_lossy(text))));
+        if self.hook == Hook::Eod {
+            let tag = id.clone();
+            host.history = Some(Box::new(move |text| info!(tag, "{}", String::from_utf8_lossy(text))));
+        }
         host.environment = Some(self.environment.clone());
         host.recipient = recipient;
         // The other hooks run for a connection, which may carry several messages.
         let about_message =
             matches!(self.hook, Hook::Eod | Hook::EodRcpt | Hook::PreDelivery | Hook::PostDelivery);
-        host.message = about_message.then(|| id.clone());
+        host.message = about_message.then(|| id.to_string());
         let mut vm = Vm::new(self.program.clone(), self.shared.clone(), self.limits.clone(), Box::new(host));
         for (name, value) in variables {
             vm.set_variable(name, value);
@@ -234,12 +251,12 @@ impl Script {
         // It is none until a script sets it.
         vm.set_variable("context", context.0.take().unwrap_or_default());
         let counters = &*self.counters;
-        let _begun = match self.pool.begun() {
-            Some(begun) => {
+        let _begun = match self.pool.begun.try_enter() {
+            Some(place) => place,
+            None => {
                 let _waiting = Gauge::new(&counters.pending);
-                Some(begun.enter(priority).await)
+                self.pool.begun.enter(priority).await
             }
-            None => None,
         };
         let mut step = {
             let _running = Gauge::new(&counters.running);
@@ -291,7 +308,7 @@ impl Script {
     async fn continue_on_pool(&self, mut vm: Vm, priority: f64) -> Option<(Vm, Step)> {
         loop {
             let waiting = Gauge::new(&self.counters.pending);
-            let place = self.pool.enter(priority).await;
+            let place = self.pool.running.enter(priority).await;
             drop(waiting);
             let _running = Gauge::new(&self.counters.running);
             let (back, step) = tokio::task::spawn_blocking(move || {

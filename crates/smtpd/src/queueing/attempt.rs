@@ -23,7 +23,7 @@ impl Engine {
     pub(super) async fn attempt(self: Arc<Self>, pick: Picked) {
         let ticket = pick.ticket;
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         let (overridden, options) = match self.plans.lock().get(&job.key) {
             Some(plan) => (plan.transport.clone(), plan.options.clone()),
             None => (None, None),

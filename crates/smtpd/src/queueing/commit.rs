@@ -123,6 +123,7 @@ impl Engine {
         let meta = Meta {
             received_s: message.received_s,
             server_id: connection.server_id.clone(),
+            stage_id: connection.stage_id.as_deref().unwrap_or_default().to_owned(),
             remote_ip: connection.remote_ip.clone(),
             remote_port: u32::from(connection.remote_port),
             remote_ptr: connection.remote_ptr.clone().unwrap_or_default(),

@@ -19,6 +19,8 @@ pub struct Job {
     pub received: Time,
     /// Server that received it.
     pub server_id: String,
+    /// Live stage under which it was accepted, or empty.
+    pub stage_id: String,
     /// Client that sent it.
     pub sender_ip: Option<IpAddr>,
     /// What the client said in HELO.
@@ -66,6 +68,7 @@ impl Job {
             queue_id: entry.queue_id(),
             received: entry.received(),
             server_id: entry.server_id().to_owned(),
+            stage_id: entry.stage_id().to_owned(),
             sender_ip: entry.sender_ip(),
             sender_helo: entry.sender_helo().to_owned(),
             sender: address(entry.sender()),

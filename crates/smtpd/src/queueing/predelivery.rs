@@ -17,11 +17,11 @@ impl Engine {
     /// The common case without a task of its own: no hook, and a transport with a fixed address. Gives the
     /// ticket back when more is needed.
     pub(super) fn quick_predelivery(&self, ticket: Ticket) -> Option<Ticket> {
-        let generation = self.generations.current();
+        let mut queue = self.queue.lock();
+        let generation = self.generations.of_message(queue.entry(ticket.key())?.stage_id());
         if generation.predelivery.is_some() {
             return Some(ticket);
         }
-        let mut queue = self.queue.lock();
         let resolved = {
             let entry = queue.entry(ticket.key())?;
             let transport = generation.transports.get(entry.transport_id());
@@ -42,12 +42,12 @@ impl Engine {
     /// Runs the hook, finds the next hop and puts the entry into its lane.
     pub(super) async fn predelivery(self: Arc<Self>, ticket: Ticket) {
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         let mut context = ContextValue::default();
         let (job, decision) = match &generation.predelivery {
             None => (job, PreDecision::Try(None)),
             Some(script) => {
-                let decision = delivery::predelivery(script, &self, &generation, &job, &mut context).await;
+                let decision = delivery::predelivery(script, &self, &job, &mut context).await;
                 // The script may have changed the metadata.
                 (self.job(ticket.key()).unwrap_or(job), decision)
             }

@@ -112,7 +112,7 @@ impl Engine {
     /// Post-delivery of an entry whose positive reply was recorded before a restart.
     pub(super) async fn resume_delivered(self: Arc<Self>, ticket: Ticket) {
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         let _releasing = Gauge::new(&self.releasing);
         info!(job, "was delivered before the restart");
         let attempt = self.stored_result(&job).await;
@@ -160,7 +160,7 @@ impl Engine {
             let verdict =
                 Verdict { action: None, expired: false, attempt: Some(attempt), plan: NO_PLAN, bounce: None };
             // After success no function can change what happens; errors are logged and counted.
-            delivery::postdelivery(script, self, generation, job, &verdict, context).await;
+            delivery::postdelivery(script, self, job, &verdict, context).await;
         }
         let mut report = None;
         if let Some(action) =
@@ -215,7 +215,7 @@ impl Engine {
         };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
-            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+            Some(script) => delivery::postdelivery(script, self, job, &verdict, context).await,
         };
         match decision {
             PostDecision::Default => match action {
@@ -355,7 +355,7 @@ impl Engine {
     /// An ACTIVE entry has reached the age limit of its transport.
     pub(super) async fn expired(self: Arc<Self>, ticket: Ticket) {
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         let attempt =
             Attempt { ending: AttemptEnding::Error(expired_in_queue()), connection: None, duration_s: 0.0 };
         self.after_failure(ticket, &job, &generation, attempt, None, ContextValue::default()).await;
@@ -408,7 +408,7 @@ impl Engine {
             Verdict { action: Some(action), expired: false, attempt, plan: NO_PLAN, bounce: Some(&bounce) };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
-            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+            Some(script) => delivery::postdelivery(script, self, job, &verdict, context).await,
         };
         match (decision, action) {
             (PostDecision::Queue(options), _) => self.requeue(ticket, job, generation, *options, None).await,
@@ -430,7 +430,7 @@ impl Engine {
         bounce: BounceOptions,
     ) {
         let Some(job) = self.job(ticket.key()) else { return };
-        let generation = self.generations.current();
+        let generation = self.generations.of_message(&job.stage_id);
         self.decide_without_attempt(ticket, &job, &generation, action, None, bounce, ContextValue::default())
             .await;
     }

@@ -27,13 +27,16 @@ struct Ends {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(mut socket: Socket, peer: Peer, listener: &Listener, daemon: Arc<Daemon>) {
-    let generation = daemon.generations.current();
-    let server = generation.servers.get(&listener.server_id).filter(|server| server.kind == listener.kind);
-    let Some(server) = server.cloned() else {
-        let text = "Service not available, try again later";
-        return refuse(&socket, listener.kind, &Reply::new(421, Some(Enhanced(4, 3, 2)), text));
-    };
+    let current = daemon.generations.current();
+    if current.servers.get(&listener.server_id).is_none_or(|server| server.kind != listener.kind) {
+        return unavailable(&socket, listener.kind);
+    }
+    drop(current);
     let Some(ends) = ends(&mut socket, peer, listener).await else { return };
+    let (generation, stage) = daemon.generations.select(ends.client.ip(), &listener.server_id);
+    // A reload or a stage may know the server no more, or as another kind.
+    let server = generation.servers.get(&listener.server_id).filter(|server| server.kind == listener.kind);
+    let Some(server) = server.cloned() else { return unavailable(&socket, listener.kind) };
     let implicit = listener.kind == ServerKind::Https || listener.implicit || is_implicit(&server, listener);
     let client = ends.client.ip();
     let Some(place) = server.gate.enter(client, server.concurrency_total, server.concurrency_per_client)
@@ -55,6 +58,7 @@ pub(super) async fn serve(mut socket: Socket, peer: Peer, listener: &Listener, d
         remote_uid: ends.uid,
         local: SocketAddr::new(ends.local.ip().to_canonical(), ends.local.port()),
         server_id: server.id.clone(),
+        stage_id: stage,
         proxy: ends.proxy,
         helo: None,
         tls: None,
@@ -81,7 +85,7 @@ pub(super) async fn serve(mut socket: Socket, peer: Peer, listener: &Listener, d
     };
     debug!(connection.id, "connect from {} to server {}", ends.client, server.id);
     if listener.kind != ServerKind::Smtp {
-        super::http::serve(daemon, generation.clone(), server, stream, connection).await;
+        Box::pin(super::http::serve(daemon, generation.clone(), server, stream, connection)).await;
     } else {
         let mut session = Session::new(daemon, generation.clone(), server, stream, connection);
         session.run().await;
@@ -120,6 +124,11 @@ async fn ends(socket: &mut Socket, peer: Peer, listener: &Listener) -> Option<En
     let tlv = (!header.tlv.is_empty()).then(|| header.tlv.iter().map(|byte| format!("{byte:02x}")).collect());
     let proxy = Proxy { ip: client.ip().to_canonical().to_string(), tlv };
     Some(Ends { client: source, local: destination, proxy: Some(proxy), uid: None })
+}
+
+fn unavailable(socket: &Socket, kind: ServerKind) {
+    let text = "Service not available, try again later";
+    refuse(socket, kind, &Reply::new(421, Some(Enhanced(4, 3, 2)), text));
 }
 
 fn refuse(socket: &Socket, kind: ServerKind, refusal: &Reply) {
