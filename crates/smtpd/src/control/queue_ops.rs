@@ -104,7 +104,7 @@ pub(super) async fn update(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
 }
 
 /// Post-deliveries that an update runs at once: their ends share the syncs of the spool.
-const RELEASES_MAX: usize = 512;
+const RELEASES_MAX: usize = 256;
 
 /// Ends entries as the operator wants it.
 async fn release(daemon: &Daemon, tickets: Vec<Ticket>, action: &Option<PendingAction>) {
