@@ -6,7 +6,7 @@ use crate::grouping::Grouping;
 use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
 use crate::hooks::pools::Pools;
-use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
+use crate::hooks::script::{Compiler, Script, ScriptCounters, Watched, script_files};
 use crate::lists::Lists;
 use crate::server::limits::Gate;
 use crate::server::tls::{ServerTls, SharedTls};
@@ -344,10 +344,15 @@ impl Generations {
     }
 
     /// Compiles the configuration of a stage.
-    pub(crate) fn compile_stage(&self, id: &str, text: &str) -> Result<Generation, Vec<String>> {
+    pub(crate) fn compile_stage(
+        &self,
+        id: &str,
+        text: &str,
+        watch: Watched,
+    ) -> Result<Generation, Vec<String>> {
         let name = format!("live stage {id}");
         let app: App = config::load::parse(&name, text).map_err(|error| vec![error.to_string()])?;
-        compile(&name, &app, &self.shared, Some(&self.current()))
+        compile(&name, &app, &self.shared, Some(&self.current()), Some(Arc::new(watch)))
     }
 
     /// Compiles a running configuration to see whether it is right.
@@ -357,7 +362,7 @@ impl Generations {
     pub fn check(&self, text: &str) -> Result<(), Vec<String>> {
         let name = "smtpd-app.yaml";
         let app: App = config::load::parse(name, text).map_err(|error| vec![error.to_string()])?;
-        compile(name, &app, &self.shared, Some(&self.current())).map(|_| ())
+        compile(name, &app, &self.shared, Some(&self.current()), None).map(|_| ())
     }
 
     /// Reads the running file again; the current generation stays in force until [`Generations::install`].
@@ -377,7 +382,7 @@ impl Generations {
 
 fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<Generation, Vec<String>> {
     let app: App = config::load(path).map_err(|error| vec![error.to_string()])?;
-    compile(&path.display().to_string(), &app, shared, previous)
+    compile(&path.display().to_string(), &app, shared, previous, None)
 }
 
 /// Compiles and checks a configuration; nothing of it takes effect.
@@ -386,6 +391,7 @@ fn compile(
     app: &App,
     shared: &Shared,
     previous: Option<&Generation>,
+    watch: Option<Arc<Watched>>,
 ) -> Result<Generation, Vec<String>> {
     let strings =
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
@@ -405,6 +411,7 @@ fn compile(
     let keys = keys.map_err(|error| vec![format!("{name}: {error}")])?;
     let environment = Arc::new(shared.environment(app, files, keys.clone(), &resolver));
     let compiler = Compiler::new(app, environment, shared.state.clone(), shared.pools.clone());
+    let compiler = compiler.watched(watch);
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
     for (index, server) in app.servers.iter().enumerate() {

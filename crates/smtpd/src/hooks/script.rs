@@ -7,9 +7,11 @@ use crate::hooks::pool::Pool;
 use crate::hooks::pools::Pools;
 use crate::{debug, error, info, warning};
 use config::app::App;
+use control::server::{Peer, payload};
+use debugger::{About, Debugger};
 use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
 use hsl_std::hooks::recipient::RecipientRun;
-use hsl_std::hooks::{Hook, HookHost};
+use hsl_std::hooks::{EchoSink, Hook, HookHost};
 use hsl_std::{Environment, ScriptFiles};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -46,8 +48,22 @@ pub struct Script {
     limits: Limits,
     counters: Arc<ScriptCounters>,
     pool: Arc<Pool>,
+    /// Path of the entry script.
+    path: String,
+    /// Who follows its executions.
+    watch: Option<Arc<Watched>>,
     /// The class of `$arguments["mail"]`.
     pub mail_class: Arc<hsl::NativeClass>,
+}
+
+/// How the executions of a live stage are followed.
+pub struct Watched {
+    /// Who is told of break points.
+    pub debugger: Arc<Debugger>,
+    /// Whether scripts have break points.
+    pub has_points: bool,
+    /// Who gets exceptions and output.
+    pub client: Option<Peer>,
 }
 
 /// How an execution ended.
@@ -79,9 +95,16 @@ pub struct Compiler {
     limits: Limits,
     pools: Arc<Pools>,
     mail_class: Arc<hsl::NativeClass>,
+    watch: Option<Arc<Watched>>,
 }
 
 impl Compiler {
+    /// The same for scripts that are followed.
+    pub fn watched(mut self, watch: Option<Arc<Watched>>) -> Compiler {
+        self.watch = watch;
+        self
+    }
+
     /// For the limits of a running configuration, and what the library gets to know.
     pub fn new(app: &App, environment: Arc<Environment>, shared: Arc<Shared>, pools: Arc<Pools>) -> Compiler {
         let library = hsl_std::shared_registry();
@@ -100,6 +123,7 @@ impl Compiler {
             },
             pools,
             mail_class: hsl_std::mail::eod_class(),
+            watch: None,
         }
     }
 
@@ -144,6 +168,7 @@ impl Compiler {
         let registry =
             self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
         let mut compiler = HslCompiler::new(registry.clone()).loader(self.loader.clone());
+        compiler = compiler.probes(self.watch.as_ref().is_some_and(|watch| watch.has_points));
         for (name, readonly) in hook.variables() {
             compiler = compiler.context_variable(name, *readonly);
         }
@@ -164,6 +189,8 @@ impl Compiler {
             limits: self.limits.clone(),
             counters,
             pool: pool.clone(),
+            path: path.to_owned(),
+            watch: self.watch.clone(),
             mail_class: self.mail_class.clone(),
         })
     }
@@ -231,8 +258,10 @@ impl Script {
     pub async fn run(&self, execution: Execution, context: &mut ContextValue) -> Finished {
         let Execution { id, variables, metadata, recipient, priority } = execution;
         let id: Arc<str> = id.into();
-        let tag = id.clone();
-        let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
+        // The other hooks run for a connection, which may carry several messages.
+        let about_message =
+            matches!(self.hook, Hook::Eod | Hook::EodRcpt | Hook::PreDelivery | Hook::PostDelivery);
+        let mut host = HookHost::new(self.echo(&id, about_message));
         host.metadata = metadata;
         if self.hook == Hook::Eod {
             let tag = id.clone();
@@ -240,9 +269,6 @@ impl Script {
         }
         host.environment = Some(self.environment.clone());
         host.recipient = recipient;
-        // The other hooks run for a connection, which may carry several messages.
-        let about_message =
-            matches!(self.hook, Hook::Eod | Hook::EodRcpt | Hook::PreDelivery | Hook::PostDelivery);
         host.message = about_message.then(|| id.to_string());
         let mut vm = Vm::new(self.program.clone(), self.shared.clone(), self.limits.clone(), Box::new(host));
         for (name, value) in variables {
@@ -250,6 +276,9 @@ impl Script {
         }
         // It is none until a script sets it.
         vm.set_variable("context", context.0.take().unwrap_or_default());
+        if let Some(watch) = &self.watch {
+            vm.observe(watch.debugger.observer(self.about(&id, about_message), watch.client.is_some()));
+        }
         let counters = &*self.counters;
         let _begun = match self.pool.begun.try_enter() {
             Some(place) => place,
@@ -301,6 +330,35 @@ impl Script {
             .filter(|host| host.metadata_changed)
             .map(|host| std::mem::take(&mut host.metadata));
         Finished { end, metadata, recipient }
+    }
+
+    /// Where its output goes: to the log, and to the debugger that follows it.
+    fn echo(&self, id: &Arc<str>, about_message: bool) -> EchoSink {
+        let tag = id.clone();
+        let follower = self.watch.as_ref().and_then(|watch| watch.client.clone());
+        let Some(client) = follower else {
+            return Box::new(move |text, _| debug!(tag, "{}", String::from_utf8_lossy(text)));
+        };
+        let about = self.about(id, about_message);
+        Box::new(move |text, place| {
+            debug!(tag, "{}", String::from_utf8_lossy(text));
+            // A client that reads too slowly misses lines; the log has them.
+            client.try_send(payload(&about.log(text, place)));
+        })
+    }
+
+    /// What a debugger is told about an execution. Queue hooks have no name of their own.
+    fn about(&self, id: &Arc<str>, about_message: bool) -> About {
+        let of_queue = matches!(self.hook, Hook::PreDelivery | Hook::PostDelivery);
+        let (transactionid, connectionid) =
+            if about_message { (id.to_string(), String::new()) } else { (String::new(), id.to_string()) };
+        let name = if of_queue { "" } else { &self.id };
+        About {
+            transactionid,
+            connectionid,
+            path: Some(self.path.clone()),
+            name: format!("{}:{name}", self.hook.name()),
+        }
     }
 
     /// Runs on until the script waits or ends. At most the pool's number of scripts run so at once; between two
