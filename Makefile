@@ -29,6 +29,7 @@ lint:
 
 test: test-packages lint
 	scripts/python-tests.sh
+	scripts/node-tests.sh
 	scripts/exim.sh
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked

@@ -1,6 +1,7 @@
 #!/bin/sh
 # What hooks cost: accept rates of the same server without hooks and with a realistic set (mailfrom, rcptto and eod scripts
-# with access to the header and a cached look-up), beside Postfix, runs interleaved; then memory of idle sessions.
+# with access to the header and a cached look-up), beside Postfix, runs interleaved; then memory of idle sessions, without
+# and with TLS, each on a fresh server.
 # Needs root (Postfix's own rule for a queue of its own). Options: RUNS, MESSAGES, IDLE, DIR (on a real disk), BIN.
 set -eu
 
@@ -14,6 +15,7 @@ dir=${DIR:-$(mktemp -d "$root/target/bench.XXXXXX")}
 # Postfix works as users of its own, which have to get there.
 chmod 755 "$dir"
 cd "$dir"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -out cert.pem -days 30 -subj /CN=mx 2>/dev/null
 
 # configure NAME PORT SINKPORT: a server in a folder of its own.
 configure() {
@@ -31,7 +33,8 @@ EOF
 	[ "$1" = plain ] || hooks=', mailfrom: {hook: it}, rcptto: {hook: it}, eod: {hook: it}'
 	cat >"$1/app.yaml" <<EOF
 version: "6.9"
-servers: [{id: bench, transport: sink, concurrency: {total: 30000}, phases: {connect: {remoteptr: false}$hooks}}]
+servers: [{id: bench, transport: sink, tls: {certs: [{cert: mx}]}, concurrency: {total: 30000}, phases: {connect: {remoteptr: false}$hooks}}]
+pki: {private: [{id: mx, certificate: {path: $dir/cert.pem}, privatekey: {path: $dir/key.pem}}]}
 transportgroups:
   - id: bench
     retry: {intervals: [{interval: 1h}]}
@@ -97,5 +100,11 @@ echo "# accept, $runs runs of $messages messages of 4 KiB, 20 sessions, reused c
 	plain=127.0.0.1:2625,2702,"$(cat plain/pid)" hooks=127.0.0.1:2627,2703,"$(cat hooks/pid)" \
 	postfix=127.0.0.1:2626,2701,"$postfix"
 
-echo "# $idle idle sessions"
-"$tools/bench-idle.sh" 127.0.0.1:2625 -c "$idle" -p "$(cat plain/pid)"
+for tls in no starttls; do
+	kill "$(cat plain/pid)"
+	wait "$(cat plain/pid)" || true
+	rm -rf plain
+	configure plain 2625 2702
+	echo "# $idle idle sessions, TLS: $tls"
+	"$tools/bench-idle.sh" 127.0.0.1:2625 -c "$idle" --tls "$tls" -p "$(cat plain/pid)"
+done

@@ -5,6 +5,8 @@ set -eu
 build="gcc libc6-dev make pkg-config libssl-dev libffi-dev libcrypt-dev"
 test="postfix swaks libnet-ssleay-perl nsd python3 python3-venv openssl procps util-linux nginx-light haproxy unbound slapd ldnsutils"
 fuzz="g++"
+# Node may come from elsewhere, with packages that exclude the ones of Debian.
+command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1 || test="$test nodejs npm"
 
 wanted=
 for set in "$@"; do

@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod client;
 pub mod limits;
 pub mod peer;
+pub mod report;
 pub mod scripted;
 pub mod sink;
 pub mod talk;

@@ -3,10 +3,11 @@
 
 use smtp::Reply;
 use smtp::server::{Event, Server, Settings};
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// A message as taken.
@@ -36,6 +37,35 @@ pub struct Sink {
     most_busy: Arc<AtomicU64>,
     down: Arc<AtomicBool>,
     delay_ms: Arc<AtomicU64>,
+    gate: Arc<Gate>,
+}
+
+/// Where complete messages wait for their reply while the sink is told to hold them.
+#[derive(Default)]
+struct Gate {
+    closed: AtomicBool,
+    waiting: AtomicU64,
+    replies: Mutex<VecDeque<Reply>>,
+    came: Condvar,
+}
+
+impl Gate {
+    /// The reply to a message.
+    fn reply(&self) -> Reply {
+        if !self.closed.load(Ordering::SeqCst) {
+            return Reply::new(250, None, "Ok");
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut replies = self.replies.lock().expect("no thread panics with it");
+        let reply = loop {
+            match replies.pop_front() {
+                Some(reply) => break reply,
+                None => replies = self.came.wait(replies).expect("no thread panics with it"),
+            }
+        };
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        reply
+    }
 }
 
 /// A transaction between MAIL and the reply to its content.
@@ -61,6 +91,7 @@ impl Sink {
             most_busy: Arc::default(),
             delay_ms: Arc::default(),
             down: Arc::default(),
+            gate: Arc::default(),
         };
         let of_thread = sink.clone();
         std::thread::spawn(move || {
@@ -119,6 +150,23 @@ impl Sink {
         self.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// From now on complete messages wait until [`Sink::reply`] answers them.
+    pub fn hold(&self) {
+        self.gate.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Messages that wait for their reply.
+    pub fn held(&self) -> u64 {
+        self.gate.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Answers so many of those that wait.
+    pub fn reply(&self, count: usize, reply: &Reply) {
+        let mut replies = self.gate.replies.lock().expect("no thread panics with it");
+        replies.extend(std::iter::repeat_n(reply.clone(), count));
+        self.gate.came.notify_all();
+    }
+
     /// Looks at everything taken so far without copying it.
     pub fn look<T>(&self, at: impl FnOnce(&[Taken]) -> T) -> T {
         at(&self.taken.lock().expect("no thread panics with it"))
@@ -175,7 +223,13 @@ impl Sink {
                 Event::Content => content.extend_from_slice(machine.content()),
                 Event::EndOfData(_) => {
                     std::thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst)));
+                    let reply = self.gate.reply();
                     drop(busy.take());
+                    if reply.code != 250 {
+                        content.clear();
+                        machine.end_of_data(reply, false);
+                        continue;
+                    }
                     let taken = Taken {
                         helo: helo.clone(),
                         from: from.clone(),
@@ -184,7 +238,7 @@ impl Sink {
                         at: Instant::now(),
                     };
                     self.taken.lock().expect("no thread panics with it").push(taken);
-                    machine.end_of_data(ok(), false);
+                    machine.end_of_data(reply, false);
                 }
                 Event::DataRefused(_) | Event::Reset => content.clear(),
                 // None of these is set up.

@@ -122,6 +122,14 @@ impl Talk {
         self.handshake(tls)
     }
 
+    /// Breaks the connection off with a reset.
+    pub fn reset(self) {
+        if let Wire::Plain(stream) = &self.wire {
+            let socket = socket2::SockRef::from(stream);
+            socket.set_linger(Some(Duration::ZERO)).expect("an option");
+        }
+    }
+
     /// The state of TLS.
     pub fn ssl(&self) -> &openssl::ssl::SslRef {
         match &self.wire {

@@ -5,7 +5,9 @@ use blackbox::sink::Sink;
 use blackbox::talk::Talk;
 use blackbox::wait_until;
 use control::client::{Client, Endpoint};
+use control::frame::Status;
 use control::smtpd as wire;
+use std::time::Duration;
 
 /// The name tells the configurations apart: to clients in the reply to RSTA, to next hops in EHLO.
 const APP: &str = r#"
@@ -240,4 +242,160 @@ fn a_bound_stage_ends_with_its_connection() {
     drop(client);
     wait_until("the stage is gone", || rig.status() == "No live stage\n");
     assert_eq!(rig.asked(), "blue");
+}
+
+/// A control connection that debugs a stage, as an editor does.
+struct Editor {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    /// Texts of the interim frames so far.
+    logged: Vec<wire::HslLogResponse>,
+}
+
+impl Editor {
+    fn deploy(rig: &Rig, config: String) -> Editor {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let endpoint = Endpoint::Unix(rig.server.path("ctl"));
+        let request = wire::ConfigGreenDeployRequest {
+            id: "debug".into(),
+            config,
+            connectionbound: true,
+            ..Default::default()
+        };
+        let client = runtime.block_on(async {
+            let mut client = Client::connect(&endpoint, Some(Duration::from_secs(20))).await.unwrap();
+            client.request::<_, ()>(b'a', &request).await.unwrap();
+            client
+        });
+        Editor { runtime, client, logged: Vec::new() }
+    }
+
+    fn command(&mut self, letter: u8) -> Result<bytes::Bytes, String> {
+        let (client, logged) = (&mut self.client, &mut self.logged);
+        self.runtime.block_on(async {
+            client.send(letter, None).await.unwrap();
+            loop {
+                let reply = client.receive().await.unwrap();
+                match reply.status {
+                    Status::Interim => logged.push(decode(reply.payload)),
+                    Status::Done => return Ok(reply.payload),
+                    Status::Error => return Err(String::from_utf8_lossy(&reply.payload).into_owned()),
+                }
+            }
+        })
+    }
+
+    fn stop(&mut self) -> wire::HslBreakPointResponse {
+        decode(self.command(b'e').unwrap())
+    }
+
+    fn go_on(&mut self) {
+        self.command(b'f').unwrap();
+    }
+}
+
+fn decode<M: prost::Message + Default>(payload: bytes::Bytes) -> M {
+    M::decode(payload).unwrap()
+}
+
+/// The value of a variable at a stop.
+fn variable(stop: &wire::HslBreakPointResponse, name: &str) -> serde_json::Value {
+    let values: serde_json::Value = serde_json::from_str(&stop.values).unwrap();
+    assert_eq!(values[name]["format"], "json", "{name} in {}", stop.values);
+    serde_json::from_str(values[name]["value"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn scripts_of_a_stage_are_debugged_while_they_run() {
+    let rig = rig();
+    let points = app("green", &rig.sink)
+        .replace(
+            "          if ($arguments[\"address\"]",
+            "          function add($x) { __debug [\"debug\", \"in\"] return $x + 1; }\n          \
+             $sum = add(41);\n          __debug [\"debug\", \"log\", true] echo \"sum #{$sum}\";\n          \
+             try { throw \"up\"; } catch ($e) { }\n          if ($arguments[\"address\"]",
+        )
+        .replace("      Try();", "      __debug [\"debug\", \"pre\"] Try();");
+    assert_ne!(points, app("green", &rig.sink));
+    let mut editor = Editor::deploy(&rig, points);
+    let mut talk = rig.connect();
+    let mut other = rig.connect();
+    talk.send(b"MAIL FROM:<a@example.org>\r\n");
+    let stop = editor.stop();
+    assert_eq!((stop.id.as_str(), stop.debugid.as_str()), ("in", "debug"));
+    assert_eq!(variable(&stop, "x"), 41);
+    assert_eq!(variable(&stop, "arguments")["sender"], "a@example.org");
+    let at = stop.location.clone().unwrap();
+    assert_eq!((at.file.as_str(), at.beginline), ("mailfrom:main", 1));
+    assert_eq!(stop.callstack.last().unwrap().function, "add");
+    assert!(!stop.connectionid.is_empty() && stop.transactionid.is_empty() && stop.time > 1.6e9);
+    // A second client stands in line behind it; both throw once.
+    other.send(b"MAIL FROM:<b@example.org>\r\n");
+    editor.go_on();
+    let mut stops = Vec::new();
+    for _ in 0..3 {
+        let stop = editor.stop();
+        editor.go_on();
+        match stop.id.as_str() {
+            "in" => assert_eq!(variable(&stop, "arguments")["sender"], "b@example.org"),
+            _ => assert_eq!(variable(&stop, "__throw"), "up"),
+        }
+        stops.push(stop.id);
+    }
+    stops.sort();
+    assert_eq!(stops, ["", "", "in"]);
+    talk.expect("250 ");
+    other.expect("250 ");
+    let texts: Vec<String> =
+        editor.logged.iter().map(|log| String::from_utf8_lossy(&log.text).into_owned()).collect();
+    assert_eq!(texts, ["sum 42", "sum 42"]);
+    assert_eq!(editor.logged[0].location.as_ref().unwrap().file, "mailfrom:main");
+    let hit: wire::HslBreakPointResponse = decode(editor.command(b'd').unwrap());
+    assert_eq!((hit.id.as_str(), variable(&hit, "sum")), ("log", 42.into()));
+    // Queue hooks of a message that the stage accepted.
+    talk.command("RCPT TO:<c@example.net>", "250 ");
+    talk.command("DATA", "354 ");
+    talk.send(b"Subject: x\r\n\r\nx\r\n.\r\n");
+    talk.expect("250 ");
+    let stop = editor.stop();
+    assert_eq!((stop.id.as_str(), stop.location.unwrap().file.as_str()), ("pre", "predelivery:"));
+    assert!(!stop.transactionid.is_empty());
+    assert_eq!(rig.sink.count(), 0);
+    editor.go_on();
+    wait_until("it is delivered", || rig.sink.count() == 1);
+    assert_eq!(editor.command(b'f'), Err("No breakpoint".to_owned()));
+    // Cancelled from elsewhere while a script stands still: it goes on, the editor is told.
+    let mut last = rig.connect();
+    last.send(b"MAIL FROM:<d@example.org>\r\n");
+    assert_eq!(editor.stop().id, "in");
+    rig.server.ctl(&["config", "livestage", "cancel"]);
+    last.expect("250 ");
+    assert!(editor.command(b'e').is_err());
+    assert_eq!(rig.asked(), "blue");
+}
+
+#[test]
+fn only_who_started_a_stage_debugs_it() {
+    let rig = rig();
+    rig.start(&["--id", "t1"]);
+    let mut editor = Editor::deploy(&rig, {
+        rig.server.ctl(&["config", "livestage", "cancel"]);
+        app("green", &rig.sink).replace("          if (", "          __debug [\"debug\", \"p\"] if (")
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let endpoint = Endpoint::Unix(rig.server.path("ctl"));
+    let client = runtime.block_on(Client::connect(&endpoint, None)).unwrap();
+    let mut stranger = Editor { runtime, client, logged: Vec::new() };
+    for letter in [b'e', b'f'] {
+        assert!(
+            stranger.command(letter).is_err_and(|text| text.contains("No live stage was started by this"))
+        );
+    }
+    // The editor goes away without a word: who stands still goes on.
+    let mut talk = rig.connect();
+    talk.send(b"MAIL FROM:<a@example.org>\r\n");
+    assert_eq!(editor.stop().id, "p");
+    drop(editor);
+    talk.expect("250 ");
+    wait_until("the stage is gone", || rig.status() == "No live stage\n");
 }

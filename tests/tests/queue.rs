@@ -1,10 +1,11 @@
 //! The queue seen from outside: policies at real next hops, freezing, explanations, files, and what survives a kill.
 
-use blackbox::client::{Sender, send};
+use blackbox::client::{Sender, send, talk};
 use blackbox::limits::{self, app, five_limits};
 use blackbox::peer::Peer;
 use blackbox::sink::Sink;
 use blackbox::{Server, wait_until};
+use smtp::Reply;
 use std::time::{Duration, Instant};
 
 fn plain(server: &Server, to: &str) {
@@ -22,71 +23,47 @@ fn wait_for(server: &Server, state: &str, count: usize) {
     });
 }
 
-/// The example of the manual: affected and unaffected, affected and freezing, pending counting down, UPDATE deleted.
+/// The example of the manual, number for number: 130 messages, of which 30 are being sent.
 #[test]
 fn a_freeze_captures_what_is_being_sent() {
-    const SENDING: usize = 26;
-    let peer = Peer::start(&["EOD=stall"]);
-    let quick = app(&[peer.port], "").replace("{id: t0, ", "{id: t0, session: {timeout: {EOD: 4}}, ");
-    let server = Server::start(&quick, &[]);
-    server.write("policy.yaml", "version: \"6.9\"\npolicies: [{default: {concurrency: 26}}]\n");
+    let sink = Sink::start();
+    sink.hold();
+    let app = app(&[sink.port], "").replace("{interval: 1}", "{interval: 600}");
+    let server = Server::start(&app, &[]);
+    server.write("policy.yaml", "version: \"6.9\"\npolicies: [{default: {concurrency: 30}}]\n");
     server.ctl(&["queue", "policy", "reload"]);
     let mut sender = Sender::connect(server.port).unwrap();
-    for number in 0..SENDING + 14 {
+    for number in 0..130 {
         let to = format!("u{number}@t0.example");
         assert!(sender.send("a@example.com", &to, b"Subject: x\r\n\r\nx\r\n").unwrap().is_delivered());
     }
-    wait_for(&server, "SENDING", SENDING);
-    wait_for(&server, "ACTIVE", 14);
+    wait_until("30 wait for their reply", || sink.held() == 30);
+    wait_for(&server, "SENDING", 30);
+    wait_for(&server, "ACTIVE", 100);
     let delete = ["queue", "update", "--delete", "--senderdomain", "example.com", "--all-states"];
-    // As without `--freeze`: what is being sent is left alone.
-    let ten = [
-        "queue",
-        "update",
-        "--delete",
-        "--senderdomain",
-        "example.com",
-        "--state",
-        "ACTIVE",
-        "--limit",
-        "10",
-    ];
-    assert_eq!(server.ctl(&ten), "10 messages affected\n");
-    let job = |state: &str| {
-        let text =
-            server.ctl(&["queue", "list", "--no-header", "-F", "jobid", "--state", state, "--limit", "1"]);
-        text.trim().trim_matches('│').trim().to_owned()
+    assert_eq!(server.ctl(&delete), "100 messages affected\n30 messages unaffected\n");
+    let busy = Reply::new(451, None, "Try later");
+    sink.reply(4, &busy);
+    wait_for(&server, "DEFER", 4);
+    let freeze = [&delete[..], &["--freeze"]].concat();
+    assert_eq!(server.ctl(&freeze), "4 messages affected\n26 messages freezing\n");
+    let counters = || {
+        let text = server.ctl(&["process-stats"]);
+        let lines = text.lines().filter(|line| line.contains("queue.freeze.update"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
     };
-    assert_eq!(
-        server.ctl(&[&delete[..], &["--jobid", &job("SENDING")]].concat()),
-        "0 messages affected\n1 messages unaffected\n"
-    );
-    let before = server.ctl(&["queue", "list", "--json", "--state", "SENDING"]);
-    let before: serde_json::Value = serde_json::from_str(&before).unwrap();
-    let fixed: Vec<String> = before["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| item["jobid"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(fixed.len(), SENDING);
-    assert_eq!(
-        server.ctl(&[&delete[..], &["--freeze"]].concat()),
-        format!("4 messages affected\n{SENDING} messages freezing\n")
-    );
-    let pending = || server.counter("queue.freeze.update.pending");
-    let size = || server.counter("queue.freeze.update.size");
-    assert_eq!(pending() + size(), SENDING as u64);
-    wait_until("their work ends", || pending() == 0);
-    assert_eq!(size(), SENDING as u64);
-    assert_eq!(states(&server), vec!["UPDATE"; SENDING], "Q17: nothing of the set is elsewhere");
-    std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!((size(), peer.count()), (SENDING as u64, 0), "though their retry is due");
-    assert_eq!(
-        server.ctl(&["queue", "update", "--delete", "--senderdomain", "example.com", "--state", "UPDATE"]),
-        format!("{SENDING} messages affected\n")
-    );
-    assert!(server.queue().is_empty());
+    assert_eq!(counters(), "queue.freeze.update.size: 0\nqueue.freeze.update.pending: 26\n");
+    sink.reply(6, &busy);
+    wait_until("20 are left", || server.counter("queue.freeze.update.pending") == 20);
+    assert_eq!(counters(), "queue.freeze.update.size: 6\nqueue.freeze.update.pending: 20\n");
+    sink.reply(16, &busy);
+    sink.reply(4, &Reply::new(250, None, "Ok"));
+    wait_until("none is left", || server.counter("queue.freeze.update.pending") == 0);
+    assert_eq!(counters(), "queue.freeze.update.size: 22\nqueue.freeze.update.pending: 0\n");
+    assert_eq!(states(&server), vec!["UPDATE"; 22], "Q17: nothing of the set is elsewhere");
+    let last = ["queue", "update", "--delete", "--senderdomain", "example.com", "--state", "UPDATE"];
+    assert_eq!(server.ctl(&last), "22 messages affected\n");
+    assert_eq!((server.queue().len(), sink.count()), (0, 4));
 }
 
 #[test]
@@ -252,6 +229,68 @@ fn reloaded_policies_keep_their_counters() {
     wait_until("it ends", || !server.ctl(&["queue", "policy", "list"]).contains("mine"));
 }
 
+/// Lists of the running configuration are looked at again with it, in the files as they were read last.
+#[test]
+fn a_reload_of_the_configuration_works_out_lists_again() {
+    let sinks: Vec<Sink> = (0..3).map(|_| Sink::start()).collect();
+    let ports: Vec<u16> = sinks.iter().map(|sink| sink.port).collect();
+    let lists = |limited: &str, parked: &str, nets: &str| {
+        app(
+            &ports,
+            &format!(
+                "lists:\n  - {{id: limited, items: [{limited}]}}\n  - {{id: parked, items: [{parked}]}}\n  \
+                 - {{id: nets, items: [{nets}]}}\n"
+            ),
+        )
+    };
+    let mut server = Server::prepare(&lists("t0.example", "", "192.0.2.0/24"), &[]);
+    server.add_startup(&format!("  suspendconf: {}\n", server.path("suspend.yaml").display()));
+    let policy = |count: u32| {
+        format!(
+            "version: \"6.9\"\nrate: {{algorithm: fixedwindow}}\npolicies:\n  - fields: [recipientdomain]\n    \
+             conditions: [{{if: {{recipientdomain: '@limited'}}, then: {{rate: {count}/3600}}}}]\n"
+        )
+    };
+    server.write("policy.yaml", &policy(3));
+    server.write(
+        "suspend.yaml",
+        "version: \"6.9\"\nsuspends: [{recipientdomain: '@parked'}, {localip: '@nets'}]\n",
+    );
+    server.launch();
+    let counts = || -> Vec<usize> { sinks.iter().map(Sink::count).collect() };
+    for number in 0..5 {
+        plain(&server, &format!("u{number}@t0.example"));
+    }
+    wait_until("three are delivered", || counts() == [3, 0, 0]);
+    wait_for(&server, "ACTIVE", 2);
+    // The policy file is for a reload of its own.
+    server.write("policy.yaml", &policy(100));
+    server.write_app(&lists("t0.example, t1.example", "t2.example", "192.0.2.0/24"), &[]);
+    server.ctl(&["config", "reload"]);
+    plain(&server, "u@t2.example");
+    for number in 0..5 {
+        plain(&server, &format!("u{number}@t1.example"));
+    }
+    wait_until("three more are delivered", || counts() == [3, 3, 0]);
+    wait_for(&server, "ACTIVE", 5);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(counts(), [3, 3, 0], "what was counted stays counted, and the new lists apply");
+    // What does not fit is refused as a whole.
+    server.write_app(&lists("", "", "nonsense"), &[]);
+    let output = server.halonctl(&["config", "reload"]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && error.contains("list 'nets'"), "{error}");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(counts(), [3, 3, 0]);
+    server.write_app(&lists("t0.example, t1.example", "", "192.0.2.0/24"), &[]);
+    let lifted = Instant::now();
+    server.ctl(&["config", "reload"]);
+    wait_until("it is not suspended any more", || counts() == [3, 3, 1]);
+    assert!(lifted.elapsed() < Duration::from_secs(2), "{:?}", lifted.elapsed());
+    server.ctl(&["queue", "policy", "reload"]);
+    wait_until("the others are delivered", || counts() == [5, 5, 1] && server.queue().is_empty());
+}
+
 #[test]
 fn copies_and_plain_messages_are_queued_like_others() {
     let sink = Sink::start();
@@ -377,6 +416,65 @@ fn a_large_update_survives_a_kill_right_after_the_answer() {
     server.launch();
     wait_until("the spool is read", || server.queue().len() == MESSAGES);
     assert_eq!(states(&server), vec!["DEFER"; MESSAGES]);
+}
+
+/// Whole messages and single recipients of others, ended by one command: gone with the answer, whatever happens then.
+#[test]
+fn many_are_deleted_and_bounced_at_once() {
+    const MESSAGES: usize = 300;
+    let (sink, reports) = (Sink::start(), Sink::start());
+    let app =
+        app(&[sink.port, reports.port], "").replace("    retry:", "    dsn: {transport: t1}\n    retry:");
+    let mut server = Server::start(&app, &[]);
+    server.ctl(&["queue", "suspend", "add", "--transportid", "t0"]);
+    let fill = |server: &Server, domain: &str| {
+        let mut sender = Sender::connect(server.port).unwrap();
+        for number in 0..MESSAGES {
+            let (from, to) = (format!("s{number}@{domain}"), format!("u{number}@t0.example"));
+            assert!(sender.send(&from, &to, b"Subject: x\r\n\r\nx\r\n").unwrap().is_delivered());
+        }
+        // And one with three recipients, of which one is to stay.
+        let dialogue = format!(
+            "EHLO c\r\nMAIL FROM:<s@{domain}>\r\nRCPT TO:<stays@t0.example>\r\nRCPT TO:<goes1@t0.example>\r\n\
+             RCPT TO:<goes2@t0.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n"
+        );
+        assert!(talk(server.port, dialogue.as_bytes(), Duration::from_secs(10)).contains("\r\n221"));
+    };
+    let update = |server: &Server, domain: &str, action: &str| {
+        let output =
+            server.ctl(&["queue", "update", "--senderdomain", domain, "--jobid", "/^(u|goes)/", action]);
+        assert_eq!(output, format!("{} messages affected\n", MESSAGES + 2));
+    };
+    let survivor = |server: &Server| {
+        let queue = server.queue();
+        let jobs: Vec<&str> = queue.iter().map(|entry| entry["jobid"].as_str().unwrap()).collect();
+        assert_eq!((jobs, server.hqf_files().len()), (vec!["stays"], 1));
+    };
+    fill(&server, "delete.example");
+    wait_until("all are files", || server.hqf_files().len() == MESSAGES + 1);
+    update(&server, "delete.example", "--delete");
+    survivor(&server);
+    server.kill();
+    server.launch();
+    wait_until("the spool is read", || !server.queue().is_empty() || sink.count() > 0);
+    wait_until("what stays is delivered", || sink.count() == 1 && server.queue().is_empty());
+    assert_eq!(sink.taken()[0].to, "stays@t0.example");
+
+    server.ctl(&["queue", "suspend", "add", "--transportid", "t0"]);
+    fill(&server, "bounce.example");
+    wait_until("all are files", || server.hqf_files().len() == MESSAGES + 1);
+    update(&server, "bounce.example", "--bounce");
+    server.kill();
+    server.launch();
+    // A report that was delivered just before the kill may come again, none may be missing.
+    let told = || {
+        let mut to: Vec<String> = reports.taken().into_iter().map(|taken| taken.to).collect();
+        to.sort();
+        to.dedup();
+        to.len()
+    };
+    wait_until("every sender is told", || told() == MESSAGES + 1);
+    wait_until("what stays is delivered", || sink.count() == 2 && server.queue().is_empty());
 }
 
 /// Five next hops with limits of three kinds: what they see themselves is compared with the limits. `queue-limits` of

@@ -1,5 +1,5 @@
-//! Clients that others wrote: swaks, Python's smtplib, lettre, Postfix, Exim; plain, STARTTLS and TLS from the first byte, each
-//! mechanism of AUTH, SMTPUTF8, BDAT.
+//! Clients that others wrote: swaks, Python's smtplib, nodemailer, lettre, Postfix, Exim; plain, STARTTLS and TLS from the
+//! first byte, each mechanism of AUTH, SMTPUTF8, BDAT.
 
 use blackbox::app::App;
 use blackbox::certificates::{self, yaml};
@@ -149,6 +149,38 @@ fn pythons_smtplib_in_every_mode() {
         }
         assert_eq!(of("jürgen@from.example").to, "møte@to.example");
         assert!(of("bdat@from.example").content.ends_with(b"Subject: bdat\r\n\r\n.hej\r\n"));
+    }
+}
+
+#[test]
+fn nodemailer_in_every_mode() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/node/smtp_clients.js");
+    let program = blackbox::program("smtpd");
+    let folder = program.ancestors().nth(2).expect("a folder of the build").join("node-tests");
+    assert!(folder.exists(), "{} is missing: run scripts/node-tests.sh first", folder.display());
+    let folder = folder.display().to_string();
+    for mode in MODES {
+        let (server, sink) = start(mode);
+        let said = run(&system_program("node"), &[script, &folder, &server.port.to_string(), mode]);
+        assert_eq!(said.lines().count(), 7, "{said}");
+        wait_until("all are delivered", || sink.count() == 14);
+        let taken = sink.taken();
+        let of = |from: &str| {
+            let one = taken.iter().find(|one| one.from == from);
+            one.unwrap_or_else(|| panic!("nothing from {from}"))
+        };
+        for (from, auth) in [
+            ("anonymous@from.example", "none"),
+            ("with-plain@from.example", "PLAIN/joe"),
+            ("with-login@from.example", "LOGIN/joe"),
+            ("with-cram-md5@from.example", "CRAM-MD5/joe"),
+            ("with-xoauth2@from.example", "XOAUTH2/joe"),
+            ("pooled-3@from.example", "none"),
+        ] {
+            assert_eq!(session_of(of(from)), format!("{} {auth}", tls_of(mode)));
+        }
+        assert!(of("anonymous@from.example").content.ends_with(b"\r\n\r\n.dot\r\nhej\r\n"));
+        assert_eq!(of("jürgen@from.example").to, "møte@to.example");
     }
 }
 

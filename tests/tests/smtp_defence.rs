@@ -14,7 +14,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 
 const CONNECT: &str = "echo \"connect \" + json_encode([\"a\" => $arguments]); Accept();";
 
-/// The line ends that software somewhere takes for the end of data.
+/// The line ends that software somewhere takes for the end of data; all that SMTP-Smuggling-Tools and smtpsmug try are among
+/// them.
 const ENDS: [&str; 18] = [
     "\n.\n",
     "\n.\r\n",
@@ -41,13 +42,17 @@ fn s10_smuggling_sequences_never_become_commands_in_any_policy() {
     for policy in ["normalize", "reject", "accept"] {
         let (server, sink) = App::new().phase("data", &format!("barelinefeed: {policy}")).start();
         let mut accepted = 0;
-        for end in ENDS {
+        // As it is, and between two line ends in a packet of its own, as those tools send it.
+        let bare_and_between = ENDS.map(|end| [end.to_owned(), format!("\r\n{end}\r\n")]);
+        for end in bare_and_between.iter().flatten() {
             let mut talk = Talk::greeted(server.port);
-            talk.command("MAIL FROM:<outer@b.example>", "250 ");
-            talk.command("RCPT TO:<c@d.example>", "250 ");
-            talk.command("DATA", "354 ");
-            let hidden = "MAIL FROM:<inner@b.example>\r\nRCPT TO:<victim@d.example>\r\nDATA\r\nSubject: hidden\r\n\r\nhidden";
-            talk.send(format!("Subject: outer\r\n\r\nouter{end}{hidden}\r\n.\r\n").as_bytes());
+            talk.command("mail from:<outer@b.example>", "250 ");
+            talk.command("rcpt to:<c@d.example>", "250 ");
+            talk.command("data", "354 ");
+            let hidden = "mail FROM:<inner@b.example>\r\nrcpt TO:<victim@d.example>\r\ndata\r\nSubject: hidden\r\n\r\nhidden";
+            talk.send(format!("Subject: outer\r\n\r\nouter{end}").as_bytes());
+            std::thread::sleep(Duration::from_millis(5));
+            talk.send(format!("{hidden}\r\n.\r\n").as_bytes());
             let reply = talk.reply().expect("one reply");
             // Some have no bare CR or LF in them, so they are plain content.
             let bare = end.replace("\r\n", "").contains(['\r', '\n']);

@@ -54,6 +54,56 @@ fn s6_the_end_of_the_script_delivers_what_the_script_has_made_of_the_message() {
 }
 
 #[test]
+fn s6_the_older_hook_runs_per_recipient_and_chooses_one_reply() {
+    let script = r#"
+SetMetaData([...GetMetaData(), "last" => $recipientlocalpart]);
+AddHeader("X-For", $recipient);
+if ($recipientlocalpart == "held") Quarantine("q1", ["reject" => false]);
+if ($recipientlocalpart == "refused") Reject("refused " + $recipient);
+if ($recipientlocalpart == "later") Defer();
+if ($recipientlocalpart == "gone") Delete();
+if ($recipientlocalpart == "undecided") Done();
+if ($recipientlocalpart == "error") throw Exception("oh");
+if ($recipientlocalpart == "two") {
+    Deliver(["recipient" => "two-a@d.example", "done" => false, "reason" => "both"]);
+    Deliver(["recipient" => "two-b@d.example"]);
+}
+if ($recipientlocalpart == "implicit") return;
+if (GetHeader("Subject") != "x" or $actionid < 1 or GetTLS()["started"]) Reject("variables");
+Deliver();
+"#;
+    let (server, sink) = App::new().hook("eodrcpt", script).start();
+    let mut talk = Talk::greeted(server.port);
+    let mut send = |recipients: &[&str]| {
+        talk.command("MAIL FROM:<a@b.example>", "250 ");
+        for recipient in recipients {
+            talk.command(&format!("RCPT TO:<{recipient}@d.example>"), "250 ");
+        }
+        talk.command("DATA", "354 ");
+        talk.command("Subject: x\r\n\r\nx\r\n.", "")
+    };
+    assert!(send(&["one", "implicit", "gone"]).starts_with("250 2.0.0 Ok: queued as "));
+    wait_until("two are delivered", || sink.taken().len() == 2);
+    let of_one = sink.taken().into_iter().find(|taken| taken.to == "one@d.example").expect("the first");
+    let text = String::from_utf8_lossy(&of_one.content).into_owned();
+    assert_eq!(text.matches("X-For: ").count(), 1, "edits are per recipient");
+    // Rejected: the others are carried out all the same.
+    assert_eq!(send(&["one", "refused"]), "550 5.7.1 refused refused@d.example");
+    wait_until("one more is delivered", || sink.taken().len() == 3);
+    // Deferred: nothing is queued.
+    assert_eq!(send(&["one", "later"]), "421 4.3.2 Message deferred, try again later");
+    assert_eq!(send(&["one", "undecided"]), "421 4.3.2 Message deferred, try again later");
+    assert_eq!(send(&["error", "one"]), "421 4.3.2 Temporary server error");
+    assert_eq!(send(&["two"]), "250 2.0.0 both");
+    wait_until("two more are delivered", || sink.taken().len() == 5);
+    assert!(send(&["held"]).starts_with("250 2.0.0"));
+    wait_until("one is on hold", || {
+        !server.ctl(&["queue", "list", "--state", "HOLD", "--no-header", "-F", "id"]).trim().is_empty()
+    });
+    assert_eq!(sink.taken().len(), 5);
+}
+
+#[test]
 fn s6_variables_of_the_older_hook() {
     let (server, _sink) = App::new()
         .phase("auth", "tlsonly: false")

@@ -307,7 +307,7 @@ pub struct ScriptPool {
     pub id: String,
     /// Scripts that compute at once; twice the cores when absent.
     pub size: Option<u32>,
-    /// Scripts begun and not ended, those that wait for the network among them; no limit when absent.
+    /// Scripts begun and not ended, those that wait for the network among them; 1000 when absent.
     pub maxscripts: Option<u32>,
 }
 

@@ -682,6 +682,26 @@ impl Program {
         &self.sources
     }
 
+    /// Whether code of the program reads or changes a context variable (without dollar), see
+    /// [`Compiler::context_variable`](crate::Compiler::context_variable); the host may leave out what nobody uses.
+    /// Programs with probes use all of them, as their observers do.
+    pub fn uses_variable(&self, name: &str) -> bool {
+        let Some(&wanted) = self.context.get(name) else { return false };
+        // Only these instructions reach a slot, whatever function, closure or included file they come from.
+        let reaches = |op: &Op| match op {
+            Op::LoadGlobal { slot, .. }
+            | Op::StoreGlobal { slot, .. }
+            | Op::ClearGlobal { slot, .. }
+            | Op::IssetGlobal { slot, .. } => *slot == wanted,
+            _ => false,
+        };
+        !self.points.is_empty()
+            || self.protos.iter().any(|proto| {
+                proto.code.iter().any(reaches)
+                    || proto.paths.iter().any(|path| path.root == Root::Global(wanted))
+            })
+    }
+
     /// The bytecode as text, one instruction per line with its place.
     pub fn dump(&self) -> String {
         let mut out = String::new();

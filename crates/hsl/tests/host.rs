@@ -473,3 +473,68 @@ fn echo_has_a_place() {
     vm.run(100);
     assert_eq!(vm.host::<Lines>().unwrap().0, ["m:2:8: [0=>1]"]);
 }
+
+#[test]
+fn a_program_tells_which_context_variables_it_uses() {
+    struct Files;
+    impl hsl::Loader for Files {
+        fn load(&self, path: &str) -> Result<Arc<[u8]>, hsl::LoadError> {
+            match path {
+                "part" => Ok(Arc::from(&b"$seen = $arguments[\"ip\"];"[..])),
+                // A module has variables of its own.
+                "module" => Ok(Arc::from(
+                    &b"$arguments = 1; function of() { global $arguments; return $arguments; }"[..],
+                )),
+                _ => Err(hsl::LoadError::NotFound),
+            }
+        }
+    }
+    let used = |source: &str, probes: bool| {
+        let compiled = compiler().loader(Arc::new(Files)).probes(probes).compile("main", source.as_bytes());
+        let program = compiled.unwrap_or_else(|e| panic!("{source}: {}", e[0])).program;
+        assert!(!program.uses_variable("nobody"));
+        (program.uses_variable("arguments"), program.uses_variable("context"))
+    };
+    for source in [
+        "",
+        "Accept();",
+        "$x = 1; function f($arguments) { return $arguments; } f($x);",
+        "class C { function m() { $context = 1; return $context; } } C()->m();",
+        "import { of } from \"module\"; of();",
+        "echo \"context\" + \"arguments\";",
+    ] {
+        assert_eq!(used(source, false), (false, false), "{source}");
+        assert_eq!(used(source, true), (true, true), "{source}");
+    }
+    for source in [
+        "echo $arguments;",
+        "include \"part\";",
+        "function f() { global $arguments; return $arguments; } f();",
+        "class C { static function m() { global $arguments; return $arguments; } } C::m();",
+        "$f = function () closure ($arguments) { return $arguments; }; $f();",
+        "$f = function () { return function () closure () { global $arguments; return $arguments; }; }; $f()();",
+        "isset($arguments[\"ip\"]);",
+        "echo \"$arguments\";",
+        "foreach ($arguments as $k => $v) { echo $k + $v; }",
+        "function g() { global $arguments; foreach ($arguments as $v) { yield $v; } } foreach (g() as $v) { echo $v; }",
+        "function h() { global $arguments; return $arguments ?? 1; } cache [] h();",
+    ] {
+        assert_eq!(used(source, false), (true, false), "{source}");
+    }
+    for source in [
+        "$context = 1;",
+        "$context += 1;",
+        "$context[] = 1;",
+        "$context[\"a\"][\"b\"] = 1;",
+        "$context[\"a\"]++;",
+        "unset($context);",
+        "unset($context[\"a\"]);",
+        "[$context, $b] = [1, 2];",
+        "foreach ([1] as $context) {}",
+        "function f() { global $context; $context[\"x\"] = 1; } f();",
+        "try { add(1, 2); } catch ($context) { }",
+        "$context ??= 5;",
+    ] {
+        assert_eq!(used(source, false), (false, true), "{source}");
+    }
+}

@@ -186,6 +186,14 @@ fn delimited<'a>(boundary: &str, parts: impl Iterator<Item = &'a Bytes>) -> Vec<
     text
 }
 
+fn joined<'a>(fields: impl Iterator<Item = &'a Bytes>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for field in fields {
+        text.extend_from_slice(field);
+    }
+    text
+}
+
 struct Header<'a> {
     list: &'a mut EditList,
     part: &'a Part,
@@ -209,13 +217,10 @@ impl<'a> Header<'a> {
         let wraps = changes.wrap.is_some();
         let stays = |field: &&Bytes| !(wraps && is_content_field(name_of(field)));
         let mut moved: Vec<u8> = Vec::new();
-        let mut top: Vec<u8> =
-            changes.top.iter().filter(stays).flat_map(|field| field.iter().copied()).collect();
-        let mut bottom: Vec<u8> =
-            changes.bottom.iter().filter(stays).flat_map(|field| field.iter().copied()).collect();
+        let mut top = joined(changes.top.iter().filter(stays));
+        let mut bottom = joined(changes.bottom.iter().filter(stays));
         if wraps {
-            let added = changes.top.iter().chain(&changes.bottom).filter(|field| !stays(field));
-            moved.extend(added.flat_map(|field| field.iter().copied()));
+            moved = joined(changes.top.iter().chain(&changes.bottom).filter(|field| !stays(field)));
         }
         for (number, field) in self.header.fields().iter().enumerate() {
             let moves = wraps && is_content_field(self.header.name(field));

@@ -8,5 +8,6 @@ pub mod nexthop;
 pub mod resolver;
 pub mod tls;
 
+pub use hickory_proto::rr::RecordType;
 pub use nexthop::{Candidate, HopError, Target};
 pub use resolver::{DnsError, Resolver};

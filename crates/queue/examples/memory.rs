@@ -1,12 +1,15 @@
-//! Resident bytes per queued entry: `cargo run --release --example memory -- 1000000`.
+//! Resident bytes per queued entry: `cargo run --release -p queue --example memory -- 1000000 [WHERE] [SPREAD]`.
 //!
 //! Each message has one recipient (the worst case), its own sender and recipient local parts, a subject, three keys of
-//! metadata, one of 100,000 recipient domains, 50 transports, 1,000 jobs and 1,000 client addresses. With `active` they
-//! are brought to ACTIVE: ten to a lane at a million, or with `active 1` each in a lane of its own.
+//! metadata, one of 100,000 recipient domains, 50 transports, 1,000 jobs and 1,000 client addresses.
+//!
+//! WHERE: `defer`; `active`: brought to ACTIVE and not looked at; `blocked`: and stopped by limits per transport and per
+//! next hop; `suspended`: and stopped by a suspension. SPREAD: `shared`: at a million ten to a lane; `lanes`: jobs of
+//! their own make a lane for each; `domains`: as many domains as messages, too.
 
 use std::net::IpAddr;
 
-use queue::{Address, NewEntry, NewMessage, Queue, Resolved, Settings, Time, Work};
+use queue::*;
 use uuid::Uuid;
 
 /// Resident set in bytes, from /proc (Linux).
@@ -17,16 +20,42 @@ fn resident() -> u64 {
     kib.expect("VmRSS is a number of kB") * 1024
 }
 
+/// Nothing may go: half of the transports are full, and the mail of the others waits at its next hop.
+fn policies() -> PolicySet {
+    let none = || Some(Limits { concurrency: Some(0), ..Limits::default() });
+    let some = Pattern::parse(Field::TransportId, "/[0-4]$/", &|_| None).expect("a valid expression");
+    let when = Selector { fields: vec![(Field::TransportId, vec![some])] };
+    let transports = Policy {
+        fields: FieldSet::NONE.with(Field::TransportId),
+        conditions: vec![PolicyCondition { when, then: Limits::default() }],
+        default: none(),
+        ..Policy::default()
+    };
+    let hops = Policy { fields: FieldSet::NONE.with(Field::RemoteMx), default: none(), ..Policy::default() };
+    PolicySet { policies: vec![transports, hops], cluster_hosts: 1 }
+}
+
 fn main() {
     let count: u64 = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(100_000);
-    let active: bool = std::env::args().nth(2).is_some_and(|arg| arg == "active");
-    let lane_of_ten: bool = std::env::args().nth(3).is_none_or(|arg| arg != "1");
-    let domains = if lane_of_ten { (count / 10).clamp(1, 100_000) } else { count };
-    let mut queue = Queue::new(Settings { predelivery_max: 1000, attempts_max: 0, seed: 1 });
+    let place = std::env::args().nth(2).unwrap_or("defer".to_owned());
+    let spread = std::env::args().nth(3).unwrap_or("shared".to_owned());
+    let active = place != "defer";
+    let domains = if spread == "domains" { count } else { (count / 10).clamp(1, 100_000) };
+    let attempts_max = if place == "active" { 0 } else { 1000 };
+    let mut queue = Queue::new(Settings { predelivery_max: 1000, attempts_max, seed: 1 });
+    if place == "blocked" {
+        queue.set_policies(Time::ZERO, policies()).expect("valid policies");
+    }
     let now = Time::from_secs(1_700_000_000);
+    if place == "suspended" {
+        let all = Suspension { id: "all".into(), ..Suspension::default() };
+        queue.add_suspension(now, all).expect("it is the only one");
+    }
     let before = resident();
     let started = std::time::Instant::now();
     for i in 0..count {
+        // The tenth message of a domain has another job than the first.
+        let job = if spread == "shared" { i % 1000 } else { (i + i / domains) % 1000 };
         let id = Uuid::from_u128((u128::from(i) << 64) | u128::from(i.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
         let message = NewMessage {
             id,
@@ -44,7 +73,7 @@ fn main() {
             sender: Address::parse(&format!("bounce+{i:08}@news.sender{}.example", i % 50)),
             recipient: Address::parse(&format!("firstname.lastname{i}@domain{}.example", i % domains)),
             transport_id: format!("t{}", i % 50),
-            job_id: format!("job{}", i % 1000),
+            job_id: format!("job{job}"),
             metadata: vec![
                 ("campaign".into(), format!("spring-{}", i % 300)),
                 ("customer".into(), format!("{:06}", i % 70_000)),
@@ -75,9 +104,10 @@ fn main() {
         }
     }
     let used = resident().saturating_sub(before);
+    let counters = queue.counters(now);
     println!(
-        "{count} entries ({}): {} bytes each resident, {:.1} s",
-        if active { "active" } else { "deferred" },
+        "{count} entries ({place}, {spread}) in {} lanes: {} bytes each resident, {:.1} s",
+        counters.lanes,
         used / count.max(1),
         started.elapsed().as_secs_f64()
     );

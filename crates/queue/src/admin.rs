@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bucket::{Availability, Bucket, Cause};
 use crate::entry::Store;
 use crate::error::QueueError;
-use crate::fields::{Field, FieldSet, Fields};
+use crate::fields::{Field, FieldSet, Fields, LaneKey};
 use crate::intern::Sym;
 use crate::policy::{Applied, BucketKey, CompiledPolicy, DynamicCondition, Limits, PolicySet, check_fields};
 use crate::queue::Queue;
@@ -91,7 +91,7 @@ impl Queue {
                     // The rolled-up names are symbols; equal rollups intern to equal symbols, so keys stay.
                     let key = self.sched.buckets[bucket].key;
                     let applied = self.sched.policies[policy as usize].applied(&key, &self.store);
-                    self.sched.buckets[bucket].set_applied(Arc::new(applied), now);
+                    self.sched.buckets[bucket].set_applied(applied, now);
                     self.sched.index_bucket(bucket);
                 }
                 None => self.sched.drop_bucket(&mut self.store, bucket),
@@ -104,8 +104,9 @@ impl Queue {
             let Some(attempt) = working.attempt.as_mut() else { continue };
             let mut held = Vec::new();
             let mut evaluated = true;
+            let fields = attempt.lane.fields(&self.store);
             for policy in 0..self.sched.policies.len() {
-                let found = self.sched.bucket_of(&mut self.store, policy, &attempt.fields, attempt.local_ip);
+                let found = self.sched.bucket_of(&mut self.store, policy, &fields, attempt.local_ip);
                 if let Some(bucket) = found {
                     let record = &mut self.sched.buckets[bucket];
                     if broken!(ReloadForgetsRunning) {
@@ -243,8 +244,8 @@ impl Queue {
             let key = self.sched.buckets[bucket].key;
             let applied = self.sched.policies[policy].applied(&key, &self.store);
             let record = &mut self.sched.buckets[bucket];
-            if *record.applied != applied {
-                record.set_applied(Arc::new(applied), now);
+            if record.applied != applied {
+                record.set_applied(applied, now);
                 self.sched.kick(&mut self.store, bucket, now);
             }
         }
@@ -260,17 +261,15 @@ impl Queue {
     /// Replaces the suspend file; dynamic suspensions stay, unchanged static ones are not looked at again.
     pub fn set_suspensions(&mut self, now: Time, list: Vec<Suspension>) -> Result<(), QueueError> {
         list.iter().try_for_each(Suspension::check)?;
-        let gone: Vec<u64> = self
-            .sched
-            .suspends
-            .iter()
+        let slots = self.sched.suspends.iter();
+        let gone: Vec<u32> = slots
             .filter(|(_, slot)| !slot.dynamic && !list.contains(&slot.definition))
-            .map(|(&number, _)| number)
+            .map(|(slot, _)| slot)
             .collect();
-        gone.into_iter().for_each(|number| self.sched.remove_suspend(number));
+        gone.into_iter().for_each(|slot| self.sched.remove_suspend(slot));
         for suspension in list {
             if !self.sched.suspend_ids.contains_key(&suspension.id) {
-                self.put_suspension(now, suspension, false);
+                self.put_suspension(now, suspension, false)?;
             }
         }
         Ok(())
@@ -282,19 +281,21 @@ impl Queue {
         if self.sched.suspend_ids.contains_key(&suspension.id) {
             return Err(QueueError::AlreadyExists(suspension.id));
         }
-        self.put_suspension(now, suspension, true);
-        Ok(())
+        self.put_suspension(now, suspension, true)
     }
 
-    fn put_suspension(&mut self, now: Time, suspension: Suspension, dynamic: bool) {
-        self.sched.suspend_last += 1;
-        let number = self.sched.suspend_last;
-        let slot = SuspendSlot::new(suspension, dynamic, now);
-        if let Some(at) = slot.expires {
-            self.sched.timers.insert((at, Blocker::Suspend(number)));
+    fn put_suspension(&mut self, now: Time, suspension: Suspension, dynamic: bool) -> Result<(), QueueError> {
+        let number = self.sched.suspend_last + 1;
+        let record = SuspendSlot::new(number, suspension, dynamic, now);
+        let (expires, id) = (record.expires, record.definition.id.clone());
+        let slot = self.sched.suspends.insert(record).map_err(|_| QueueError::Full)?;
+        self.sched.suspend_last = number;
+        if let Some(at) = expires {
+            self.sched.timers.insert((at, Blocker::Suspend(slot)));
         }
-        self.sched.suspend_ids.insert(slot.definition.id.clone(), number);
-        self.sched.suspends.insert(number, slot);
+        self.sched.suspend_ids.insert(id, slot);
+        self.sched.suspend_order.insert(number, slot);
+        Ok(())
     }
 
     /// Changes life time or tag of a dynamic suspension; false when there is none with this id.
@@ -307,8 +308,8 @@ impl Queue {
         if let Some(Some(tag)) = &change.tag {
             crate::error::check_tag(Some(tag))?;
         }
-        let Some(&number) = self.sched.suspend_ids.get(id) else { return Ok(false) };
-        let Some(slot) = self.sched.suspends.get_mut(&number).filter(|slot| slot.dynamic) else {
+        let Some(&key) = self.sched.suspend_ids.get(id) else { return Ok(false) };
+        let Some(slot) = self.sched.suspends.get_mut(key).filter(|slot| slot.dynamic) else {
             return Ok(false);
         };
         if let Some(tag) = change.tag {
@@ -316,12 +317,12 @@ impl Queue {
         }
         if let Some(ttl) = change.ttl {
             if let Some(at) = slot.expires.take() {
-                self.sched.timers.remove(&(at, Blocker::Suspend(number)));
+                self.sched.timers.remove(&(at, Blocker::Suspend(key)));
             }
             slot.definition.ttl = ttl;
             slot.expires = ttl.map(|ttl| now.after(ttl));
             if let Some(at) = slot.expires {
-                self.sched.timers.insert((at, Blocker::Suspend(number)));
+                self.sched.timers.insert((at, Blocker::Suspend(key)));
             }
         }
         Ok(true)
@@ -329,23 +330,23 @@ impl Queue {
 
     /// Removes a dynamic suspension; false when there is none with this id.
     pub fn delete_suspension(&mut self, id: &str) -> bool {
-        let number = self.sched.suspend_ids.get(id).copied();
-        let dynamic = number.filter(|n| self.sched.suspends.get(n).is_some_and(|slot| slot.dynamic));
-        if let Some(number) = dynamic {
-            self.sched.remove_suspend(number);
+        let slot = self.sched.suspend_ids.get(id).copied();
+        let dynamic = slot.filter(|&slot| self.sched.suspends.get(slot).is_some_and(|slot| slot.dynamic));
+        if let Some(slot) = dynamic {
+            self.sched.remove_suspend(slot);
         }
         dynamic.is_some()
     }
 
     /// The definition of the dynamic suspension that selects exactly this, for "same match: update".
     pub fn find_suspension(&self, when: &crate::policy::Selector) -> Option<&Suspension> {
-        let mut slots = self.sched.suspends.values();
+        let mut slots = self.sched.suspend_slots();
         slots.find(|slot| slot.dynamic && slot.definition.when == *when).map(|slot| &slot.definition)
     }
 
     /// Suspensions in force: of the file, added ones, and counters that let nothing start now.
     pub fn suspensions(&self, now: Time) -> Vec<SuspensionView> {
-        let listed = self.sched.suspends.values().map(|slot| view_of(slot, now));
+        let listed = self.sched.suspend_slots().map(|slot| view_of(slot, now));
         let counters = self.sched.buckets.iter().filter_map(|(_, bucket)| {
             let (cause, ttl) = match bucket.availability(now) {
                 Availability::Free(_) => return None,
@@ -382,7 +383,7 @@ impl Queue {
                     }
                 }
                 None => {
-                    let applied = Arc::new(policy.applied(&key, &self.store));
+                    let applied = policy.applied(&key, &self.store);
                     let tokens = Bucket::new(number as u32, key, applied.clone()).tokens(now);
                     PolicyMatch { applied, running: 0, tokens }
                 }
@@ -491,20 +492,21 @@ impl Queue {
                 }
             }
             State::Active => {
-                let fields = self.sched.lanes.get(entry.lane).map_or(Fields::of(entry), |lane| lane.fields);
+                let lane = self.sched.lanes.get(entry.lane);
+                let fields = lane.map_or(LaneKey::of(entry), |lane| lane.key).fields(&self.store);
                 for &ip in self.store.ips.get(fields.get(Field::LocalIp)) {
                     let local_ip = self.store.ips.find(&[ip]).unwrap_or(Sym::EMPTY);
                     for policy in &self.sched.policies {
                         let key = policy.key_of(&fields.values, local_ip, &self.store, Some(ip));
                         let applied = policy.applied_to(&key, &self.store, Some(ip));
                         let stops = applied.stops();
-                        tags.extend(applied.limits.and_then(|limits| limits.tag));
+                        tags.extend(applied.limits.as_ref().and_then(|limits| limits.tag.clone()));
                         if stops {
                             break;
                         }
                     }
                 }
-                for slot in self.sched.suspends.values().filter(|slot| slot.definition.tag.is_some()) {
+                for slot in self.sched.suspend_slots().filter(|slot| slot.definition.tag.is_some()) {
                     if slot.selector.matches_but_local_ip(&fields.values, &self.store) {
                         tags.extend(slot.definition.tag.clone());
                     }

@@ -2,16 +2,16 @@
 //!
 //! A queue holds millions of strings of ten to a hundred bytes that are written once and read by scans. A heap
 //! allocation for each costs a pointer, a length and the allocator's rounding; here a string costs its bytes, two for
-//! the length and the rounding to eight. Blocks that are given back are kept in a list per size and used again.
+//! the length and the rounding to four. Blocks that are given back are kept in a list per size and used again.
 
 /// Blocks are measured in units of this many bytes.
-const UNIT: usize = 8;
+const UNIT: usize = 4;
 /// Units per chunk.
-const CHUNK_UNITS: usize = 8192;
+const CHUNK_UNITS: usize = 16384;
 /// Bytes that hold the length.
 const LENGTH: usize = 2;
 /// Longest block in a chunk, in units; longer strings are allocated on their own.
-const CLASSES: usize = 128;
+const CLASSES: usize = 256;
 /// Units that names can tell apart.
 const UNITS_MAX: usize = 1 << 31;
 /// Marks names of strings with an allocation of their own.
@@ -130,7 +130,7 @@ impl Arena {
             }
             None => {
                 self.own.push(bytes);
-                // Each belongs to a record, of which there are fewer than 2^29.
+                // Each belongs to a record or is a long text that records share: 2^31 of them would fill a tebibyte.
                 Text((self.own.len() - 1) as u32 | OWN)
             }
         }
@@ -180,6 +180,7 @@ mod tests {
                 (0..20_000).map(|i: u32| arena.insert(&[&i.to_le_bytes()[..], b"padding"])).collect();
             all.into_iter().for_each(|text| arena.remove(text));
         }
-        assert_eq!(arena.chunks.len(), (20_000 * 2usize).div_ceil(CHUNK_UNITS));
+        let units = (LENGTH + 4 + 7usize).div_ceil(UNIT);
+        assert_eq!(arena.chunks.len(), (20_000 * units).div_ceil(CHUNK_UNITS));
     }
 }

@@ -98,7 +98,7 @@ impl Counters {
                 .values()
                 .filter(|working| working.phase == crate::state::Phase::Postdelivery)
                 .count() as u64,
-            dynamic_suspends: queue.sched.suspends.values().filter(|slot| slot.dynamic).count() as u64,
+            dynamic_suspends: queue.sched.suspend_slots().filter(|slot| slot.dynamic).count() as u64,
             dynamic_conditions: queue.sched.policies.iter().map(|p| p.dynamics().count() as u64).sum(),
             pickup: queue.sched.counters,
             quotas: queue.quotas.len() as u64,

@@ -6,9 +6,11 @@ use std::num::NonZeroU32;
 use uuid::Uuid;
 
 use crate::arena::{Arena, Text};
+use crate::hop::{Hop, Hops};
 use crate::intern::{Interner, Sym};
 use crate::slab::Slab;
 use crate::state::State;
+use crate::texts::Texts;
 use crate::time::Time;
 
 /// Names an entry as long as it is in the queue; never names another one afterwards.
@@ -181,31 +183,38 @@ pub(crate) struct Message {
     pub(crate) entries: NonZeroU32,
 }
 
-/// Rarely present parts of an entry.
+/// Parts of an entry that many do not have.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Extra {
-    pub(crate) quotas: Vec<Sym>,
-    pub(crate) dsn: Option<Box<Dsn>>,
+    pub(crate) quotas: Box<[Sym]>,
+    pub(crate) rare: Option<Box<Rare>>,
+    pub(crate) notified: u64,
+    pub(crate) edits: u32,
+}
+
+/// Parts that hardly any has.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Rare {
+    pub(crate) dsn: Option<Dsn>,
     pub(crate) sender_params: Box<str>,
     pub(crate) recipient_params: Box<str>,
-    pub(crate) edits: u32,
     /// Upper halves of the queue id and the size.
     pub(crate) queue_id_high: u32,
     pub(crate) size_high: u32,
-    pub(crate) notified: u64,
 }
 
-/// End of a chain.
+/// End of a chain; no key of a slab.
 pub(crate) const NONE: u32 = u32::MAX;
 
 pub(crate) struct Entry {
-    pub(crate) extra: Option<Box<Extra>>,
     pub(crate) retry_at: Time,
     /// Local part of the sender, that of the recipient, then the metadata as [`Metadata`] reads it.
     pub(crate) text: Text,
-    /// Lower half; see [`Entry::queue_id`].
+    /// In `Store::extras`, or `NONE`.
+    extra: u32,
+    /// Lower half; see [`Store::queue_id`].
     queue_id_low: u32,
-    /// Lower half; see [`Entry::size`].
+    /// Lower half; see [`Store::size`].
     size_low: u32,
     pub(crate) message: u32,
     pub(crate) next: u32,
@@ -216,10 +225,8 @@ pub(crate) struct Entry {
     pub(crate) transport_id: Sym,
     pub(crate) job_id: Sym,
     pub(crate) tenant_id: Sym,
-    pub(crate) local_ips: Sym,
-    pub(crate) remote_ip: Sym,
-    pub(crate) remote_mx: Sym,
-    pub(crate) grouping: Sym,
+    /// What resolution found, in `Store::hops`.
+    pub(crate) hop: Sym,
     /// Lane, while ACTIVE.
     pub(crate) lane: u32,
     /// Place in the heap of its lane (ACTIVE) or of the deferred (DEFER).
@@ -228,28 +235,7 @@ pub(crate) struct Entry {
     recipient_bytes: u16,
     pub(crate) state: State,
     pub(crate) priority: u8,
-    pub(crate) local_ips_ordered: bool,
     pub(crate) delivered: bool,
-}
-
-impl Entry {
-    pub(crate) fn queue_id(&self) -> u64 {
-        u64::from(self.queue_id_low)
-            | self.extra.as_ref().map_or(0, |extra| u64::from(extra.queue_id_high) << 32)
-    }
-
-    pub(crate) fn size(&self) -> u64 {
-        u64::from(self.size_low) | self.extra.as_ref().map_or(0, |extra| u64::from(extra.size_high) << 32)
-    }
-
-    pub(crate) fn quotas(&self) -> &[Sym] {
-        self.extra.as_ref().map_or(&[], |extra| &extra.quotas)
-    }
-
-    /// The extra part, made on demand.
-    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_default()
-    }
 }
 
 /// Metadata as stored: for each pair the symbol of its key, the length of its value and the value, in the order of the
@@ -308,9 +294,11 @@ pub(crate) struct EntryText<'a> {
 
 /// Records and shared values: what all other parts of the queue refer to.
 pub(crate) struct Store {
-    pub(crate) texts: Interner<str>,
+    pub(crate) texts: Texts,
     /// Lists of addresses, single ones included.
     pub(crate) ips: Interner<[IpAddr]>,
+    pub(crate) hops: Hops,
+    pub(crate) extras: Slab<Extra>,
     pub(crate) messages: Slab<Message>,
     pub(crate) entries: Slab<Entry>,
     /// Texts of single records.
@@ -320,12 +308,44 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new() -> Self {
         Store {
-            texts: Interner::new(),
+            texts: Texts::new(),
             ips: Interner::new(),
+            hops: Hops::new(),
+            extras: Slab::new(),
             messages: Slab::new(),
             entries: Slab::new(),
             arena: Arena::new(),
         }
+    }
+
+    pub(crate) fn queue_id(&self, entry: &Entry) -> u64 {
+        u64::from(entry.queue_id_low) | self.rare(entry).map_or(0, |rare| u64::from(rare.queue_id_high) << 32)
+    }
+
+    pub(crate) fn size(&self, entry: &Entry) -> u64 {
+        u64::from(entry.size_low) | self.rare(entry).map_or(0, |rare| u64::from(rare.size_high) << 32)
+    }
+
+    pub(crate) fn quotas(&self, entry: &Entry) -> &[Sym] {
+        self.extra(entry).map_or(&[], |extra| &extra.quotas)
+    }
+
+    pub(crate) fn extra(&self, entry: &Entry) -> Option<&Extra> {
+        // Most have none, and lists of millions ask for it.
+        if entry.extra == NONE { None } else { self.extras.get(entry.extra) }
+    }
+
+    pub(crate) fn rare(&self, entry: &Entry) -> Option<&Rare> {
+        self.extra(entry).and_then(|extra| extra.rare.as_deref())
+    }
+
+    /// The extra part, made on demand.
+    pub(crate) fn extra_mut(&mut self, index: u32) -> &mut Extra {
+        let entry = &mut self.entries[index];
+        if entry.extra == NONE {
+            entry.extra = self.extras.insert(Extra::default()).unwrap_or_else(|_| no_room());
+        }
+        &mut self.extras[entry.extra]
     }
 
     fn piece(&self, text: Text, from: usize, length: usize) -> &str {
@@ -359,18 +379,25 @@ impl Store {
             recipient: &new.recipient.localpart,
             metadata: &metadata,
         });
-        let extra = Extra {
-            quotas: new.quotas.iter().map(|name| self.texts.intern(name)).collect(),
-            dsn: new.dsn.clone().map(Box::new),
+        let rare = Rare {
+            dsn: new.dsn.clone(),
             sender_params: new.sender_params.as_str().into(),
             recipient_params: new.recipient_params.as_str().into(),
-            edits: new.edits,
             queue_id_high: (new.queue_id >> 32) as u32,
             size_high: (new.size >> 32) as u32,
+        };
+        let extra = Extra {
+            quotas: new.quotas.iter().map(|name| self.texts.intern(name)).collect(),
+            rare: (rare != Rare::default()).then(|| Box::new(rare)),
             notified: new.notified,
+            edits: new.edits,
+        };
+        let extra = match extra == Extra::default() {
+            true => NONE,
+            false => self.extras.insert(extra).unwrap_or_else(|_| no_room()),
         };
         Entry {
-            extra: (extra != Extra::default()).then(|| Box::new(extra)),
+            extra,
             retry_at: new.retry_at,
             text,
             queue_id_low: new.queue_id as u32,
@@ -384,17 +411,13 @@ impl Store {
             transport_id: self.texts.intern(&new.transport_id),
             job_id: self.texts.intern(&new.job_id),
             tenant_id: self.texts.intern(&new.tenant_id),
-            local_ips: Sym::EMPTY,
-            remote_ip: Sym::EMPTY,
-            remote_mx: Sym::EMPTY,
-            grouping: Sym::EMPTY,
+            hop: Sym::EMPTY,
             lane: NONE,
             position: 0,
             sender_bytes: lengths.0,
             recipient_bytes: lengths.1,
             state: State::Defer,
             priority: new.priority.min(1),
-            local_ips_ordered: false,
             delivered: new.delivered,
         }
     }
@@ -411,7 +434,9 @@ impl Store {
         ] {
             self.texts.release(text);
         }
-        entry.quotas().iter().for_each(|&name| self.texts.release(name));
+        if let Some(extra) = self.extras.remove(entry.extra) {
+            extra.quotas.iter().for_each(|&name| self.texts.release(name));
+        }
         self.release_keys(entry);
         self.arena.remove(entry.text);
     }
@@ -520,22 +545,36 @@ impl Store {
         let remote_ip = self.ip(resolved.remote_ip);
         let remote_mx = self.domain(&resolved.remote_mx);
         let grouping = self.texts.intern(&resolved.grouping);
-        self.clear_resolved(index);
-        let entry = &mut self.entries[index];
-        entry.local_ips = local_ips;
-        entry.remote_ip = remote_ip;
-        entry.remote_mx = remote_mx;
-        entry.grouping = grouping;
-        entry.local_ips_ordered = resolved.local_ips_ordered;
+        let ordered = resolved.local_ips_ordered;
+        let hop = Hop { local_ips, remote_ip, remote_mx, grouping, ordered };
+        let (symbol, known) = self.hops.intern(hop);
+        if known {
+            self.release_hop_values(hop);
+        }
+        let old = std::mem::replace(&mut self.entries[index].hop, symbol);
+        self.release_hop(old);
     }
 
     pub(crate) fn clear_resolved(&mut self, index: u32) {
-        let entry = &mut self.entries[index];
-        let ips = [std::mem::take(&mut entry.local_ips), std::mem::take(&mut entry.remote_ip)];
-        let texts = [std::mem::take(&mut entry.remote_mx), std::mem::take(&mut entry.grouping)];
-        entry.local_ips_ordered = false;
-        ips.into_iter().for_each(|symbol| self.ips.release(symbol));
-        texts.into_iter().for_each(|symbol| self.texts.release(symbol));
+        let old = std::mem::take(&mut self.entries[index].hop);
+        self.release_hop(old);
+    }
+
+    pub(crate) fn hop_of(&self, entry: &Entry) -> &Hop {
+        self.hops.get(entry.hop)
+    }
+
+    pub(crate) fn release_hop(&mut self, symbol: Sym) {
+        if let Some(hop) = self.hops.release(symbol) {
+            self.release_hop_values(hop);
+        }
+    }
+
+    fn release_hop_values(&mut self, hop: Hop) {
+        self.ips.release(hop.local_ips);
+        self.ips.release(hop.remote_ip);
+        self.texts.release(hop.remote_mx);
+        self.texts.release(hop.grouping);
     }
 
     /// Replaces one interned text of an entry.
@@ -551,6 +590,10 @@ impl Store {
     }
 }
 
+fn no_room() -> u32 {
+    unreachable!("each extra part belongs to an entry, and of those there are fewer than the slab can number")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -558,7 +601,7 @@ mod tests {
     /// The records' share of the 400 bytes an entry may cost; the rest is for texts, lists and the allocator.
     #[test]
     fn records_stay_small() {
-        assert!(size_of::<Option<Entry>>() <= 96);
+        assert!(size_of::<Option<Entry>>() <= 80);
         assert!(size_of::<Option<Message>>() <= 64);
     }
 }

@@ -108,18 +108,15 @@ impl Queue {
         match entry.state {
             State::Active => {
                 let record = self.sched.lanes.get(entry.lane)?;
-                ahead = record.heap.ahead_of(entry.position) as u64;
-                of = record.heap.len() as u64;
+                ahead = self.sched.heaps.ahead_of(record.line, entry.position) as u64;
+                of = self.sched.heaps.len(record.line) as u64;
                 let ready = &self.sched.ready[usize::from(record.priority)];
-                let lanes_ahead = record.ready.map_or(0, |turn| ready.range(..turn).count() as u64);
                 let high = if record.priority == 0 { self.sched.ready[1].len() as u64 } else { 0 };
-                let view = self.lane_view(now, &record.fields, record.priority, None);
+                let before = ready.iter(&self.sched.lanes).take_while(|&lane| lane != entry.lane);
+                let lanes_ahead = if record.is_ready { before.count() as u64 + high } else { 0 };
+                let view = self.lane_view(now, &record.key.fields(&self.store), record.priority, None);
                 next = view.addresses.iter().filter_map(|address| address.free_at(now)).min();
-                lane = Some(LaneView {
-                    ready: record.ready.is_some(),
-                    lanes_ahead: record.ready.map_or(0, |_| lanes_ahead + high),
-                    ..view
-                });
+                lane = Some(LaneView { ready: record.is_ready, lanes_ahead, ..view });
             }
             State::Defer => {
                 let heap = &self.deferred[usize::from(entry.priority.min(1))];
@@ -130,7 +127,12 @@ impl Queue {
             State::Sending => {
                 let attempt = self.working.get(&key.index).and_then(|working| working.attempt.as_ref());
                 lane = attempt.map(|attempt| {
-                    self.lane_view(now, &attempt.fields, entry.priority, Some(attempt.local_ip))
+                    self.lane_view(
+                        now,
+                        &attempt.lane.fields(&self.store),
+                        entry.priority,
+                        Some(attempt.local_ip),
+                    )
                 });
             }
             State::Hold | State::Update | State::Unknown => {}
@@ -167,7 +169,7 @@ impl Queue {
     }
 
     fn address_view(&self, now: Time, fields: &Fields, ip: IpAddr) -> AddressView {
-        let suspensions = self.sched.suspends.values().filter(|slot| {
+        let suspensions = self.sched.suspend_slots().filter(|slot| {
             slot.selector.matches_but_local_ip(&fields.values, &self.store)
                 && slot.selector.local_ip().is_none_or(|matcher| matcher.matches_ip(ip))
         });
@@ -183,11 +185,7 @@ impl Queue {
             let bucket = match known {
                 Some(bucket) => bucket,
                 None => {
-                    fresh = Bucket::new(
-                        number as u32,
-                        key,
-                        Arc::new(policy.applied_to(&key, &self.store, Some(ip))),
-                    );
+                    fresh = Bucket::new(number as u32, key, policy.applied_to(&key, &self.store, Some(ip)));
                     &fresh
                 }
             };

@@ -112,7 +112,7 @@ impl std::fmt::Display for FieldSet {
 }
 
 /// The values of the queue fields of one attempt; `values[LocalIp]` is the list to choose from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fields {
     pub(crate) values: [Sym; 8],
     pub(crate) ordered: bool,
@@ -123,62 +123,7 @@ impl Fields {
         self.values[field as usize]
     }
 
-    /// The fields of an entry as resolved, with the overrides of this attempt. Counted; give back with `release`.
-    pub(crate) fn acquire(store: &mut Store, index: u32, resolved: &Resolved) -> Fields {
-        let entry = &store.entries[index];
-        let mut values = [Sym::EMPTY; 8];
-        values[Field::LocalIp as usize] = entry.local_ips;
-        values[Field::RemoteIp as usize] = entry.remote_ip;
-        values[Field::Grouping as usize] = entry.grouping;
-        values[Field::RemoteMx as usize] = entry.remote_mx;
-        values[Field::TenantId as usize] = entry.tenant_id;
-        values[Field::JobId as usize] = entry.job_id;
-        values[Field::TransportId as usize] = entry.transport_id;
-        values[Field::RecipientDomain as usize] = entry.recipient_domain;
-        let ordered = entry.local_ips_ordered;
-        for field in Field::ALL {
-            let given = match field {
-                Field::TenantId => resolved.tenant_id.as_deref(),
-                Field::JobId => resolved.job_id.as_deref(),
-                Field::TransportId => resolved.transport_id.as_deref(),
-                Field::RecipientDomain => resolved.recipient_domain.as_deref(),
-                _ => None,
-            };
-            let slot = &mut values[field as usize];
-            *slot = match given {
-                Some(text) if field.is_domain() => store.domain(text),
-                Some(text) => store.texts.intern(text),
-                None if field.is_address() => store.ips.acquire(*slot),
-                None => store.texts.acquire(*slot),
-            };
-        }
-        Fields { values, ordered }
-    }
-
-    /// The fields as an entry has them now, not counted: for an entry that has none of its own.
-    pub(crate) fn of(entry: &Entry) -> Fields {
-        let mut values = [Sym::EMPTY; 8];
-        values[Field::LocalIp as usize] = entry.local_ips;
-        values[Field::RemoteIp as usize] = entry.remote_ip;
-        values[Field::Grouping as usize] = entry.grouping;
-        values[Field::RemoteMx as usize] = entry.remote_mx;
-        values[Field::TenantId as usize] = entry.tenant_id;
-        values[Field::JobId as usize] = entry.job_id;
-        values[Field::TransportId as usize] = entry.transport_id;
-        values[Field::RecipientDomain as usize] = entry.recipient_domain;
-        Fields { values, ordered: entry.local_ips_ordered }
-    }
-
-    pub(crate) fn acquire_again(&self, store: &mut Store) {
-        for field in Field::ALL {
-            if field.is_address() {
-                store.ips.acquire(self.get(field));
-            } else {
-                store.texts.acquire(self.get(field));
-            }
-        }
-    }
-
+    /// Gives the values back where each was counted on its own.
     pub(crate) fn release(&self, store: &mut Store) {
         for field in Field::ALL {
             if field.is_address() {
@@ -187,5 +132,76 @@ impl Fields {
                 store.texts.release(self.get(field));
             }
         }
+    }
+}
+
+/// The same as it is kept: what entries to the same place share is in the hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct LaneKey {
+    pub(crate) hop: Sym,
+    tenant_id: Sym,
+    job_id: Sym,
+    transport_id: Sym,
+    recipient_domain: Sym,
+}
+
+impl LaneKey {
+    /// The fields of an entry as resolved, with the overrides of this attempt. Counted; give back with `release`.
+    pub(crate) fn acquire(store: &mut Store, index: u32, resolved: &Resolved) -> LaneKey {
+        let own = LaneKey::of(&store.entries[index]);
+        let texts = &mut store.texts;
+        let mut text = |given: &Option<String>, own: Sym| match given {
+            Some(given) => texts.intern(given),
+            None => texts.acquire(own),
+        };
+        let tenant_id = text(&resolved.tenant_id, own.tenant_id);
+        let job_id = text(&resolved.job_id, own.job_id);
+        let transport_id = text(&resolved.transport_id, own.transport_id);
+        let recipient_domain = match &resolved.recipient_domain {
+            Some(domain) => store.domain(domain),
+            None => store.texts.acquire(own.recipient_domain),
+        };
+        LaneKey { hop: store.hops.acquire(own.hop), tenant_id, job_id, transport_id, recipient_domain }
+    }
+
+    /// The fields as an entry has them now, not counted.
+    pub(crate) fn of(entry: &Entry) -> LaneKey {
+        LaneKey {
+            hop: entry.hop,
+            tenant_id: entry.tenant_id,
+            job_id: entry.job_id,
+            transport_id: entry.transport_id,
+            recipient_domain: entry.recipient_domain,
+        }
+    }
+
+    pub(crate) fn fields(&self, store: &Store) -> Fields {
+        let hop = store.hops.get(self.hop);
+        let mut values = [Sym::EMPTY; 8];
+        values[Field::TenantId as usize] = self.tenant_id;
+        values[Field::JobId as usize] = self.job_id;
+        values[Field::TransportId as usize] = self.transport_id;
+        values[Field::LocalIp as usize] = hop.local_ips;
+        values[Field::Grouping as usize] = hop.grouping;
+        values[Field::RemoteIp as usize] = hop.remote_ip;
+        values[Field::RemoteMx as usize] = hop.remote_mx;
+        values[Field::RecipientDomain as usize] = self.recipient_domain;
+        Fields { values, ordered: hop.ordered }
+    }
+
+    pub(crate) fn acquire_again(&self, store: &mut Store) {
+        self.texts().into_iter().for_each(|text| {
+            store.texts.acquire(text);
+        });
+        store.hops.acquire(self.hop);
+    }
+
+    pub(crate) fn release(&self, store: &mut Store) {
+        self.texts().into_iter().for_each(|text| store.texts.release(text));
+        store.release_hop(self.hop);
+    }
+
+    fn texts(&self) -> [Sym; 4] {
+        [self.tenant_id, self.job_id, self.transport_id, self.recipient_domain]
     }
 }

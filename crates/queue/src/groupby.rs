@@ -390,9 +390,9 @@ impl Column {
             GroupField::TenantId => entry.tenant_id,
             GroupField::ServerId => message.server_id,
             GroupField::SenderIp => message.sender_ip,
-            GroupField::RemoteIp => entry.remote_ip,
-            GroupField::RemoteMx => entry.remote_mx,
-            GroupField::Grouping => entry.grouping,
+            GroupField::RemoteIp => view.queue.store.hop_of(entry).remote_ip,
+            GroupField::RemoteMx => view.queue.store.hop_of(entry).remote_mx,
+            GroupField::Grouping => view.queue.store.hop_of(entry).grouping,
             GroupField::Metadata(key) => {
                 found.push(values.intern(view.metadata_value(key).unwrap_or("")));
                 return;

@@ -59,10 +59,6 @@ impl Heap {
         self.items.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// How many go before the one at this place. Costs time in proportion to the heap.
     pub(crate) fn ahead_of(&self, position: u32) -> usize {
         let position = position as usize;

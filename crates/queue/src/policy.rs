@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::Store;
@@ -290,13 +291,15 @@ struct CompiledDynamic {
     definition: DynamicCondition,
     expires: Option<Time>,
     selector: CompiledSelector,
+    applied: Arc<Applied>,
 }
 
 pub(crate) struct CompiledPolicy {
     pub(crate) definition: Policy,
     rollups: Vec<CompiledRollup>,
-    conditions: Vec<(CompiledSelector, Limits)>,
-    default: Option<Limits>,
+    /// With what applies to the counters they select; shared by all that have no rolled-up value.
+    conditions: Vec<(CompiledSelector, Arc<Applied>)>,
+    default: Arc<Applied>,
     /// Newest last; asked from the end.
     dynamics: Vec<CompiledDynamic>,
     hosts: u32,
@@ -323,9 +326,9 @@ impl CompiledPolicy {
         let conditions = definition
             .conditions
             .iter()
-            .map(|c| (CompiledSelector::new(&c.when), c.then.divided(hosts)))
+            .map(|c| (CompiledSelector::new(&c.when), shared(&definition, Some(c.then.divided(hosts)))))
             .collect();
-        let default = definition.default.as_ref().map(|limits| limits.divided(hosts));
+        let default = shared(&definition, definition.default.as_ref().map(|limits| limits.divided(hosts)));
         Ok(CompiledPolicy { definition, rollups, conditions, default, dynamics: Vec::new(), hosts })
     }
 
@@ -340,7 +343,9 @@ impl CompiledPolicy {
     }
 
     pub(crate) fn take_dynamics(&mut self, other: &mut CompiledPolicy) {
-        self.dynamics.append(&mut other.dynamics);
+        for dynamic in other.dynamics.drain(..) {
+            self.add_dynamic(dynamic.definition, dynamic.expires);
+        }
     }
 
     /// The counter key of an attempt. `local_ip` is the single address chosen.
@@ -393,31 +398,28 @@ impl CompiledPolicy {
     }
 
     /// The limits of a counter: dynamic conditions first, newest first, then the file's in order.
-    pub(crate) fn applied(&self, key: &BucketKey, store: &Store) -> Applied {
+    pub(crate) fn applied(&self, key: &BucketKey, store: &Store) -> Arc<Applied> {
         self.applied_to(key, store, None)
     }
 
     /// The same for a key of [`CompiledPolicy::key_of`].
-    pub(crate) fn applied_to(&self, key: &BucketKey, store: &Store, local: Option<IpAddr>) -> Applied {
-        let grouping = self
-            .definition
-            .fields
-            .iter()
-            .filter(|&field| key.is_rolled(field))
-            .map(|field| (field, store.texts.get(key.values[field as usize]).to_owned()))
-            .collect();
+    pub(crate) fn applied_to(&self, key: &BucketKey, store: &Store, local: Option<IpAddr>) -> Arc<Applied> {
         let dynamic =
             self.dynamics.iter().rev().find(|d| self.dynamic_matches(&d.selector, key, store, local));
-        let limits = match dynamic {
-            Some(dynamic) => Some(dynamic.definition.then.divided(self.hosts)),
+        let shared = match dynamic {
+            Some(dynamic) => &dynamic.applied,
             None => {
                 let mut conditions = self.conditions.iter();
                 let matching = conditions.find(|(selector, _)| selector.matches_key(key, store, local));
-                matching.map(|(_, limits)| limits.clone()).or_else(|| self.default.clone())
+                matching.map_or(&self.default, |(_, applied)| applied)
             }
         };
-        let dynamic = dynamic.map(|d| d.definition.id.clone());
-        Applied { fields: self.definition.fields, grouping, dynamic, limits }
+        if key.rolled == 0 {
+            return shared.clone();
+        }
+        let rolled = self.definition.fields.iter().filter(|&field| key.is_rolled(field));
+        let grouping = rolled.map(|field| (field, store.texts.get(key.values[field as usize]).to_owned()));
+        Arc::new(Applied { grouping: grouping.collect(), ..(**shared).clone() })
     }
 
     /// A dynamic condition on a member of a group applies to the whole group.
@@ -451,7 +453,17 @@ impl CompiledPolicy {
 
     pub(crate) fn add_dynamic(&mut self, definition: DynamicCondition, expires: Option<Time>) {
         let selector = CompiledSelector::new(&definition.when);
-        self.dynamics.push(CompiledDynamic { definition, expires, selector });
+        let applied = self.of_dynamic(&definition);
+        self.dynamics.push(CompiledDynamic { definition, expires, selector, applied });
+    }
+
+    fn of_dynamic(&self, condition: &DynamicCondition) -> Arc<Applied> {
+        Arc::new(Applied {
+            fields: self.definition.fields,
+            grouping: Vec::new(),
+            dynamic: Some(condition.id.clone()),
+            limits: Some(condition.then.divided(self.hosts)),
+        })
     }
 
     /// Changes a dynamic condition by id; false when it is not here.
@@ -461,14 +473,15 @@ impl CompiledPolicy {
         then: Option<Limits>,
         expires: Option<Option<Time>>,
     ) -> bool {
-        let Some(dynamic) = self.dynamics.iter_mut().find(|d| d.definition.id == id) else {
+        let Some(at) = self.dynamics.iter().position(|d| d.definition.id == id) else {
             return false;
         };
         if let Some(then) = then {
-            dynamic.definition.then = then;
+            self.dynamics[at].definition.then = then;
+            self.dynamics[at].applied = self.of_dynamic(&self.dynamics[at].definition);
         }
         if let Some(expires) = expires {
-            dynamic.expires = expires;
+            self.dynamics[at].expires = expires;
         }
         true
     }
@@ -492,13 +505,17 @@ impl CompiledPolicy {
 
     /// Whether any of its conditions stops the evaluation.
     pub(crate) fn may_stop(&self) -> bool {
-        let conditions = self.conditions.iter().map(|(_, limits)| limits).chain(&self.default);
-        conditions.chain(self.dynamics.iter().map(|d| &d.definition.then)).any(|limits| limits.stop)
+        let conditions = self.conditions.iter().map(|(_, applied)| applied).chain([&self.default]);
+        conditions.chain(self.dynamics.iter().map(|d| &d.applied)).any(|applied| applied.stops())
     }
 
     pub(crate) fn next_expiry(&self) -> Option<Time> {
         self.dynamics.iter().filter_map(|d| d.expires).min()
     }
+}
+
+fn shared(policy: &Policy, limits: Option<Limits>) -> Arc<Applied> {
+    Arc::new(Applied { fields: policy.fields, grouping: Vec::new(), dynamic: None, limits })
 }
 
 pub(crate) fn check_fields(selector: &Selector, fields: FieldSet) -> Result<(), QueueError> {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::counters::{Counters, DeliveryCounters, Quota};
 use crate::entry::{EntryKey, NONE, NewEntry, NewMessage, Resolved, Store};
 use crate::error::QueueError;
-use crate::fields::Fields;
+use crate::fields::LaneKey;
 use crate::heap::Heap;
 use crate::intern::Sym;
 use crate::records::{ENTRIES_MAX, check_entry};
@@ -106,7 +106,7 @@ impl Queue {
     /// Adds an entry to a message that is there (a duplicate under a new queue id).
     pub fn insert_into(&mut self, now: Time, message: Uuid, entry: NewEntry) -> Result<EntryKey, QueueError> {
         let owner = self.find_message(message).ok_or(QueueError::NoSuchEntry)?;
-        if self.chain(owner).any(|index| self.store.entries[index].queue_id() == entry.queue_id) {
+        if self.chain(owner).any(|index| self.store.queue_id(&self.store.entries[index]) == entry.queue_id) {
             return Err(QueueError::DuplicateQueueId { message, queue_id: entry.queue_id });
         }
         check_entry(&entry)?;
@@ -285,7 +285,8 @@ impl Queue {
     /// The entry with this written id.
     pub fn find(&self, message: Uuid, queue_id: u64) -> Option<EntryKey> {
         let owner = self.find_message(message)?;
-        let index = self.chain(owner).find(|&index| self.store.entries[index].queue_id() == queue_id)?;
+        let index =
+            self.chain(owner).find(|&index| self.store.queue_id(&self.store.entries[index]) == queue_id)?;
         Some(self.store.key(index))
     }
 
@@ -421,16 +422,18 @@ impl Queue {
         if self.stop_work(now, entry) {
             return Ok(self.park(entry, true, false));
         }
-        let fields = Fields::acquire(&mut self.store, entry, resolved);
-        match self.sched.enqueue(&mut self.store, entry, fields, due.min(now)) {
+        let key = LaneKey::acquire(&mut self.store, entry, resolved);
+        // A clock that was set back must not make it wait.
+        self.store.entries[entry].retry_at = due.min(now);
+        match self.sched.enqueue(&mut self.store, entry, key) {
             Ok(()) => {
                 self.store.entries[entry].state = State::Active;
                 self.sizes[State::Active as usize] += 1;
                 Ok(Settled::Active)
             }
-            Err(fields) => {
+            Err(key) => {
                 // As many lanes as the slab can number: the entry waits a minute instead.
-                fields.release(&mut self.store);
+                key.release(&mut self.store);
                 self.store.entries[entry].retry_at = now.after(Duration::from_secs(60));
                 Ok(self.park(entry, false, false))
             }

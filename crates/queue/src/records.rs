@@ -94,8 +94,8 @@ impl Queue {
     /// Adds or takes back an entry's quota charges.
     pub(crate) fn charge(&mut self, index: u32, add: bool) {
         let entry = &self.store.entries[index];
-        let size = entry.size();
-        for name in entry.quotas().to_vec() {
+        let size = self.store.size(entry);
+        for &name in self.store.quotas(entry) {
             let quota = self.quotas.entry(name).or_default();
             if add {
                 quota.count += 1;
@@ -121,7 +121,7 @@ impl Queue {
             entry.priority = priority.min(1);
         }
         if let Some(step) = options.notified_step {
-            entry.extra_mut().notified |= 1 << step.min(63);
+            self.store.extra_mut(index).notified |= 1 << step.min(63);
         }
         for (value, field) in [
             (options.reason, (|entry| &mut entry.retry_reason) as fn(&mut Entry) -> &mut Sym),
@@ -138,10 +138,9 @@ impl Queue {
         }
         if let Some(names) = options.quotas {
             self.charge(index, false);
-            let new: Vec<Sym> = names.iter().map(|name| self.store.texts.intern(name)).collect();
-            let extra = self.store.entries[index].extra_mut();
-            let old = std::mem::replace(&mut extra.quotas, new);
-            old.into_iter().for_each(|name| self.store.texts.release(name));
+            let new: Box<[Sym]> = names.iter().map(|name| self.store.texts.intern(name)).collect();
+            let old = std::mem::replace(&mut self.store.extra_mut(index).quotas, new);
+            old.iter().for_each(|&name| self.store.texts.release(name));
             self.charge(index, true);
         }
     }

@@ -3,7 +3,7 @@
 use crate::condition::{
     AddressTest, Compare, Condition, Item, TextTest, any, select, select_ips, time_matches, times,
 };
-use crate::entry::{Entry, Message};
+use crate::entry::{Entry, Message, Store};
 use crate::fields::Field;
 use crate::intern::Sym;
 use crate::queue::Queue;
@@ -61,7 +61,7 @@ const TEXTS: [Text; 8] = [
 ];
 
 impl Text {
-    fn symbol(self, entry: &Entry, message: &Message) -> Sym {
+    fn symbol(self, store: &Store, entry: &Entry, message: &Message) -> Sym {
         match self {
             Text::Server => message.server_id,
             Text::Transport => entry.transport_id,
@@ -69,8 +69,8 @@ impl Text {
             Text::Tenant => entry.tenant_id,
             Text::Stage => message.stage_id,
             Text::Reason => entry.retry_reason,
-            Text::RemoteMx => entry.remote_mx,
-            Text::Grouping => entry.grouping,
+            Text::RemoteMx => store.hop_of(entry).remote_mx,
+            Text::Grouping => store.hop_of(entry).grouping,
         }
     }
 
@@ -217,13 +217,13 @@ impl Scan {
         if !times_match(&self.received, message.received)
             || !times_match(&self.retry_at, entry.retry_at)
             || !any(&condition.retry_counts, u64::from(entry.retry_count))
-            || !any(&condition.sizes, entry.size())
+            || !any(&condition.sizes, view.size())
             || !any(&condition.priorities, u64::from(entry.priority))
         {
             return false;
         }
         if !condition.ids.is_empty() {
-            let (id, number) = (message.id, entry.queue_id());
+            let (id, number) = (message.id, view.queue_id());
             let is = |test: &crate::condition::IdTest| {
                 test.message == id && test.queue_id.is_none_or(|wanted| wanted == number)
             };
@@ -235,7 +235,10 @@ impl Scan {
             && self.addresses_match(view)
             && select_ips(&self.condition.sender_ips, view.queue.store.ips.get(message.sender_ip))
             && select_ips(&self.condition.local_ips, view.local_ips())
-            && select_ips(&self.condition.remote_ips, view.queue.store.ips.get(entry.remote_ip))
+            && select_ips(
+                &self.condition.remote_ips,
+                view.queue.store.ips.get(view.queue.store.hop_of(entry).remote_ip),
+            )
             && self.rare_match(view)
             && self.chosen()
     }
@@ -246,7 +249,7 @@ impl Scan {
             if items.is_empty() {
                 continue;
             }
-            let symbol = text.symbol(view.entry, view.message);
+            let symbol = text.symbol(&view.queue.store, view.entry, view.message);
             let grouping = self.condition.policy_grouping;
             let passes = memo.get(symbol, || {
                 let value = view.queue.store.texts.get(symbol);

@@ -12,17 +12,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::bucket::{Availability, Bucket};
 use crate::entry::Store;
-use crate::few::Few;
-use crate::fields::{Field, Fields};
-use crate::heap::Heap;
-use crate::intern::Sym;
+use crate::few::{Lists, Taken};
+use crate::fields::{Field, Fields, LaneKey};
+use crate::intern::{Interner, Sym};
+use crate::lane::{Heaps, Lane, Ready};
 use crate::policy::{Applied, BucketKey, CompiledPolicy};
 use crate::rng::Rng;
 use crate::slab::Slab;
@@ -33,23 +32,7 @@ use crate::time::Time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Blocker {
     Bucket(u32),
-    Suspend(u64),
-}
-
-pub(crate) struct Lane {
-    pub(crate) fields: Fields,
-    pub(crate) priority: u8,
-    pub(crate) heap: Heap,
-    /// Turn in the ready list, `None` while waiting.
-    pub(crate) ready: Option<NonZeroU64>,
-    /// Place in the blockers' lists; kept until the lane is served, so that waiting is rewarded.
-    pub(crate) wait: u64,
-    pub(crate) waits: Few<Blocker>,
-    /// Counters whose room brought this lane back to the ready list.
-    pub(crate) woken_by: Few<u32>,
-    /// Suspensions up to this number have been compared with the lane; those that concern it are in `suspends`.
-    pub(crate) suspends_seen: u64,
-    pub(crate) suspends: Few<u64>,
+    Suspend(u32),
 }
 
 /// A counter an attempt is counted in.
@@ -62,7 +45,7 @@ pub(crate) struct Held {
 
 /// A running attempt as the scheduler sees it. Holds shared values; `Scheduler::finish` gives them back.
 pub(crate) struct Attempt {
-    pub(crate) fields: Fields,
+    pub(crate) lane: LaneKey,
     pub(crate) local_ip: Sym,
     pub(crate) held: Vec<Held>,
     pub(crate) started: Time,
@@ -95,17 +78,24 @@ pub struct PickupCounters {
 pub(crate) struct Scheduler {
     pub(crate) lanes: Slab<Lane>,
     lane_index: HashTable<u32>,
-    pub(crate) ready: [BTreeMap<NonZeroU64, u32>; 2],
-    turn: NonZeroU64,
+    /// Entries of lanes with several, and the longer lists of lanes.
+    pub(crate) heaps: Heaps,
+    pub(crate) lists: Lists,
+    pub(crate) ready: [Ready; 2],
+    turn: u64,
     pub(crate) buckets: Slab<Bucket>,
     bucket_index: HashTable<u32>,
     pub(crate) timers: BTreeSet<(Time, Blocker)>,
     pub(crate) policies: Vec<CompiledPolicy>,
     /// When the first dynamic condition ends; worked out with each change of them.
     pub(crate) dynamic_expiry: Option<Time>,
-    pub(crate) suspends: BTreeMap<u64, SuspendSlot>,
-    pub(crate) suspend_ids: HashMap<String, u64>,
+    pub(crate) suspends: Slab<SuspendSlot>,
+    /// By number, in the order in which they came.
+    pub(crate) suspend_order: BTreeMap<u64, u32>,
+    pub(crate) suspend_ids: HashMap<String, u32>,
     pub(crate) suspend_last: u64,
+    /// What lanes know of suspensions; see `Lane::suspends`. Lanes that know the same share it.
+    pub(crate) suspend_lists: Interner<[u64]>,
     pub(crate) running: u32,
     pub(crate) running_max: u32,
     /// ACTIVE entries by priority.
@@ -126,16 +116,20 @@ impl Scheduler {
         Scheduler {
             lanes: Slab::new(),
             lane_index: HashTable::new(),
-            ready: Default::default(),
-            turn: NonZeroU64::MIN,
+            heaps: Heaps::new(),
+            lists: Lists::new(),
+            ready: [Ready::new(), Ready::new()],
+            turn: 0,
             buckets: Slab::new(),
             bucket_index: HashTable::new(),
             timers: BTreeSet::new(),
             policies: Vec::new(),
             dynamic_expiry: None,
-            suspends: BTreeMap::new(),
+            suspends: Slab::new(),
+            suspend_order: BTreeMap::new(),
             suspend_ids: HashMap::new(),
             suspend_last: 0,
+            suspend_lists: Interner::new(),
             running: 0,
             running_max,
             sizes: [0; 2],
@@ -145,48 +139,30 @@ impl Scheduler {
         }
     }
 
-    /// Puts an entry into the lane of `fields`, whose shared values the lane takes over (or gives back).
-    /// False when there is no room for another lane.
-    pub(crate) fn enqueue(
-        &mut self,
-        store: &mut Store,
-        entry: u32,
-        fields: Fields,
-        due: Time,
-    ) -> Result<(), Fields> {
+    /// Puts an entry into the lane of `key`, whose shared values the lane takes over (or gives back). It is in order of
+    /// its `retry_at`, which must not change meanwhile. The key comes back when there is no room for another lane.
+    pub(crate) fn enqueue(&mut self, store: &mut Store, entry: u32, key: LaneKey) -> Result<(), LaneKey> {
         let priority = store.entries[entry].priority.min(1);
-        let hash = self.hasher.hash_one((fields, priority));
+        let hash = self.hasher.hash_one((key, priority));
         let lanes = &self.lanes;
-        let known =
-            self.lane_index.find(hash, |&l| lanes[l].fields == fields && lanes[l].priority == priority);
+        let known = self.lane_index.find(hash, |&l| lanes[l].key == key && lanes[l].priority == priority);
         let lane = match known {
             Some(&lane) => {
-                fields.release(store);
+                key.release(store);
                 lane
             }
             None => {
-                let turn = self.next_turn();
-                let lane = Lane {
-                    fields,
-                    priority,
-                    heap: Heap::default(),
-                    ready: Some(turn),
-                    wait: turn.get(),
-                    waits: Few::default(),
-                    woken_by: Few::default(),
-                    suspends_seen: 0,
-                    suspends: Few::default(),
-                };
-                let lane = self.lanes.insert(lane).map_err(|lane| lane.fields)?;
+                let wait = self.next_turn();
+                let lane = self.lanes.insert(Lane::new(key, priority, wait)).map_err(|lane| lane.key)?;
                 let (lanes, hasher) = (&self.lanes, &self.hasher);
                 self.lane_index
-                    .insert_unique(hash, lane, |&l| hasher.hash_one((lanes[l].fields, lanes[l].priority)));
-                self.ready[usize::from(priority)].insert(turn, lane);
+                    .insert_unique(hash, lane, |&l| hasher.hash_one((lanes[l].key, lanes[l].priority)));
+                self.ready[usize::from(priority)].push(lane, &mut self.lanes);
                 lane
             }
         };
         store.entries[entry].lane = lane;
-        self.lanes[lane].heap.push(due, entry, &mut store.entries);
+        self.heaps.push(&mut self.lanes[lane].line, entry, &mut store.entries);
         self.sizes[usize::from(priority)] += 1;
         Ok(())
     }
@@ -195,10 +171,10 @@ impl Scheduler {
     pub(crate) fn dequeue(&mut self, store: &mut Store, entry: u32, now: Time) {
         let lane = store.entries[entry].lane;
         let record = &mut self.lanes[lane];
-        if record.heap.remove(entry, &mut store.entries) {
+        if self.heaps.remove(&mut record.line, entry, &mut store.entries) {
             self.sizes[usize::from(record.priority)] -= 1;
         }
-        if record.heap.is_empty() {
+        if self.heaps.len(record.line) == 0 {
             self.drop_lane(store, lane, now);
         }
     }
@@ -209,14 +185,9 @@ impl Scheduler {
             return None;
         }
         // Looking at a lane may let another one go, so high priority is asked for again each time.
-        while let Some((_, lane)) = self.ready[1].pop_first().or_else(|| self.ready[0].pop_first()) {
-            self.lanes[lane].ready = None;
+        while let Some(lane) = self.next_ready() {
             let verdict = self.evaluate(store, lane, now, rng);
-            let priority = usize::from(self.lanes[lane].priority);
-            let woken_by = self.lanes[lane].woken_by.take();
-            for &bucket in &woken_by {
-                self.buckets[bucket].woken[priority] -= 1;
-            }
+            let woken_by = self.take_woken_by(lane);
             let picked = match verdict {
                 Verdict::Go { local_index, local_ip, held } => {
                     Some(self.take(store, lane, local_index, local_ip, held, now))
@@ -224,13 +195,11 @@ impl Scheduler {
                 Verdict::Blocked(blockers) => {
                     self.counters.skips += 1;
                     self.wait_for(lane, &blockers);
-                    self.kick_all(store, blockers, now);
+                    self.kick_all(store, &blockers, now);
                     None
                 }
             };
-            for bucket in woken_by {
-                self.kick(store, bucket, now);
-            }
+            self.kick_all(store, woken_by.as_slice(), now);
             if let Some(picked) = picked {
                 self.counters.count += 1;
                 return Some(picked);
@@ -238,6 +207,23 @@ impl Scheduler {
         }
         self.counters.misses += 1;
         None
+    }
+
+    fn next_ready(&mut self) -> Option<u32> {
+        let [low, high] = &mut self.ready;
+        high.pop(&mut self.lanes).or_else(|| low.pop(&mut self.lanes))
+    }
+
+    /// The lane is not on its way any more: the counters that sent it are told.
+    fn take_woken_by(&mut self, lane: u32) -> Taken {
+        let record = &mut self.lanes[lane];
+        let woken_by = self.lists.take(&mut record.woken_by);
+        for &blocker in woken_by.as_slice() {
+            if let Blocker::Bucket(bucket) = blocker {
+                self.buckets[bucket].woken[usize::from(record.priority)] -= 1;
+            }
+        }
+        woken_by
     }
 
     pub(crate) fn has_ready(&self) -> bool {
@@ -258,12 +244,12 @@ impl Scheduler {
         for held in attempt.held.iter().filter(|_| !broken!(NobodyWoken)) {
             self.kick(store, held.bucket, now);
         }
-        attempt.fields.release(store);
+        attempt.lane.release(store);
         store.ips.release(attempt.local_ip);
     }
 
-    pub(crate) fn next_turn(&mut self) -> NonZeroU64 {
-        self.turn = self.turn.saturating_add(1);
+    fn next_turn(&mut self) -> u64 {
+        self.turn += 1;
         self.turn
     }
 
@@ -278,12 +264,14 @@ impl Scheduler {
     ) -> Picked {
         let turn = self.next_turn();
         let record = &mut self.lanes[lane];
-        let fields = record.fields;
+        let key = record.key;
         // A ready lane is never empty: it is dropped with its last entry.
-        let (_, entry) = record.heap.pop(&mut store.entries).expect("lanes in the ready list hold entries");
+        let entry = self.heaps.pop(&mut record.line, &mut store.entries);
+        let entry = entry.expect("lanes in the ready list hold entries");
+        let is_empty = self.heaps.len(record.line) == 0;
         let priority = usize::from(record.priority);
         self.sizes[priority] -= 1;
-        fields.acquire_again(store);
+        key.acquire_again(store);
         self.running += 1;
         let mut applied = Vec::with_capacity(held.len());
         for held in &held {
@@ -293,29 +281,27 @@ impl Scheduler {
                 applied.push(bucket.applied.clone());
             }
         }
-        if record.heap.is_empty() {
+        if is_empty {
             self.drop_lane(store, lane, now);
         } else {
             // Served: the next wait starts anew, behind those that wait already.
             let left = self.leave_waits(lane);
-            let record = &mut self.lanes[lane];
-            record.wait = turn.get();
-            record.ready = Some(turn);
-            self.ready[priority].insert(turn, lane);
-            self.kick_all(store, left, now);
+            self.lanes[lane].wait = turn;
+            self.ready[priority].push(lane, &mut self.lanes);
+            self.kick_all(store, left.as_slice(), now);
         }
         for held in &held {
             self.kick(store, held.bucket, now);
         }
         let ip = store.ip_of(local_ip).unwrap_or(IpAddr::from([0u8; 4]));
-        let attempt = Attempt { fields, local_ip, held, started: now };
+        let attempt = Attempt { lane: key, local_ip, held, started: now };
         Picked { entry, local_index, local_ip: ip, attempt, applied }
     }
 
     /// Tries the source addresses of a lane. The address symbol of `Verdict::Go` is counted.
     fn evaluate(&mut self, store: &mut Store, lane: u32, now: Time, rng: &mut Rng) -> Verdict {
-        self.compare_suspends(store, lane);
-        let fields = self.lanes[lane].fields;
+        let fields = self.lanes[lane].key.fields(store);
+        self.compare_suspends(store, lane, &fields);
         let list = fields.get(Field::LocalIp);
         let count = store.ips.get(list).len();
         let mut order = std::mem::take(&mut self.order);
@@ -332,8 +318,8 @@ impl Scheduler {
             if order[..step].iter().any(|&earlier| store.ips.get(list)[earlier] == ip) {
                 continue;
             }
-            if let Some(number) = self.suspended(lane, ip) {
-                blockers.push(Blocker::Suspend(number));
+            if let Some(slot) = self.suspended(lane, ip) {
+                blockers.push(Blocker::Suspend(slot));
                 continue;
             }
             let local_ip = store.ips.intern(&[ip]);
@@ -399,7 +385,7 @@ impl Scheduler {
         if let Some(&bucket) = found {
             return Some(bucket);
         }
-        let applied = Arc::new(self.policies[policy].applied(&key, store));
+        let applied = self.policies[policy].applied(&key, store);
         let bucket = self.buckets.insert(Bucket::new(number, key, applied)).ok()?;
         key.acquire(store);
         self.index_bucket(bucket);
@@ -442,40 +428,49 @@ impl Scheduler {
     fn drop_lane(&mut self, store: &mut Store, lane: u32, now: Time) {
         let left = self.leave_waits(lane);
         let record = &self.lanes[lane];
-        let hash = self.hasher.hash_one((record.fields, record.priority));
+        let hash = self.hasher.hash_one((record.key, record.priority));
         if let Ok(found) = self.lane_index.find_entry(hash, |&l| l == lane) {
             found.remove();
         }
-        let Some(mut record) = self.lanes.remove(lane) else { return };
-        if let Some(turn) = record.ready {
-            self.ready[usize::from(record.priority)].remove(&turn);
-        }
-        let woken_by = record.woken_by.take();
-        for &bucket in &woken_by {
-            self.buckets[bucket].woken[usize::from(record.priority)] -= 1;
-        }
-        for bucket in woken_by {
-            self.kick(store, bucket, now);
-        }
-        self.kick_all(store, left, now);
-        record.fields.release(store);
+        self.ready[usize::from(record.priority)].remove(lane, &mut self.lanes);
+        let woken_by = self.take_woken_by(lane);
+        let Some(record) = self.lanes.remove(lane) else { return };
+        self.suspend_lists.release(record.suspends);
+        self.kick_all(store, woken_by.as_slice(), now);
+        self.kick_all(store, left.as_slice(), now);
+        record.key.release(store);
     }
 
     /// Checks what must always hold between lanes, counters and lists; for tests.
     pub(crate) fn verify(&self, store: &Store) -> Result<(), String> {
         let mut sizes = [0u64; 2];
         for (index, lane) in self.lanes.iter() {
-            if lane.heap.is_empty() {
+            let len = self.heaps.len(lane.line);
+            if len == 0 {
                 return Err(format!("lane {index} is empty"));
             }
-            sizes[usize::from(lane.priority)] += lane.heap.len() as u64;
-            if lane.ready.is_none() && lane.waits.is_empty() {
+            sizes[usize::from(lane.priority)] += len as u64;
+            if !lane.is_ready && lane.waits.is_empty() {
                 return Err(format!("lane {index} is neither ready nor waiting"));
             }
-            for (_, entry) in lane.heap.iter() {
+            for entry in self.heaps.iter(lane.line) {
                 if store.entries[entry].lane != index {
                     return Err(format!("entry {entry} does not know its lane {index}"));
                 }
+            }
+            if !self.heaps.verify(lane.line, &store.entries) {
+                return Err(format!("lane {index} is in order of other times than its entries say"));
+            }
+        }
+        for (priority, ready) in self.ready.iter().enumerate() {
+            let listed: Vec<u32> = ready.iter(&self.lanes).collect();
+            let marked = self.lanes.iter().filter(|(_, l)| l.is_ready && usize::from(l.priority) == priority);
+            if listed.len() != ready.len() || listed.len() != marked.count() {
+                return Err(format!(
+                    "{} lanes of priority {priority} are in line, not {}",
+                    listed.len(),
+                    ready.len()
+                ));
             }
         }
         if sizes != self.sizes {
@@ -484,7 +479,10 @@ impl Scheduler {
         for (index, bucket) in self.buckets.iter() {
             let limit = bucket.applied.limits.as_ref().and_then(|l| l.concurrency);
             let mut woken = [0; 2];
-            for (_, lane) in self.lanes.iter().filter(|(_, lane)| lane.woken_by.contains(&index)) {
+            let woken_by = Blocker::Bucket(index);
+            for (_, lane) in
+                self.lanes.iter().filter(|(_, lane)| self.lists.contains(lane.woken_by, woken_by))
+            {
                 woken[usize::from(lane.priority)] += 1;
             }
             if woken != bucket.woken {

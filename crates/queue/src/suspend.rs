@@ -59,6 +59,8 @@ pub struct SuspensionView {
 }
 
 pub(crate) struct SuspendSlot {
+    /// Order of arrival, from 1.
+    pub(crate) number: u64,
     pub(crate) definition: Suspension,
     pub(crate) selector: CompiledSelector,
     pub(crate) expires: Option<Time>,
@@ -67,10 +69,10 @@ pub(crate) struct SuspendSlot {
 }
 
 impl SuspendSlot {
-    pub(crate) fn new(definition: Suspension, dynamic: bool, now: Time) -> Self {
+    pub(crate) fn new(number: u64, definition: Suspension, dynamic: bool, now: Time) -> Self {
         let expires = definition.ttl.map(|ttl| now.after(ttl));
         let selector = CompiledSelector::new(&definition.when);
-        SuspendSlot { definition, selector, expires, dynamic, waiters: Waiters::default() }
+        SuspendSlot { number, definition, selector, expires, dynamic, waiters: Waiters::default() }
     }
 }
 

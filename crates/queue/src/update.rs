@@ -281,9 +281,9 @@ impl Queue {
         let state = entry.state;
         let stays_resolved =
             state == State::Active && matches!(task, None | Some(Task::Active)) && !changes.reroutes();
-        let lane_fields = stays_resolved.then(|| self.sched.lanes[entry.lane].fields);
-        if let Some(fields) = &lane_fields {
-            fields.acquire_again(&mut self.store);
+        let lane_key = stays_resolved.then(|| self.sched.lanes[entry.lane].key);
+        if let Some(key) = &lane_key {
+            key.acquire_again(&mut self.store);
         }
         self.unpark(now, index);
         self.apply_changes(index, changes);
@@ -293,14 +293,13 @@ impl Queue {
             Some(Task::Defer { at, jitter }) => self.defer(now, index, at, jitter),
             Some(Task::Hold | Task::Freeze) | None => {}
         }
-        if let Some(fields) = lane_fields {
-            let due = self.store.entries[index].retry_at.min(now);
-            match self.sched.enqueue(&mut self.store, index, fields, due) {
+        if let Some(key) = lane_key {
+            match self.sched.enqueue(&mut self.store, index, key) {
                 Ok(()) => {
                     self.sizes[State::Active as usize] += 1;
                     return None;
                 }
-                Err(fields) => fields.release(&mut self.store),
+                Err(key) => key.release(&mut self.store),
             }
         }
         let (update, hold) = match task {
@@ -366,7 +365,7 @@ impl Queue {
         let mut copy = view.to_new();
         let (original, was) = (copy.queue_id, view.state());
         let owner = view.entry.message;
-        let last = self.chain(owner).map(|index| self.store.entries[index].queue_id()).max()?;
+        let last = self.chain(owner).map(|index| self.store.queue_id(&self.store.entries[index])).max()?;
         copy.queue_id = last.checked_add(1)?;
         let copy = self.insert_into(now, message, copy).ok()?.index;
         self.unpark(now, copy);

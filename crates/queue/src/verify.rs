@@ -23,7 +23,7 @@ impl Queue {
             }
         }
         for (_, lane) in self.sched.lanes.iter() {
-            for (_, index) in lane.heap.iter() {
+            for index in self.sched.heaps.iter(lane.line) {
                 place(index, State::Active)?;
             }
         }
@@ -39,10 +39,10 @@ impl Queue {
             if listed != expected {
                 return Err(format!("entry {index} says {:?}, found in {listed:?}", entry.state));
             }
-            for &name in entry.quotas() {
+            for &name in self.store.quotas(entry) {
                 let quota = quotas.entry(name).or_default();
                 quota.count += 1;
-                quota.bytes += entry.size();
+                quota.bytes += self.store.size(entry);
             }
         }
         if sizes != self.sizes {
@@ -100,6 +100,7 @@ impl Queue {
     /// Distinct values held, for tests of leaks: texts and address lists.
     #[doc(hidden)]
     pub fn shared_values(&self) -> (usize, usize) {
-        (self.store.texts.len(), self.store.ips.len())
+        let parts = self.store.extras.len() + self.sched.lists.len() + self.sched.suspend_lists.len();
+        (self.store.texts.len() + parts, self.store.ips.len() + self.store.hops.len())
     }
 }

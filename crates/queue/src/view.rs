@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::entry::{Address, Dsn, Entry, EntryKey, Message, NewEntry, NewMessage};
+use crate::hop::Hop;
 use crate::queue::Queue;
 use crate::state::{State, WorkInfo};
 use crate::time::Time;
@@ -27,6 +28,10 @@ impl<'a> EntryView<'a> {
         self.queue.store.texts.get(symbol)
     }
 
+    fn hop(&self) -> &'a Hop {
+        self.queue.store.hop_of(self.entry)
+    }
+
     /// Key of the entry.
     pub fn key(&self) -> EntryKey {
         self.queue.store.key(self.index)
@@ -37,7 +42,7 @@ impl<'a> EntryView<'a> {
     }
     /// Number within the message.
     pub fn queue_id(&self) -> u64 {
-        self.entry.queue_id()
+        self.queue.store.queue_id(self.entry)
     }
     /// When the message was received.
     pub fn received(&self) -> Time {
@@ -85,7 +90,7 @@ impl<'a> EntryView<'a> {
     }
     /// Parameters of MAIL.
     pub fn sender_params(&self) -> &'a str {
-        self.entry.extra.as_ref().map_or("", |extra| &extra.sender_params)
+        self.queue.store.rare(self.entry).map_or("", |rare| &rare.sender_params)
     }
     /// Local part of the recipient.
     pub fn recipient_localpart(&self) -> &'a str {
@@ -104,7 +109,7 @@ impl<'a> EntryView<'a> {
     }
     /// Parameters of RCPT.
     pub fn recipient_params(&self) -> &'a str {
-        self.entry.extra.as_ref().map_or("", |extra| &extra.recipient_params)
+        self.queue.store.rare(self.entry).map_or("", |rare| &rare.recipient_params)
     }
     /// Transport.
     pub fn transport_id(&self) -> &'a str {
@@ -136,15 +141,15 @@ impl<'a> EntryView<'a> {
     /// Quota names.
     pub fn quotas(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let store = &self.queue.store;
-        self.entry.quotas().iter().map(|&name| store.texts.get(name))
+        store.quotas(self.entry).iter().map(|&name| store.texts.get(name))
     }
     /// Notification options.
     pub fn dsn(&self) -> Option<&'a Dsn> {
-        self.entry.extra.as_ref().and_then(|extra| extra.dsn.as_deref())
+        self.queue.store.rare(self.entry).and_then(|rare| rare.dsn.as_ref())
     }
     /// Bytes with edits.
     pub fn size(&self) -> u64 {
-        self.entry.size()
+        self.queue.store.size(self.entry)
     }
     /// State.
     pub fn state(&self) -> State {
@@ -164,23 +169,23 @@ impl<'a> EntryView<'a> {
     }
     /// Source addresses, while ACTIVE or SENDING.
     pub fn local_ips(&self) -> &'a [IpAddr] {
-        self.queue.store.ips.get(self.entry.local_ips)
+        self.queue.store.ips.get(self.hop().local_ips)
     }
     /// Whether they are tried in order.
     pub fn local_ips_ordered(&self) -> bool {
-        self.entry.local_ips_ordered
+        self.hop().ordered
     }
     /// Next hop, while ACTIVE or SENDING.
     pub fn remote_ip(&self) -> Option<IpAddr> {
-        self.queue.store.ip_of(self.entry.remote_ip)
+        self.queue.store.ip_of(self.hop().remote_ip)
     }
     /// Its MX name.
     pub fn remote_mx(&self) -> &'a str {
-        self.text(self.entry.remote_mx)
+        self.text(self.hop().remote_mx)
     }
     /// Grouping value.
     pub fn grouping(&self) -> &'a str {
-        self.text(self.entry.grouping)
+        self.text(self.hop().grouping)
     }
     /// Parked by an operator or script.
     pub fn hold(&self) -> bool {
@@ -192,11 +197,11 @@ impl<'a> EntryView<'a> {
     }
     /// Edit list number.
     pub fn edits(&self) -> u32 {
-        self.entry.extra.as_ref().map_or(0, |extra| extra.edits)
+        self.queue.store.extra(self.entry).map_or(0, |extra| extra.edits)
     }
     /// Steps whose delay notification went out, one bit each.
     pub fn notified(&self) -> u64 {
-        self.entry.extra.as_ref().map_or(0, |extra| extra.notified)
+        self.queue.store.extra(self.entry).map_or(0, |extra| extra.notified)
     }
     /// What is being done with it.
     pub fn work(&self) -> Option<WorkInfo> {

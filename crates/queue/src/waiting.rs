@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use crate::bucket::Availability;
 use crate::entry::Store;
+use crate::few::Taken;
+use crate::fields::Fields;
 use crate::sched::{Blocker, Scheduler};
+use crate::suspend::SuspendSlot;
 use crate::time::Time;
 
 impl Scheduler {
@@ -20,7 +23,7 @@ impl Scheduler {
                     self.buckets[bucket].timer = None;
                     self.kick(store, bucket, now);
                 }
-                Blocker::Suspend(number) => self.remove_suspend(number),
+                Blocker::Suspend(slot) => self.remove_suspend(slot),
             }
         }
     }
@@ -71,56 +74,53 @@ impl Scheduler {
             };
             let Some((_, lane)) = next else { break };
             let record = &mut self.lanes[lane];
-            record.waits.retain(|&blocker| blocker != Blocker::Bucket(bucket));
-            if record.ready.is_some() {
+            self.lists.remove(&mut record.waits, Blocker::Bucket(bucket));
+            if record.is_ready {
                 // On its way already, thanks to another source address.
                 continue;
             }
-            record.woken_by.push(bucket);
+            self.lists.push(&mut record.woken_by, Blocker::Bucket(bucket));
             self.buckets[bucket].woken[usize::from(record.priority)] += 1;
             self.make_ready(lane);
         }
     }
 
     pub(crate) fn make_ready(&mut self, lane: u32) {
-        if self.lanes[lane].ready.is_some() {
-            return;
+        let record = &self.lanes[lane];
+        if !record.is_ready {
+            self.ready[usize::from(record.priority)].push(lane, &mut self.lanes);
         }
-        let turn = self.next_turn();
-        let record = &mut self.lanes[lane];
-        record.ready = Some(turn);
-        self.ready[usize::from(record.priority)].insert(turn, lane);
     }
 
     pub(crate) fn wait_for(&mut self, lane: u32, blockers: &[Blocker]) {
         let record = &mut self.lanes[lane];
         let priority = usize::from(record.priority);
         for &blocker in blockers {
-            if record.waits.contains(&blocker) {
+            if self.lists.contains(record.waits, blocker) {
                 continue;
             }
             let waiters = match blocker {
                 Blocker::Bucket(bucket) => &mut self.buckets[bucket].waiters,
-                Blocker::Suspend(number) => match self.suspends.get_mut(&number) {
+                Blocker::Suspend(slot) => match self.suspends.get_mut(slot) {
                     Some(slot) => &mut slot.waiters,
                     None => continue,
                 },
             };
             waiters[priority].insert(record.wait, lane);
-            record.waits.push(blocker);
+            self.lists.push(&mut record.waits, blocker);
         }
     }
 
     /// Takes a lane out of all waiting lists and says which; the counters among them may be idle now.
-    pub(crate) fn leave_waits(&mut self, lane: u32) -> Vec<Blocker> {
+    pub(crate) fn leave_waits(&mut self, lane: u32) -> Taken {
         let record = &mut self.lanes[lane];
         let priority = usize::from(record.priority);
         let wait = record.wait;
-        let waits = record.waits.take();
-        for &blocker in &waits {
+        let waits = self.lists.take(&mut record.waits);
+        for &blocker in waits.as_slice() {
             let waiters = match blocker {
                 Blocker::Bucket(bucket) => self.buckets.get_mut(bucket).map(|b| &mut b.waiters),
-                Blocker::Suspend(number) => self.suspends.get_mut(&number).map(|s| &mut s.waiters),
+                Blocker::Suspend(slot) => self.suspends.get_mut(slot).map(|s| &mut s.waiters),
             };
             if let Some(waiters) = waiters {
                 waiters[priority].remove(&wait);
@@ -129,8 +129,8 @@ impl Scheduler {
         waits
     }
 
-    pub(crate) fn kick_all(&mut self, store: &mut Store, blockers: Vec<Blocker>, now: Time) {
-        for blocker in blockers {
+    pub(crate) fn kick_all(&mut self, store: &mut Store, blockers: &[Blocker], now: Time) {
+        for &blocker in blockers {
             if let Blocker::Bucket(bucket) = blocker {
                 self.kick(store, bucket, now);
             }
@@ -140,7 +140,7 @@ impl Scheduler {
     /// Forgets all waiting and wakes every lane: after changes that touch everything.
     pub(crate) fn wake_all(&mut self) {
         for lane in self.lanes.keys() {
-            self.lanes[lane].woken_by.clear();
+            self.lists.take(&mut self.lanes[lane].woken_by);
             self.leave_waits(lane);
             self.make_ready(lane);
         }
@@ -149,43 +149,58 @@ impl Scheduler {
         }
     }
 
-    /// Compares a lane with the suspensions that came since the last look.
-    pub(crate) fn compare_suspends(&mut self, store: &Store, lane: u32) {
-        let record = &mut self.lanes[lane];
-        let suspends = &self.suspends;
-        record.suspends.retain(|number| suspends.contains_key(number));
-        if record.suspends_seen >= self.suspend_last
-            || broken!(LateSuspensionsIgnored) && record.suspends_seen > 0
-        {
+    /// Compares a lane with the suspensions that came since the last look, and forgets those that are gone.
+    pub(crate) fn compare_suspends(&mut self, store: &Store, lane: u32, fields: &Fields) {
+        let known = self.suspend_lists.get(self.lanes[lane].suspends);
+        let (seen, numbers) = match known.split_first() {
+            Some((&seen, numbers)) => (seen, numbers),
+            None => (0, &[][..]),
+        };
+        let is_new = seen < self.suspend_last && !(broken!(LateSuspensionsIgnored) && seen > 0);
+        if !is_new && numbers.iter().all(|number| self.suspend_order.contains_key(number)) {
             return;
         }
-        for (&number, slot) in suspends.range(record.suspends_seen + 1..) {
-            self.counters.evals += 1;
-            if slot.selector.matches_but_local_ip(&record.fields.values, store) {
-                record.suspends.push(number);
+        let mut list = vec![if is_new { self.suspend_last } else { seen }];
+        list.extend(numbers.iter().filter(|&number| self.suspend_order.contains_key(number)));
+        if is_new {
+            for (&number, &slot) in self.suspend_order.range(seen + 1..) {
+                self.counters.evals += 1;
+                if self.suspends[slot].selector.matches_but_local_ip(&fields.values, store) {
+                    list.push(number);
+                }
             }
         }
-        record.suspends_seen = self.suspend_last;
+        let new = self.suspend_lists.intern(&list);
+        let old = std::mem::replace(&mut self.lanes[lane].suspends, new);
+        self.suspend_lists.release(old);
     }
 
-    pub(crate) fn suspended(&self, lane: u32, ip: IpAddr) -> Option<u64> {
-        self.lanes[lane].suspends.iter().copied().find(|number| {
-            self.suspends.get(number).is_some_and(|slot| match slot.selector.local_ip() {
-                Some(matcher) => matcher.matches_ip(ip),
-                None => true,
-            })
+    /// The suspension that keeps a lane from being sent from this address.
+    pub(crate) fn suspended(&self, lane: u32, ip: IpAddr) -> Option<u32> {
+        let known = self.suspend_lists.get(self.lanes[lane].suspends);
+        let slots = known.iter().skip(1).filter_map(|number| self.suspend_order.get(number));
+        let mut slots = slots.copied();
+        slots.find(|&slot| match self.suspends[slot].selector.local_ip() {
+            Some(matcher) => matcher.matches_ip(ip),
+            None => true,
         })
     }
 
+    /// The suspensions in the order in which they came.
+    pub(crate) fn suspend_slots(&self) -> impl Iterator<Item = &SuspendSlot> {
+        self.suspend_order.values().map(|&slot| &self.suspends[slot])
+    }
+
     /// Ends a suspension: its lanes are looked at again.
-    pub(crate) fn remove_suspend(&mut self, number: u64) {
-        let Some(slot) = self.suspends.remove(&number) else { return };
-        self.suspend_ids.remove(&slot.definition.id);
-        if let Some(at) = slot.expires {
-            self.timers.remove(&(at, Blocker::Suspend(number)));
+    pub(crate) fn remove_suspend(&mut self, slot: u32) {
+        let Some(record) = self.suspends.remove(slot) else { return };
+        self.suspend_order.remove(&record.number);
+        self.suspend_ids.remove(&record.definition.id);
+        if let Some(at) = record.expires {
+            self.timers.remove(&(at, Blocker::Suspend(slot)));
         }
-        for (_, lane) in slot.waiters.into_iter().rev().flatten() {
-            self.lanes[lane].waits.retain(|&blocker| blocker != Blocker::Suspend(number));
+        for (_, lane) in record.waiters.into_iter().rev().flatten() {
+            self.lists.remove(&mut self.lanes[lane].waits, Blocker::Suspend(slot));
             self.make_ready(lane);
         }
     }

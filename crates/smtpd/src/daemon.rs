@@ -1,10 +1,12 @@
 //! Start, signals and shutdown: the order of `config` section 1.4, so that nothing is half-started.
 
 use crate::clock::Ids;
-use crate::delivery::settings::{self, Settings};
+use crate::delivery::settings;
 use crate::generation::{Generations, Shared};
 use crate::lists::Lists;
 use crate::log::{self, Target};
+use crate::policies;
+use crate::queue_files::{QueueFiles, QueuePaths, QueueRules};
 use crate::queueing::engine::Engine;
 use crate::server::listener;
 use crate::{control, error, info, privileges, warning};
@@ -47,38 +49,16 @@ pub struct Daemon {
     pub loaded: Arc<AtomicU64>,
     /// Policy, suspend and delivery file, for reloads.
     pub paths: QueuePaths,
+    /// Those files as they were read last.
+    pub files: Mutex<QueueFiles>,
+    /// The policies that the file in force made.
+    pub policies: Mutex<queue::PolicySet>,
     /// Lists that dynamic conditions may name.
     pub policy_lists: Mutex<Lists>,
     /// Lists that dynamic suspensions may name.
     pub suspend_lists: Mutex<Lists>,
-}
-
-/// The files of the active queue.
-#[derive(Clone, Debug)]
-pub struct QueuePaths {
-    /// Limits.
-    pub policy: PathBuf,
-    /// Suspensions.
-    pub suspend: PathBuf,
-    /// Delivery settings.
-    pub delivery: PathBuf,
-}
-
-/// What those files say.
-struct QueueFiles {
-    policies: (queue::PolicySet, Lists),
-    suspensions: (Vec<queue::Suspension>, Lists),
-    delivery: Settings,
-}
-
-impl QueueFiles {
-    fn load(startup: &Startup, lists: &Lists) -> Result<QueueFiles, Vec<String>> {
-        Ok(QueueFiles {
-            policies: crate::policies::load(&startup.policy_path(), lists)?,
-            suspensions: crate::policies::load_suspensions(&startup.suspend_path(), lists)?,
-            delivery: settings::load(&startup.delivery_path(), lists)?,
-        })
-    }
+    /// Held by a reload: each begins with what the last one left.
+    pub reloading: tokio::sync::Mutex<()>,
 }
 
 /// How `smtpd` was called.
@@ -114,8 +94,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     let shared = Shared::new(&startup)?;
     privileges::drop_rights(&startup)?;
     let generations = Generations::load(&startup, shared).map_err(|errors| errors.join("\n"))?;
-    let files = QueueFiles::load(&startup, &generations.current().lists);
-    let files = files.map_err(|errors| errors.join("\n"))?;
+    let files = QueueFiles::read(&QueuePaths::of(&startup)).map_err(|errors| errors.join("\n"))?;
+    let rules = files.rules(&generations.current().lists).map_err(|errors| errors.join("\n"))?;
     if options.test {
         info!("", "configuration is valid");
         return Ok(());
@@ -127,7 +107,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         .worker_threads(event_threads(&startup))
         .build()
         .map_err(|error| format!("runtime: {error}"))?;
-    let result = runtime.block_on(serve(&startup, generations, files, listeners, control_socket));
+    let result = runtime.block_on(serve(&startup, generations, (files, rules), listeners, control_socket));
     runtime.shutdown_timeout(Duration::from_secs(5));
     if result.is_ok()
         && let Some(pidfile) = &startup.environment.pidfile
@@ -164,7 +144,7 @@ fn event_threads(startup: &Startup) -> usize {
 async fn serve(
     startup: &Startup,
     generations: Generations,
-    files: QueueFiles,
+    (files, rules): (QueueFiles, QueueRules),
     listeners: Vec<listener::Listening>,
     control_socket: Option<control::Bound>,
 ) -> Result<(), String> {
@@ -177,14 +157,14 @@ async fn serve(
         seed: rand::random(),
     });
     let now = crate::clock::now();
-    queue.set_policies(now, files.policies.0).map_err(|error| format!("policies: {error}"))?;
-    queue.set_suspensions(now, files.suspensions.0).map_err(|error| format!("suspensions: {error}"))?;
+    queue.set_policies(now, rules.policies.0.clone()).map_err(|error| format!("policies: {error}"))?;
+    queue.set_suspensions(now, rules.suspensions.0).map_err(|error| format!("suspensions: {error}"))?;
     let options = spool_options(startup);
     let (hold, message_max) = (options.journal_hold, options.journal_maxmessage_bytes);
     let (spool, loader) = open_spool(options)?;
     let engine = Arc::new(Engine::new(queue, spool.clone(), generations.clone(), ids, hold, message_max));
     engine.pool.set_size(engine.generations.current().pooling.size);
-    *engine.settings.write() = Arc::new(files.delivery);
+    *engine.settings.write() = Arc::new(rules.delivery);
     let loaded = Arc::new(AtomicU64::new(0));
     let daemon = Arc::new(Daemon {
         generations,
@@ -195,13 +175,12 @@ async fn serve(
         started: Instant::now(),
         journal_message_max: message_max,
         loaded: loaded.clone(),
-        paths: QueuePaths {
-            policy: startup.policy_path(),
-            suspend: startup.suspend_path(),
-            delivery: startup.delivery_path(),
-        },
-        policy_lists: Mutex::new(files.policies.1),
-        suspend_lists: Mutex::new(files.suspensions.1),
+        paths: QueuePaths::of(startup),
+        files: Mutex::new(files),
+        policies: Mutex::new(rules.policies.0),
+        policy_lists: Mutex::new(rules.policies.1),
+        suspend_lists: Mutex::new(rules.suspensions.1),
+        reloading: tokio::sync::Mutex::new(()),
     });
     daemon.generations.shared().server().set(&daemon);
     loader.connect(&engine, &loaded);
@@ -279,13 +258,25 @@ async fn reload_all(daemon: &Arc<Daemon>) -> Vec<String> {
 }
 
 impl Daemon {
-    /// Replaces the running configuration, or keeps it and says why.
+    /// Replaces the running configuration, or keeps it and says why. Policies, suspensions and delivery settings stay as
+    /// their files were read last, with the lists of the new configuration.
     pub async fn reload_app(self: Arc<Self>) -> Result<(), Vec<String>> {
-        let daemon = self.clone();
-        let built = tokio::task::spawn_blocking(move || daemon.generations.reload()).await;
-        let next = built.map_err(|error| vec![error.to_string()])??;
-        self.engine.queue.lock().set_limits(PREDELIVERY_MAX, next.outbound_max);
-        self.engine.pool.set_size(next.pooling.size);
+        let _one_at_a_time = self.reloading.lock().await;
+        let (daemon, files) = (self.clone(), self.files.lock().clone());
+        let built = tokio::task::spawn_blocking(move || {
+            let next = daemon.generations.prepare()?;
+            let rules = files.rules(&next.lists)?;
+            Ok::<_, Vec<String>>((next, rules))
+        });
+        let (next, rules) = built.await.map_err(|error| vec![error.to_string()])??;
+        let (outbound_max, pool_size) = (next.outbound_max, next.pooling.size);
+        // Everything is checked by now: what follows cannot fail on what a file says.
+        self.generations.install(next);
+        self.engine.queue.lock().set_limits(PREDELIVERY_MAX, outbound_max);
+        self.engine.pool.set_size(pool_size);
+        self.apply_policies(rules.policies)?;
+        self.apply_suspensions(rules.suspensions)?;
+        *self.engine.settings.write() = Arc::new(rules.delivery);
         self.engine.backlog.wake();
         self.engine.wake();
         info!("", "configuration reloaded");
@@ -294,12 +285,16 @@ impl Daemon {
 
     /// Replaces the policies, or keeps them and says why.
     pub async fn reload_policies(self: Arc<Self>) -> Result<(), Vec<String>> {
+        let _one_at_a_time = self.reloading.lock().await;
         let (path, lists) = (self.paths.policy.clone(), self.generations.current().lists.clone());
-        let read = tokio::task::spawn_blocking(move || crate::policies::load(&path, &lists)).await;
-        let (policies, lists) = read.map_err(|error| vec![error.to_string()])??;
-        let set = self.engine.queue.lock().set_policies(crate::clock::now(), policies);
-        set.map_err(|error| vec![error.to_string()])?;
-        *self.policy_lists.lock() = lists;
+        let read = tokio::task::spawn_blocking(move || {
+            let file = policies::read(&path, config::validate::policy)?;
+            let rules = policies::policies(&file, &lists)?;
+            Ok::<_, Vec<String>>((file, rules))
+        });
+        let (file, rules) = read.await.map_err(|error| vec![error.to_string()])??;
+        self.apply_policies(rules)?;
+        self.files.lock().policy = Arc::new(file);
         self.engine.wake();
         info!("", "policies reloaded");
         Ok(())
@@ -307,13 +302,16 @@ impl Daemon {
 
     /// Replaces the suspensions of the file, or keeps them and says why.
     pub async fn reload_suspensions(self: Arc<Self>) -> Result<(), Vec<String>> {
+        let _one_at_a_time = self.reloading.lock().await;
         let (path, lists) = (self.paths.suspend.clone(), self.generations.current().lists.clone());
-        let read =
-            tokio::task::spawn_blocking(move || crate::policies::load_suspensions(&path, &lists)).await;
-        let (suspensions, lists) = read.map_err(|error| vec![error.to_string()])??;
-        let set = self.engine.queue.lock().set_suspensions(crate::clock::now(), suspensions);
-        set.map_err(|error| vec![error.to_string()])?;
-        *self.suspend_lists.lock() = lists;
+        let read = tokio::task::spawn_blocking(move || {
+            let file = policies::read(&path, config::validate::suspend)?;
+            let rules = policies::suspensions(&file, &lists)?;
+            Ok::<_, Vec<String>>((file, rules))
+        });
+        let (file, rules) = read.await.map_err(|error| vec![error.to_string()])??;
+        self.apply_suspensions(rules)?;
+        self.files.lock().suspend = Arc::new(file);
         self.engine.wake();
         info!("", "suspensions reloaded");
         Ok(())
@@ -321,11 +319,36 @@ impl Daemon {
 
     /// Replaces the delivery settings, or keeps them and says why.
     pub async fn reload_delivery(self: Arc<Self>) -> Result<(), Vec<String>> {
+        let _one_at_a_time = self.reloading.lock().await;
         let (path, lists) = (self.paths.delivery.clone(), self.generations.current().lists.clone());
-        let read = tokio::task::spawn_blocking(move || settings::load(&path, &lists)).await;
-        let settings = read.map_err(|error| vec![error.to_string()])??;
+        let read = tokio::task::spawn_blocking(move || {
+            let file = policies::read(&path, config::validate::delivery)?;
+            let settings = settings::Settings::of(&file, &lists)?;
+            Ok::<_, Vec<String>>((file, settings))
+        });
+        let (file, settings) = read.await.map_err(|error| vec![error.to_string()])??;
         *self.engine.settings.write() = Arc::new(settings);
+        self.files.lock().delivery = Arc::new(file);
         info!("", "delivery settings reloaded");
+        Ok(())
+    }
+
+    fn apply_policies(&self, (set, lists): (queue::PolicySet, Lists)) -> Result<(), Vec<String>> {
+        let mut running = self.policies.lock();
+        // With policies every lane is looked at again, so those that say the same are left alone.
+        if *running != set {
+            let applied = self.engine.queue.lock().set_policies(crate::clock::now(), set.clone());
+            applied.map_err(|error| vec![error.to_string()])?;
+            *running = set;
+        }
+        *self.policy_lists.lock() = lists;
+        Ok(())
+    }
+
+    fn apply_suspensions(&self, (list, lists): (Vec<queue::Suspension>, Lists)) -> Result<(), Vec<String>> {
+        let applied = self.engine.queue.lock().set_suspensions(crate::clock::now(), list);
+        applied.map_err(|error| vec![error.to_string()])?;
+        *self.suspend_lists.lock() = lists;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use crate::grouping::Grouping;
 use crate::hooks::bridge::Bridge;
 use crate::hooks::decision::Phase;
 use crate::hooks::pools::Pools;
-use crate::hooks::script::{Compiler, Script, ScriptCounters, script_files};
+use crate::hooks::script::{Compiler, Script, ScriptCounters, Watched, script_files};
 use crate::lists::Lists;
 use crate::server::limits::Gate;
 use crate::server::tls::{ServerTls, SharedTls};
@@ -177,6 +177,8 @@ pub struct Generation {
     pub predelivery: Option<Arc<Script>>,
     /// Runs after each attempt.
     pub postdelivery: Option<Arc<Script>>,
+    /// What scripts may count.
+    metrics: Vec<Declaration>,
     /// The virtual files.
     files: hsl_std::ScriptFiles,
 }
@@ -326,7 +328,10 @@ impl Generations {
     pub fn load(startup: &Startup, shared: Shared) -> Result<Generations, Vec<String>> {
         let path = startup.app_path();
         let first = build(&path, &shared, None)?;
-        Ok(Generations { current: RwLock::new(Arc::new(first)), stage: RwLock::default(), shared, path })
+        let current = RwLock::new(Arc::new(first));
+        let generations = Generations { current, stage: RwLock::default(), shared, path };
+        generations.declare_metrics();
+        Ok(generations)
     }
 
     /// The generation for new connections and attempts.
@@ -339,13 +344,24 @@ impl Generations {
         &self.shared
     }
 
-    /// Compiles the configuration of a stage. Its metrics join those of the running one.
-    pub(crate) fn compile_stage(&self, id: &str, text: &str) -> Result<Generation, Vec<String>> {
+    /// The metrics of the running configuration; those of a stage join them.
+    pub(crate) fn declare_metrics(&self) {
+        self.shared.metrics.declare(self.current().metrics.clone());
+        if let Some(stage) = self.stage() {
+            self.shared.metrics.declare_more(stage.generation().metrics.clone());
+        }
+    }
+
+    /// Compiles the configuration of a stage.
+    pub(crate) fn compile_stage(
+        &self,
+        id: &str,
+        text: &str,
+        watch: Watched,
+    ) -> Result<Generation, Vec<String>> {
         let name = format!("live stage {id}");
         let app: App = config::load::parse(&name, text).map_err(|error| vec![error.to_string()])?;
-        let generation = compile(&name, &app, &self.shared, Some(&self.current()))?;
-        self.shared.metrics.declare_more(declarations(&app));
-        Ok(generation)
+        compile(&name, &app, &self.shared, Some(&self.current()), Some(Arc::new(watch)))
     }
 
     /// Compiles a running configuration to see whether it is right.
@@ -355,26 +371,27 @@ impl Generations {
     pub fn check(&self, text: &str) -> Result<(), Vec<String>> {
         let name = "smtpd-app.yaml";
         let app: App = config::load::parse(name, text).map_err(|error| vec![error.to_string()])?;
-        compile(name, &app, &self.shared, Some(&self.current())).map(|_| ())
+        compile(name, &app, &self.shared, Some(&self.current()), None).map(|_| ())
     }
 
-    /// Reads the running file again; on error the current generation stays in force.
-    pub fn reload(&self) -> Result<Arc<Generation>, Vec<String>> {
-        let current = self.current();
-        let next = Arc::new(build(&self.path, &self.shared, Some(&current))?);
-        *self.current.write() = next.clone();
-        for name in next.files.changed(&current.files) {
+    /// Reads the running file again; the current generation stays in force until [`Generations::install`].
+    pub fn prepare(&self) -> Result<Arc<Generation>, Vec<String>> {
+        Ok(Arc::new(build(&self.path, &self.shared, Some(&self.current()))?))
+    }
+
+    /// Makes a generation the current one.
+    pub fn install(&self, next: Arc<Generation>) {
+        let previous = std::mem::replace(&mut *self.current.write(), next.clone());
+        self.declare_metrics();
+        for name in next.files.changed(&previous.files) {
             self.shared.state.cache_clear(Some(format!("file:{name}").as_bytes()));
         }
-        Ok(next)
     }
 }
 
 fn build(path: &Path, shared: &Shared, previous: Option<&Generation>) -> Result<Generation, Vec<String>> {
     let app: App = config::load(path).map_err(|error| vec![error.to_string()])?;
-    let generation = compile(&path.display().to_string(), &app, shared, previous)?;
-    shared.metrics.declare(declarations(&app));
-    Ok(generation)
+    compile(&path.display().to_string(), &app, shared, previous, None)
 }
 
 /// Compiles and checks a configuration; nothing of it takes effect.
@@ -383,6 +400,7 @@ fn compile(
     app: &App,
     shared: &Shared,
     previous: Option<&Generation>,
+    watch: Option<Arc<Watched>>,
 ) -> Result<Generation, Vec<String>> {
     let strings =
         |errors: Vec<config::Error>| errors.iter().map(ToString::to_string).collect::<Vec<String>>();
@@ -402,6 +420,7 @@ fn compile(
     let keys = keys.map_err(|error| vec![format!("{name}: {error}")])?;
     let environment = Arc::new(shared.environment(app, files, keys.clone(), &resolver));
     let compiler = Compiler::new(app, environment, shared.state.clone(), shared.pools.clone());
+    let compiler = compiler.watched(watch);
     let mut errors = Vec::new();
     let mut servers = HashMap::new();
     for (index, server) in app.servers.iter().enumerate() {
@@ -463,6 +482,7 @@ fn compile(
         outbound_max: app.queues.concurrency.total,
         predelivery,
         postdelivery,
+        metrics: app.metrics.iter().map(declaration).collect(),
         files: files_kept,
     })
 }
@@ -474,10 +494,6 @@ fn identities(keys: &HashMap<String, hsl_std::Credential>) -> HashMap<String, Id
         Some((id.clone(), Identity { certificate, key: key.key.key.clone(), chain: key.chain.clone() }))
     };
     keys.iter().filter_map(identity).collect()
-}
-
-fn declarations(app: &App) -> Vec<Declaration> {
-    app.metrics.iter().map(declaration).collect()
 }
 
 fn declaration(metric: &app::Metric) -> Declaration {

@@ -16,6 +16,7 @@ pub mod lists;
 pub mod log;
 pub mod policies;
 pub mod privileges;
+pub mod queue_files;
 pub mod queueing;
 pub mod server;
 pub mod stage;

@@ -1,38 +1,45 @@
 //! `smtpd-policy.yaml` and `smtpd-suspend.yaml` as the queue understands them.
 
 use crate::lists::{Lists, field};
-use config::policy::{Policy as PolicyFile, RateAlgorithm, Suspend, SuspendItem, Then};
+use config::policy::{List, Policy as PolicyFile, RateAlgorithm, Suspend, SuspendItem, Then};
 use queue::{Limits, Policy, PolicyCondition, PolicySet, Rollup, Suspension};
 use serde::de::DeserializeOwned;
 use std::fmt::Write as _;
 use std::path::Path;
 use uuid::Uuid;
 
-/// Reads a policy file; one that does not exist is an empty one.
-pub fn load(path: &Path, app: &Lists) -> Result<(PolicySet, Lists), Vec<String>> {
-    let Some((name, file)) = read::<PolicyFile>(path, config::validate::policy)? else {
-        return Ok((PolicySet::default(), Lists::read(&[], Some(app)).map_err(|error| vec![error])?));
-    };
-    let lists = Lists::read(&file.lists, Some(app));
-    let set = lists.and_then(|lists| Ok((convert(&file, &lists)?, lists)));
-    set.map_err(|error| vec![format!("{name}: {error}")])
+/// A file that was read and checked, with its name; none where there is no file.
+pub type Read<T> = Option<(String, T)>;
+
+/// The policies of a file, and the lists that it sees.
+pub fn policies(file: &Read<PolicyFile>, app: &Lists) -> Result<(PolicySet, Lists), Vec<String>> {
+    with_lists(file, app, |file| &file.lists, convert)
 }
 
-/// Reads a suspend file; one that does not exist is an empty one.
-pub fn load_suspensions(path: &Path, app: &Lists) -> Result<(Vec<Suspension>, Lists), Vec<String>> {
-    let Some((name, file)) = read::<Suspend>(path, config::validate::suspend)? else {
-        return Ok((Vec::new(), Lists::read(&[], Some(app)).map_err(|error| vec![error])?));
+/// The suspensions of a file, and the lists that it sees.
+pub fn suspensions(file: &Read<Suspend>, app: &Lists) -> Result<(Vec<Suspension>, Lists), Vec<String>> {
+    with_lists(file, app, |file| &file.lists, convert_suspensions)
+}
+
+fn with_lists<F, T: Default>(
+    file: &Read<F>,
+    app: &Lists,
+    own: impl Fn(&F) -> &[List],
+    convert: impl Fn(&F, &Lists) -> Result<T, String>,
+) -> Result<(T, Lists), Vec<String>> {
+    let Some((name, file)) = file else {
+        return Ok((T::default(), Lists::read(&[], Some(app)).map_err(|error| vec![error])?));
     };
-    let lists = Lists::read(&file.lists, Some(app));
-    let list = lists.and_then(|lists| Ok((suspensions(&file, &lists)?, lists)));
-    list.map_err(|error| vec![format!("{name}: {error}")])
+    let lists = Lists::read(own(file), Some(app));
+    let converted = lists.and_then(|lists| Ok((convert(file, &lists)?, lists)));
+    converted.map_err(|error| vec![format!("{name}: {error}")])
 }
 
 /// Reads and checks a file that may be missing.
 pub(crate) fn read<T: DeserializeOwned>(
     path: &Path,
     check: impl Fn(&str, &T) -> Result<(), Vec<config::Error>>,
-) -> Result<Option<(String, T)>, Vec<String>> {
+) -> Result<Read<T>, Vec<String>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -104,7 +111,7 @@ fn limits(then: &Then, algorithm: RateAlgorithm) -> Result<Limits, String> {
 /// Names suspensions that have none, so that equal ones have equal ids.
 const SUSPENSION_IDS: Uuid = Uuid::from_u128(0x6f5d_3c1e_52a7_4f0b_9a0e_7c5b_1d2e_4a90);
 
-fn suspensions(file: &Suspend, lists: &Lists) -> Result<Vec<Suspension>, String> {
+fn convert_suspensions(file: &Suspend, lists: &Lists) -> Result<Vec<Suspension>, String> {
     let mut list: Vec<Suspension> = Vec::with_capacity(file.suspends.len());
     for (index, item) in file.suspends.iter().enumerate() {
         let when = lists.selector(&format!("/suspends/{index}"), item.fields())?;
@@ -222,7 +229,7 @@ policies:
         let read = |text: &str| {
             let file: Suspend = config::load::parse("s", text).unwrap();
             config::validate::suspend("s", &file).unwrap();
-            suspensions(&file, &Lists::read(&file.lists, None).unwrap()).unwrap()
+            convert_suspensions(&file, &Lists::read(&file.lists, None).unwrap()).unwrap()
         };
         let text = "version: \"6.9\"\nsuspends:\n  - {remotemx: '*.example.com', tag: maintenance}\n  \
                     - {localip: 192.0.2.0/28, grouping: '&google', properties: {ticket: 4711}}\n  \

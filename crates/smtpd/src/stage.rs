@@ -2,6 +2,9 @@
 //! on the messages that they bring in. There is at most one; it lives in memory only.
 
 use crate::generation::{Generation, Generations};
+use crate::hooks::script::Watched;
+use control::server::Peer;
+use debugger::Debugger;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,12 +74,28 @@ pub struct Stage {
     begun: Instant,
     /// The control connection whose end ends the stage.
     bound_to: Option<u64>,
+    debugger: Arc<Debugger>,
 }
 
 impl Stage {
     /// Its name.
     pub fn id(&self) -> &Arc<str> {
         &self.id
+    }
+
+    /// Where its break points are reported.
+    pub fn debugger(&self) -> &Arc<Debugger> {
+        &self.debugger
+    }
+
+    /// Whether this control connection debugs it.
+    pub fn is_bound_to(&self, connection: u64) -> bool {
+        self.bound_to == Some(connection)
+    }
+
+    /// Its configuration.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
     }
 
     /// Whether it takes no further connections, for good.
@@ -110,8 +129,11 @@ pub struct Deployment {
     /// The text of a running configuration.
     pub config: String,
     /// The control connection whose end ends the stage.
-    pub bound_to: Option<u64>,
+    pub bound_to: Option<Peer>,
 }
+
+/// The prefix of statements that are break points or logpoints.
+const POINT: &str = "__debug";
 
 impl Generations {
     /// Compiles a configuration and puts it beside the running one, in place of a stage of the same name or of one that
@@ -122,15 +144,22 @@ impl Generations {
     pub fn deploy(&self, deployment: Deployment) -> Result<(), Vec<String>> {
         let Deployment { id, conditions, config, bound_to } = deployment;
         self.check_place(&id)?;
-        let generation = Arc::new(self.compile_stage(&id, &config)?);
+        let debugger = Debugger::new();
+        let bound = bound_to.as_ref().map(|peer| peer.connection);
+        let has_points = config.contains(POINT);
+        let watch = Watched { debugger: debugger.clone(), has_points, client: bound_to };
+        let generation = Arc::new(self.compile_stage(&id, &config, watch)?);
         let door = Door { conditions, taken: AtomicU64::new(0) };
-        let stage = Stage { id: id.as_str().into(), generation, door, begun: Instant::now(), bound_to };
+        let stage = Stage { id: id.as_str().into(), generation, door, begun: Instant::now(), bound_to: bound, debugger };
         let mut place = self.stage.write();
         // Somebody else may have been faster.
         if let Some(other) = place.as_ref().filter(|other| is_in_the_way(other, &id)) {
             return Err(vec![already_active(other)]);
         }
-        *place = Some(Arc::new(stage));
+        let previous = place.replace(Arc::new(stage));
+        drop(place);
+        end(previous);
+        self.declare_metrics();
         Ok(())
     }
 
@@ -148,13 +177,14 @@ impl Generations {
 
     /// Ends the stage; its connections keep its configuration. Gives its name, if there was one.
     pub fn cancel_stage(&self) -> Option<Arc<str>> {
-        self.stage.write().take().map(|stage| stage.id.clone())
+        let stage = self.stage.write().take();
+        end(stage)
     }
 
     /// Ends the stage if it is bound to this control connection.
     pub fn control_closed(&self, connection: u64) -> Option<Arc<str>> {
-        let mut place = self.stage.write();
-        place.take_if(|stage| stage.bound_to == Some(connection)).map(|stage| stage.id.clone())
+        let stage = self.stage.write().take_if(|stage| stage.is_bound_to(connection));
+        end(stage)
     }
 
     /// The configuration of a new connection, with the name of its stage.
@@ -180,6 +210,13 @@ impl Generations {
         }
         self.current()
     }
+}
+
+/// Lets scripts that stand still go on; the name of the stage.
+fn end(stage: Option<Arc<Stage>>) -> Option<Arc<str>> {
+    let stage = stage?;
+    stage.debugger.end("Aborted");
+    Some(stage.id.clone())
 }
 
 fn is_in_the_way(other: &Stage, id: &str) -> bool {

@@ -4,7 +4,7 @@
 //! worker takes what waits, does the writes, then one round of syncs, then answers.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,7 +27,9 @@ use crate::{
 
 /// Jobs of one round; bounds the files open at a time.
 const ROUND_JOBS_MAX: usize = 64;
-/// From this many new files in a round on, the whole file system is synced twice instead of each file and directory.
+/// Removals of one round, which hold no file open: an operator may end a hundred thousand messages.
+const ROUND_ENDS_MAX: usize = 2048;
+/// From this many files or directories in a round on, the whole file system is synced instead of each of them.
 const TOGETHER_FILES: usize = 8;
 /// A file is looked at for compaction whenever its frames pass a multiple of this, and compacted when what was appended
 /// exceeds it and twice the rest.
@@ -171,7 +173,12 @@ impl WorkQueue {
                 None => self.condvar.wait(&mut state),
             }
         }
-        let n = state.jobs.len().min(ROUND_JOBS_MAX);
+        let mut others = 0;
+        let fits = |job: &&Job| {
+            others += usize::from(!matches!(job, Job::Op(_, Op::Finish { .. })));
+            others <= ROUND_JOBS_MAX
+        };
+        let n = state.jobs.iter().take(ROUND_ENDS_MAX).take_while(fits).count();
         let jobs: Vec<Job> = state.jobs.drain(..n).collect();
         let with_late = |job: Job| match &job {
             Job::Op(id, _) | Job::Late(id, _) => (state.late.take_of(id).unwrap_or_default(), job),
@@ -460,9 +467,12 @@ impl Round<'_> {
     fn finish(self) {
         let Self { shared, appended, late, publish, directories, .. } = self;
         Self::finish_late(shared, late);
+        let all = (appended.len() >= TOGETHER_FILES).then(|| shared.sync_all());
         for (file, path, completer) in appended {
-            count(&shared.counters.syncs);
-            let result = file.fdatasync().map_err(|e| SpoolError::io("sync", &path, e));
+            let result = all.clone().unwrap_or_else(|| {
+                count(&shared.counters.syncs);
+                file.fdatasync().map_err(|e| SpoolError::io("sync", &path, e))
+            });
             answer(completer, result);
         }
         let together = shared.options.fsync && publish.len() >= TOGETHER_FILES;
@@ -490,18 +500,14 @@ impl Round<'_> {
             .map(|item| shared.directory(&item.id))
             .chain(directories.iter().map(|(directory, _)| directory.clone()))
             .collect();
-        let all = together.then(|| shared.sync_all());
-        let synced: Vec<(PathBuf, Result<(), SpoolError>)> = wanted
-            .into_iter()
-            .map(|directory| {
-                let result = all.clone().unwrap_or_else(|| shared.sync_dir(&directory));
-                (directory, result)
-            })
-            .collect();
-        let result_of = |directory: &Path| match synced.iter().find(|(synced, _)| synced == directory) {
-            Some((_, result)) => result.clone(),
-            None => Ok(()),
+        let all =
+            (shared.options.fsync && (together || wanted.len() >= TOGETHER_FILES)).then(|| shared.sync_all());
+        let sync = |directory: PathBuf| {
+            let result = all.clone().unwrap_or_else(|| shared.sync_dir(&directory));
+            (directory, result)
         };
+        let synced: BTreeMap<PathBuf, Result<(), SpoolError>> = wanted.into_iter().map(sync).collect();
+        let result_of = |directory: &Path| synced.get(directory).cloned().unwrap_or(Ok(()));
         for item in published {
             settle_published(
                 shared,

@@ -461,6 +461,33 @@ fn sessions_share_syncs() {
     assert!(spool.stats().syncs < 400, "{:?}", spool.stats());
 }
 
+/// An operator ends many entries of messages that are files: they share their syncs, and stay gone.
+#[test]
+fn many_ends_share_syncs() {
+    const COUNT: u128 = 300;
+    both(|disk, path| {
+        let options = SpoolOptions { journal_enabled: false, ..options(path) };
+        let (spool, _) = open(options.clone(), disk);
+        // Over all directories, as ids of the daemon are.
+        let ids: Vec<Uuid> = (1..=COUNT).map(|n| Uuid::from_u128(n << 120 | n)).collect();
+        for id in &ids {
+            commit(&spool, id.as_u128(), b"content\r\n").unwrap();
+        }
+        for (ends, last) in [(done(1), false), (done(2), true)] {
+            let before = spool.stats().syncs;
+            let asked: Vec<_> = ids.iter().map(|id| spool.finish(*id, ends.clone(), last, Synced)).collect();
+            asked.into_iter().for_each(|answer| answer.wait().unwrap());
+            let syncs = spool.stats().syncs - before;
+            assert!(syncs < 100, "{syncs} syncs for {COUNT} ends");
+            if !last {
+                assert_eq!(spool.read(ids[7]).unwrap().entries.len(), 1);
+            }
+        }
+        drop(spool);
+        assert!(open(options, disk).1.is_empty());
+    });
+}
+
 #[test]
 fn without_sync_nothing_is_synced() {
     let directory = tempfile::tempdir().unwrap();

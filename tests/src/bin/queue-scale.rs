@@ -1,8 +1,8 @@
 //! The queue with many messages: `queue-scale MESSAGES [FOLDER]` fills a spool, starts `smtpd` on it and measures start,
-//! memory, list, groupby and update through the control socket while mail flows through the server.
+//! memory, list, groupby, update, deletion and bounce through the control socket while mail flows through the server.
 //!
 //! Each message has one recipient in one of 100,000 domains, one of 50 transports, one of 1,000 jobs and three keys of
-//! metadata.
+//! metadata. At a million the ten messages of a domain have ten jobs, so that each has a lane of its own.
 
 use blackbox::client::Sender;
 use blackbox::sink::Sink;
@@ -61,7 +61,8 @@ fn prepare(sink: &Sink) -> Server {
     let app = format!(
         "version: \"6.9\"\nservers: [{{id: in, transport: live, phases: {{connect: {{remoteptr: false}}}}}}]\n\
          transportgroups:\n  - id: g\n    connection: {{server: 127.0.0.1, port: {}}}\n    \
-         session: {{tls: {{mode: disabled}}}}\n    transports: [{}{{id: live}}]\n",
+         session: {{tls: {{mode: disabled}}}}\n    dsn: {{transport: reports}}\n    \
+         transports: [{}{{id: live}}, {{id: reports}}]\n",
         sink.port,
         transports.concat()
     );
@@ -106,7 +107,7 @@ fn fill(path: &Path, messages: u64) -> Duration {
                 domain: format!("domain{}.example", i % DOMAINS),
             }),
             transport_id: format!("t{}", i % TRANSPORTS),
-            job_id: format!("job{}", i % JOBS),
+            job_id: format!("job{}", (i + i / DOMAINS) % JOBS),
             metadata: vec![
                 pair("campaign", format!("spring-{}", i % 300)),
                 pair("customer", format!("{:06}", i % 70_000)),
@@ -237,6 +238,22 @@ async fn measure(server: &Server, sink: &Sink, messages: u64, base: u64) {
         tokio::time::sleep(Duration::from_secs(if messages > 100_000 { 20 } else { 5 })).await;
     }
     show(&format!("update of {affected}, metadata changed, durable"), times);
+    let mut left = messages;
+    for (action, jobs) in [("delete", "^job2[0-9]{2}$"), ("bounce", "^job3[0-9]{2}$")] {
+        let job = wire::condition::CompareStringRegexValue {
+            value: jobs.to_owned(),
+            r#type: 1,
+            ..Default::default()
+        };
+        let conditions = Some(wire::Condition { jobids: vec![job], ..Default::default() });
+        let affected = end_all(&mut client, action, conditions).await;
+        left -= affected;
+    }
+    // The reports, which nothing lets go.
+    let transport =
+        wire::condition::CompareStringRegexValue { value: "reports".to_owned(), ..Default::default() };
+    let conditions = wire::Condition { transportids: vec![transport], ..Default::default() };
+    end_all(&mut client, "delete", Some(conditions)).await;
     let passed = begun.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
     sender.join().expect("the sender ends");
@@ -245,18 +262,33 @@ async fn measure(server: &Server, sink: &Sink, messages: u64, base: u64) {
         "meanwhile: {:.0} messages per second accepted, {arrived} of {sent} delivered",
         sent as f64 / passed
     );
-    memory(server, base, messages, "DEFER, after the updates");
+    memory(server, base, left, "DEFER, after the updates");
 
     let at = Instant::now();
     server.ctl(&["queue", "update", "--state", "DEFER", "--active"]);
     let answered = at.elapsed();
-    wait_until_for("all are ACTIVE", PATIENCE, || server.counter("queue.queue.active.size") == messages);
+    wait_until_for("all are ACTIVE", PATIENCE, || server.counter("queue.queue.active.size") == left);
     println!(
         "all made ACTIVE: answered after {:.2} s, in their lanes after {:.2} s",
         answered.as_secs_f64(),
         at.elapsed().as_secs_f64()
     );
-    memory(server, base, messages, "ACTIVE, ten to a lane at a million");
+    memory(server, base, left, "ACTIVE, each in a lane of its own");
+}
+
+/// Deletes or bounces what a condition selects; how many that were.
+async fn end_all(client: &mut Client, action: &str, conditions: Option<wire::Condition>) -> u64 {
+    let kind = if action == "bounce" { wire::ActionType::Bounce } else { wire::ActionType::Delete };
+    let task = wire::queue_update_request::Task::Actiontype(kind as i32);
+    let request = wire::QueueUpdateRequest { conditions, task: Some(task), ..Default::default() };
+    let at = Instant::now();
+    let reply: wire::QueueUpdateResponse = client.request(b'G', &request).await.expect("an answer");
+    println!(
+        "{action} of {}: {:.2} s until all are gone and durable",
+        reply.affected,
+        at.elapsed().as_secs_f64()
+    );
+    reply.affected
 }
 
 fn show(what: &str, mut times: Vec<Duration>) {

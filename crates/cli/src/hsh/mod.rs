@@ -14,7 +14,7 @@ pub mod show;
 use crate::lint::hook_compiler;
 use clap::{CommandFactory, Parser};
 use config::{Startup, load};
-use debug::Debugger;
+use debug::Connection;
 use hsl::{Array, Compiler, Host, Limits, Place, Registry, Shared, Step, Value, Vm};
 use hsl_std::hooks::Hook;
 use hsl_std::{Environment, ScriptFiles};
@@ -373,13 +373,13 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let program = Arc::clone(&compiled.program);
-    let debugger = options.control.as_deref().map(Debugger::connect).transpose()?;
+    let debugger = options.control.as_deref().map(Connection::connect).transpose()?;
     let host = Terminal {
         out: BufWriter::new(std::io::stdout()),
         binary: options.binary,
         failed: false,
         environment: Arc::new(environment),
-        debugger: debugger.as_ref().map(Debugger::output),
+        debugger: debugger.as_ref().map(Connection::output),
     };
     let mut vm = Vm::new(compiled.program, Arc::new(Shared::new()), Limits::default(), Box::new(host));
     for (name, value) in variables {

@@ -80,8 +80,11 @@ impl Hook {
     }
 }
 
-/// Gets the output of `echo`.
-pub type EchoSink = Box<dyn FnMut(&[u8]) + Send>;
+/// Gets the output of `echo`, with its place.
+pub type EchoSink = Box<dyn FnMut(&[u8], &Place) + Send>;
+
+/// Gets the lines of `History`.
+pub type HistorySink = Box<dyn FnMut(&[u8]) + Send>;
 
 /// What the daemon gives to an execution of a hook.
 pub struct HookHost {
@@ -96,7 +99,7 @@ pub struct HookHost {
     /// What the library knows of the daemon.
     pub environment: Option<Arc<Environment>>,
     /// Gets the lines of `History`.
-    pub history: Option<EchoSink>,
+    pub history: Option<HistorySink>,
     /// The recipient that the older end-of-data hook runs for.
     pub recipient: Option<recipient::RecipientRun>,
 }
@@ -117,8 +120,8 @@ impl HookHost {
 }
 
 impl Host for HookHost {
-    fn echo(&mut self, text: &[u8], _place: &Place) {
-        (self.log)(text);
+    fn echo(&mut self, text: &[u8], place: &Place) {
+        (self.log)(text, place);
     }
 
     fn message_id(&self) -> Option<&str> {

@@ -1,5 +1,6 @@
 //! A seeded simulation of everything at once: random policies, suspensions, reloads, operators, crashes of the spool, on
-//! a virtual clock. After each step what happened is compared with `world`, a second implementation of the rules.
+//! a virtual clock. After each step `checks` compares what happened with `world`, a second implementation of the rules;
+//! `operators` has what people do.
 //!
 //! | checked | how |
 //! | --- | --- |
@@ -14,6 +15,8 @@
 //! | Q23 | a reload loses no entry and applies to the next pickup |
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+mod checks;
+mod operators;
 pub(crate) mod world;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,7 +24,7 @@ use std::time::Duration;
 
 use queue::*;
 use uuid::Uuid;
-use world::{Dice, Family, Held, LOCAL_IP, VALUES, Values, Wanted, World, limits, selector, text};
+use world::{Dice, Family, Held, LOCAL_IP, VALUES, Values, World, selector, text};
 
 const T0: Time = Time(1_700_000_000_000_000);
 const ATTEMPTS: u32 = 12;
@@ -331,93 +334,6 @@ impl Simulation {
         }
     }
 
-    fn operate(&mut self) {
-        let task = match self.dice.roll(8) {
-            0 => Some(Task::Hold),
-            1..=3 => Some(Task::Active),
-            4 => Some(Task::Freeze),
-            5 => Some(Task::Release),
-            6 => None,
-            _ => Some(Task::Defer { at: TimeValue::Relative(5.0), jitter: secs(5) }),
-        };
-        let all = self.dice.chance(2);
-        let condition = Condition {
-            states: StateTest { states: if all { States::ALL } else { States::NONE }, freezing: None },
-            job_ids: vec![Item::include(TextTest::Exact(text(1, self.dice.roll(3) as u8)))],
-            ..Condition::default()
-        };
-        let changes = Changes {
-            priority: self.dice.chance(3).then_some(1),
-            transport_id: self.dice.chance(4).then(|| text(2, 0)),
-            metadata: vec![("changed".into(), "yes".into())],
-            ..Changes::default()
-        };
-        let freeze = self.dice.chance(2);
-        let limit = self.dice.roll(4);
-        let before: Vec<(Id, NewEntry)> =
-            self.working().into_iter().filter_map(|id| self.snapshot(id)).collect();
-        let (states, wanted_job) = (condition.states.states, condition.job_ids.clone());
-        let request = UpdateRequest {
-            condition,
-            task,
-            changes: changes.clone(),
-            freeze,
-            limit,
-            ..UpdateRequest::default()
-        };
-        let mut run = UpdateRun::new(&self.queue, self.now, request).unwrap();
-        while !run.step(&mut self.queue, self.now, 1 + self.dice.roll(20) as usize) {}
-        let report = run.finish();
-        for (id, entry) in before {
-            let now = self.snapshot(id).expect("Q16: working entries stay").1;
-            assert_eq!(entry, now, "Q16: a working entry was modified");
-            let matches = wanted_job.iter().any(|item| item.test.matches(&entry.job_id));
-            if freeze && states == States::ALL && matches && limit == 0 {
-                self.freezing.insert(id);
-            }
-        }
-        // With a limit only some of the working ones were reached: the engine knows which.
-        for id in self.working() {
-            if let Some(key) = self.queue.find(id.0, id.1)
-                && self.queue.work_info(key).is_some_and(|info| info.freezing)
-            {
-                self.freezing.insert(id);
-            }
-        }
-        for key in report.changed {
-            self.persist(key);
-            self.note_change(key, task, &changes);
-        }
-        for ticket in report.released {
-            let id = self.id(ticket.key());
-            self.active.remove(&id);
-            match self.dice.chance(6) {
-                // The script of post-delivery may keep it.
-                true => self.requeue(id, ticket),
-                false => self.done(id, ticket),
-            }
-        }
-        if self.crashes(30) {
-            self.crash();
-        }
-    }
-
-    /// What an update of an entry means for its lane.
-    fn note_change(&mut self, key: EntryKey, task: Option<Task>, changes: &Changes) {
-        let view = self.queue.entry(key).unwrap();
-        let id = (view.message_id(), view.queue_id());
-        let (state, priority, due) = (view.state(), view.priority(), view.retry_at().min(self.now));
-        match (state, self.active.remove(&id)) {
-            (State::Active, Some(active)) => {
-                assert!(matches!(task, None | Some(Task::Active)) && changes.transport_id.is_none());
-                let arrival = self.arrival();
-                self.active.insert(id, Active { priority, due, arrival, ..active });
-            }
-            (State::Active, None) => panic!("{id:?} became ACTIVE without being resolved"),
-            _ => {}
-        }
-    }
-
     fn working(&self) -> Vec<Id> {
         self.predelivery.iter().map(|(id, _)| *id).chain(self.running.iter().map(|r| r.id)).collect()
     }
@@ -425,168 +341,6 @@ impl Simulation {
     fn snapshot(&self, id: Id) -> Option<(Id, NewEntry)> {
         let key = self.queue.find(id.0, id.1)?;
         Some((id, self.queue.entry(key)?.to_new()))
-    }
-
-    fn duplicate(&mut self) {
-        if self.disk.len() >= ENTRIES_MAX {
-            return;
-        }
-        let job = TextTest::Exact(text(1, self.dice.roll(3) as u8));
-        let request = UpdateRequest {
-            condition: Condition { job_ids: vec![Item::include(job)], ..Condition::default() },
-            task: self.dice.chance(2).then_some(Task::Active),
-            duplicate: true,
-            limit: 1 + self.dice.roll(2),
-            ..UpdateRequest::default()
-        };
-        let task = request.task;
-        for copy in self.queue.update(self.now, request).unwrap().created {
-            let key = copy.ticket.key();
-            let id = self.id(key);
-            // Numbers of entries that ended are given again: to the model it is another one.
-            self.ended.remove(&id);
-            self.persist(key);
-            if self.crashes(40) {
-                return self.crash();
-            }
-            assert_eq!(self.queue.finish_duplicate(self.now, copy, task), Ok(None));
-            self.persist(key);
-        }
-    }
-
-    fn suspend(&mut self) {
-        let id = format!("s{}", self.dice.roll(3));
-        if let Some(at) = self.world.suspensions.iter().position(|(known, ..)| *known == id) {
-            if self.dice.chance(3) {
-                let ttl = secs(1 + self.dice.roll(30));
-                let change = DynamicChange { ttl: Some(Some(ttl)), ..DynamicChange::default() };
-                assert_eq!(self.queue.change_suspension(self.now, &id, change), Ok(true));
-                self.world.suspensions[at].2 = Some(self.now.after(ttl));
-            } else {
-                assert!(self.queue.delete_suspension(&id));
-                self.world.suspensions.remove(at);
-            }
-            return;
-        }
-        let when = self.wanted();
-        let ttl = self.dice.chance(2).then(|| secs(1 + self.dice.roll(30)));
-        let suspension = Suspension { id: id.clone(), when: selector(&when), ttl, ..Suspension::default() };
-        self.queue.add_suspension(self.now, suspension).unwrap();
-        self.world.suspensions.push((id, when, ttl.map(|ttl| self.now.after(ttl))));
-    }
-
-    fn wanted(&mut self) -> Vec<Wanted> {
-        let first = self.dice.roll(8) as usize;
-        let second = self.dice.roll(8) as usize;
-        let mut when = vec![Wanted::random(&mut self.dice, first, &[], false)];
-        if second != first && self.dice.chance(2) {
-            when.push(Wanted::random(&mut self.dice, second, &[], false));
-        }
-        when
-    }
-
-    fn reload_suspensions(&mut self) {
-        self.world.suspensions.retain(|(id, ..)| !id.starts_with("file"));
-        let mut list = Vec::new();
-        for number in 0..self.dice.roll(2) {
-            let when = self.wanted();
-            // As the daemon makes them: equal items have equal ids.
-            let id = format!("file{number}{when:?}");
-            list.push(Suspension { id: id.clone(), when: selector(&when), ..Suspension::default() });
-            self.world.suspensions.push((id, when, None));
-        }
-        self.queue.set_suspensions(self.now, list).unwrap();
-    }
-
-    fn reload(&mut self) {
-        self.figures.reloads += 1;
-        let mut families: Vec<Family> = match self.dice.chance(2) {
-            true => {
-                self.world.families.iter().map(|f| Family { dynamics: Vec::new(), ..f.clone() }).collect()
-            }
-            false => Vec::new(),
-        };
-        if families.is_empty() {
-            families = (0..1 + self.dice.roll(3)).map(|_| Family::random(&mut self.dice)).collect();
-        } else if self.dice.chance(2) {
-            let at = self.dice.roll(families.len() as u64) as usize;
-            families[at].default = Some(limits(&mut self.dice));
-        } else {
-            families.reverse();
-        }
-        if self.wild_clock {
-            let untimed = |limits: &mut Limits| (limits.rate, limits.connect_interval) = (None, None);
-            for family in &mut families {
-                family.default.iter_mut().for_each(untimed);
-                family.conditions.iter_mut().for_each(|(_, limits)| untimed(limits));
-            }
-        }
-        let set = PolicySet { policies: families.iter().map(Family::policy).collect(), cluster_hosts: 1 };
-        let before = self.queue.len();
-        self.queue.set_policies(self.now, set).unwrap();
-        assert_eq!(self.queue.len(), before, "Q23");
-        let running = self.running.iter_mut().map(|r| (&r.values, r.ip, &mut r.held));
-        self.world.reload(families, self.now, running);
-    }
-
-    fn change_conditions(&mut self) {
-        let id = format!("c{}", self.dice.roll(4));
-        let mut new = limits(&mut self.dice);
-        if self.wild_clock {
-            (new.rate, new.connect_interval) = (None, None);
-        }
-        for family in 0..self.world.families.len() {
-            let dynamics = &mut self.world.families[family].dynamics;
-            let Some(at) = dynamics.iter().position(|(known, ..)| *known == id) else { continue };
-            if self.dice.chance(2) {
-                assert!(self.queue.delete_condition(self.now, &id));
-                dynamics.remove(at);
-            } else {
-                let change = DynamicChange { then: Some(new.clone()), ..DynamicChange::default() };
-                assert_eq!(self.queue.change_condition(self.now, &id, change), Ok(true));
-                dynamics[at].2 = new;
-            }
-            return;
-        }
-        let families = self.world.families.len() as u64;
-        let at = self.dice.roll(families) as usize;
-        let fields = self.world.families[at].fields;
-        // It goes to the first policy with these fields.
-        let at = self.world.families.iter().position(|f| f.fields == fields).unwrap();
-        let rollups = self.world.families[at].rollups.clone();
-        let mut when = Vec::new();
-        for number in (0..8).filter(|f| fields & 1 << f != 0) {
-            if self.dice.chance(2) {
-                when.push(Wanted::random(&mut self.dice, number, &rollups, true));
-            }
-        }
-        let ttl = (!self.wild_clock && self.dice.chance(2)).then(|| secs(1 + self.dice.roll(60)));
-        let condition = DynamicCondition {
-            fields: (0..8).filter(|f| fields & 1 << f != 0).map(world::field).collect(),
-            when: selector(&when),
-            then: new.clone(),
-            ttl,
-            id: id.clone(),
-        };
-        self.queue.add_condition(self.now, condition).unwrap();
-        let end = ttl.map(|ttl| self.now.after(ttl));
-        self.world.families[at].dynamics.push((id, when, new, end));
-    }
-
-    fn refill(&mut self) {
-        self.queue.refill(self.now, None, None);
-        self.world.refresh(self.now);
-        self.world.refill();
-    }
-
-    fn reuse(&mut self) {
-        if self.running.is_empty() {
-            return;
-        }
-        let at = self.dice.roll(self.running.len() as u64) as usize;
-        let running = &self.running[at];
-        self.queue.connection_reused(&running.ticket, self.now).unwrap();
-        self.world.reused(&running.held, running.started);
     }
 
     fn crashes(&mut self, one_in: u64) -> bool {
@@ -629,64 +383,6 @@ impl Simulation {
             }
         }
         self.compare();
-    }
-
-    /// Takes messages out of memory and brings them back from their files.
-    fn unload(&mut self) {
-        let condition = Condition {
-            transport_ids: vec![Item::include(TextTest::Exact(text(2, self.dice.roll(2) as u8)))],
-            ..Condition::default()
-        };
-        let mut run =
-            UnloadRun::new(&self.queue, self.now, condition, self.dice.chance(2), self.dice.chance(4));
-        while !run.step(&mut self.queue, self.now, 1 + self.dice.roll(10) as usize) {}
-        for unloaded in run.finish().unloaded {
-            for entry in unloaded.entries {
-                let id = (unloaded.message.id, entry.queue_id);
-                self.active.remove(&id);
-                let stored = &self.disk[&id].entry;
-                assert_eq!(
-                    (stored.retry_count, &stored.metadata),
-                    (entry.retry_count, &entry.metadata),
-                    "Q8"
-                );
-            }
-        }
-        for id in self.working() {
-            if let Some(key) = self.queue.find(id.0, id.1)
-                && self.queue.work_info(key).is_some_and(|info| info.freezing)
-            {
-                self.freezing.insert(id);
-            }
-        }
-        self.load();
-    }
-
-    /// The states of a distribution add up to what is there.
-    fn add_up(&mut self) {
-        let request = GroupRequest {
-            groups: vec![GroupField::JobId],
-            counts: State::ALL.map(|state| Count { test: CountTest::State(state), returns: None }).to_vec(),
-            ..GroupRequest::default()
-        };
-        let (_, rows) = self.queue.group_by(self.now, request);
-        let total: u64 = rows.iter().map(|row| row.total).sum();
-        let states: u64 = rows.iter().flat_map(|row| &row.counts).sum();
-        assert_eq!((total, states), (self.queue.len() as u64, self.queue.len() as u64), "Q18");
-        for number in 0..3 {
-            let name = format!("quota{number}");
-            let of = self.disk.values().filter(|stored| stored.entry.quotas.contains(&name));
-            let (count, bytes) = of.fold((0, 0), |(n, b), stored| (n + 1, b + stored.entry.size));
-            assert_eq!(self.queue.quota(&name), Quota { count, bytes }, "Q18");
-        }
-    }
-
-    /// The queue holds what the disk holds.
-    fn compare(&self) {
-        assert_eq!(self.queue.len(), self.disk.len(), "Q5");
-        for id in self.disk.keys() {
-            assert!(self.queue.find(id.0, id.1).is_some(), "Q5: {id:?} is on disk only");
-        }
     }
 
     fn wait(&mut self) {
@@ -734,78 +430,6 @@ impl Simulation {
         assert!(self.running.len() <= ATTEMPTS as usize && self.predelivery.len() <= PREDELIVERIES as usize);
         if all_given && self.dice.chance(4) {
             self.nothing_left_behind();
-        }
-    }
-
-    fn started(&mut self, pick: Pick) {
-        let id = self.id(pick.ticket.key());
-        let now = self.now;
-        self.figures.attempts += 1;
-        assert!(!self.working().contains(&id), "Q4: {id:?} is worked on twice");
-        assert!(!self.disk[&id].entry.delivered, "Q3: {id:?} was delivered and is sent again");
-        let active = self.active.remove(&id).expect("only ACTIVE entries are picked");
-        let ip = POOLS[active.pool][pick.local_index];
-        assert_eq!(pick.local_ip.to_string(), text(LOCAL_IP, ip));
-        assert!(!self.world.is_suspended(&active.values, ip), "Q10: {id:?} is suspended");
-        if let Err(why) = self.world.is_free(&active.values, ip, now) {
-            panic!("Q9: {id:?} from {ip}: {why}");
-        }
-        if active.ordered {
-            let earlier = POOLS[active.pool][..pick.local_index].iter();
-            let free = earlier.filter(|&&ip| self.world.is_free(&active.values, ip, now).is_ok()).count();
-            assert_eq!(free, 0, "an address before the one chosen was free");
-        }
-        for (other, waiting) in &self.active {
-            let same_lane = waiting.values == active.values
-                && waiting.pool == active.pool
-                && waiting.ordered == active.ordered
-                && waiting.priority == active.priority;
-            assert!(
-                !same_lane || (waiting.due, waiting.arrival) > (active.due, active.arrival),
-                "Q11: {other:?} stood before {id:?}"
-            );
-        }
-        if active.priority == 0 && self.dice.chance(4) {
-            let high: Vec<(Id, Values, usize)> = self
-                .active
-                .iter()
-                .filter(|(_, waiting)| waiting.priority == 1)
-                .map(|(id, waiting)| (*id, waiting.values, waiting.pool))
-                .collect();
-            for (other, values, pool) in high {
-                let free = POOLS[pool].iter().any(|&ip| self.world.is_free(&values, ip, now).is_ok());
-                let known = if free { self.world.explain(&values, POOLS[pool][0]) } else { String::new() };
-                let of = &active.values;
-                assert!(
-                    !free,
-                    "{other:?} with high priority could have gone before {id:?} {of:?}; known are {known}"
-                );
-            }
-        }
-        let held = self.world.start(&active.values, ip, now);
-        self.running.push(Running { id, ticket: pick.ticket, values: active.values, ip, held, started: now });
-    }
-
-    /// Whatever is still ACTIVE must be blocked by something.
-    fn nothing_left_behind(&mut self) {
-        if self.running.len() >= ATTEMPTS as usize {
-            return;
-        }
-        self.figures.left_behind_checks += 1;
-        let waiting: Vec<(Id, Values, usize)> =
-            self.active.iter().map(|(id, active)| (*id, active.values, active.pool)).collect();
-        for (id, values, pool) in waiting {
-            for &ip in POOLS[pool] {
-                if self.world.is_free(&values, ip, self.now).is_err() {
-                    continue;
-                }
-                let key = self.queue.find(id.0, id.1).unwrap();
-                let says = self.queue.explain(self.now, key);
-                let known = self.world.explain(&values, ip);
-                panic!(
-                    "I5: {id:?} could go from {ip} and is left behind; known are {known}; the queue says {says:?}"
-                );
-            }
         }
     }
 

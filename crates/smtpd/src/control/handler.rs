@@ -30,6 +30,9 @@ impl Commands {
             b'a' => stage_ops::deploy(daemon, peer, &request.body).await,
             b'b' => Ok(stage_ops::status(daemon)),
             b'c' => stage_ops::cancel(daemon),
+            b'd' => stage_ops::logpoint(daemon, &request.body),
+            b'e' => stage_ops::next_stop(daemon, peer).await,
+            b'f' => stage_ops::go_on(daemon, peer),
             b'5' => stage_ops::check(daemon, &request.body).await,
             b'r' => reloaded(daemon.clone().reload_app().await),
             b'p' => reloaded(daemon.clone().reload_policies().await),
@@ -55,12 +58,7 @@ impl Commands {
             b'U' => policy_ops::grouping_members(daemon, &request.body),
             b'7' => explain::explain(daemon, &request.body),
             b'n' => Ok(payload(&wire::UsersResponse::default())),
-            b'C' => {
-                let request: wire::ResolverCacheClearRequest = parse(&request.body)?;
-                let domain = request.domain.as_ref().map(|domain| domain.value.as_str());
-                let affected = daemon.generations.current().resolver.clear(domain);
-                Ok(payload(&wire::ResolverCacheClearResponse { affected }))
-            }
+            b'C' => resolver_ops::clear(daemon, &request.body),
             b'2' => resolver_ops::query(daemon, &request.body).await,
             b'I' => {
                 let request: wire::QueueQuotaRequest = parse(&request.body)?;

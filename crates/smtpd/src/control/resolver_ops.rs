@@ -1,4 +1,5 @@
-//! The next hop of a domain, as a delivery with that seed and retry would choose it.
+//! Commands on the resolver: the next hop of a domain, as a delivery with that seed and retry would choose it, and
+//! forgetting what it knows.
 
 use crate::daemon::Daemon;
 use crate::delivery::peer::Dane;
@@ -79,4 +80,12 @@ async fn describe(resolver: &Resolver, candidate: &Candidate) -> response::Targe
         tlsa: records.iter().map(tlsa).collect(),
         tlsadnssec: !records.is_empty(),
     }
+}
+
+/// `resolver clear`.
+pub(super) fn clear(daemon: &Daemon, body: &[u8]) -> Answer {
+    let request: wire::ResolverCacheClearRequest = parse(body)?;
+    let domain = request.domain.as_ref().map(|domain| domain.value.as_str());
+    let affected = daemon.generations.current().resolver.clear(domain);
+    Ok(payload(&wire::ResolverCacheClearResponse { affected }))
 }

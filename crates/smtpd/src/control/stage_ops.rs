@@ -2,7 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::info;
-use crate::stage::{Conditions, Deployment};
+use crate::stage::{Conditions, Deployment, Stage};
 use bytes::Bytes;
 use control::server::{Answer, Peer, parse, payload};
 use control::smtpd as wire;
@@ -20,7 +20,7 @@ pub(super) async fn deploy(daemon: &Arc<Daemon>, peer: &Peer, body: &[u8]) -> An
         return Err(format!("A live stage needs an id of 1 to {ID_BYTES_MAX} printable bytes"));
     }
     let conditions = conditions(&request.conditions.unwrap_or_default())?;
-    let bound_to = request.connectionbound.then_some(peer.connection);
+    let bound_to = request.connectionbound.then(|| peer.clone());
     let deployment = Deployment { id: request.id.clone(), conditions, config: request.config, bound_to };
     let to = daemon.clone();
     let deployed = tokio::task::spawn_blocking(move || to.generations.deploy(deployment)).await;
@@ -81,6 +81,36 @@ pub(super) fn cancel(daemon: &Daemon) -> Answer {
     let Some(id) = daemon.generations.cancel_stage() else { return Err("No live stage".to_owned()) };
     info!("", "live stage {id} cancelled");
     Ok(Bytes::new())
+}
+
+/// The oldest hit of a logpoint of the stage; nothing when there is none.
+pub(super) fn logpoint(daemon: &Daemon, body: &[u8]) -> Answer {
+    let request: wire::HslBreakPointRequest = parse(body)?;
+    let Some(stage) = daemon.generations.stage() else { return Err("No live stage".to_owned()) };
+    let hit = stage.debugger().take_hit(&request.debugid);
+    Ok(hit.as_ref().map_or_else(Bytes::new, payload))
+}
+
+/// The stage that this connection debugs.
+fn debugged(daemon: &Daemon, peer: &Peer) -> Result<Arc<Stage>, String> {
+    let stage = daemon.generations.stage().filter(|stage| stage.is_bound_to(peer.connection));
+    stage.ok_or_else(|| "No live stage was started by this connection".to_owned())
+}
+
+/// Waits for a script of the stage to stop.
+pub(super) async fn next_stop(daemon: &Daemon, peer: &Peer) -> Answer {
+    // Not the stage itself: it has to be free to end meanwhile.
+    let debugger = debugged(daemon, peer)?.debugger().clone();
+    debugger.next_stop().await.map(|hit| payload(&hit)).map_err(str::to_owned)
+}
+
+/// Lets the script go on whose stop was shown.
+pub(super) fn go_on(daemon: &Daemon, peer: &Peer) -> Answer {
+    if debugged(daemon, peer)?.debugger().go_on() {
+        Ok(Bytes::new())
+    } else {
+        Err("No breakpoint".to_owned())
+    }
 }
 
 /// Compiles a running configuration without using it.

@@ -83,14 +83,14 @@ fn server_script(counters: &ScriptCounters, pool: &str) -> stats::Script {
 }
 
 fn threads(pool: &Arc<Pool>) -> stats::threads::Scripts {
-    let begun = pool.begun();
+    let (running, begun) = (&pool.running, &pool.begun);
     stats::threads::Scripts {
         id: pool.id().to_owned(),
-        pending: (pool.waiting() + begun.map_or(0, |begun| begun.waiting())) as u64,
-        running: pool.taken() as u64,
-        maxrunning: pool.size() as u64,
-        scripts: begun.map_or(0, |begun| begun.taken()) as u64,
-        maxscripts: begun.map_or(0, |begun| begun.size()) as u64,
+        pending: (running.waiting() + begun.waiting()) as u64,
+        running: running.taken() as u64,
+        maxrunning: running.size() as u64,
+        scripts: begun.taken() as u64,
+        maxscripts: begun.size() as u64,
         ..stats::threads::Scripts::default()
     }
 }

@@ -2,13 +2,11 @@
 //! and the options of `Try`.
 
 use crate::lists::Lists;
-use crate::policies;
+use crate::policies::Read;
 use crate::transport::{Transport, apply_tls, mode};
 use config::policy::{DeliveryFile, DeliverySettings};
 use net::tls::{Mode, Rules, TlsClient};
 use queue::{Field, RetryInterval, RetrySchedule, Selection};
-use std::collections::HashMap;
-use std::path::Path;
 
 /// The settings of a file.
 #[derive(Debug, Default)]
@@ -17,15 +15,16 @@ pub struct Settings {
     default: DeliverySettings,
 }
 
-/// Reads a delivery file; one that does not exist is an empty one.
-pub fn load(path: &Path, app: &Lists) -> Result<Settings, Vec<String>> {
-    let Some((name, file)) = policies::read::<DeliveryFile>(path, config::validate::delivery)? else {
-        return Ok(Settings::default());
-    };
-    Settings::new(&file, app).map_err(|error| vec![format!("{name}: {error}")])
-}
-
 impl Settings {
+    /// Those of a delivery file.
+    ///
+    /// # Errors
+    /// Values that do not fit their fields, or a list that cannot be read.
+    pub fn of(file: &Read<DeliveryFile>, app: &Lists) -> Result<Settings, Vec<String>> {
+        let Some((name, file)) = file else { return Ok(Settings::default()) };
+        Settings::new(file, app).map_err(|error| vec![format!("{name}: {error}")])
+    }
+
     fn new(file: &DeliveryFile, app: &Lists) -> Result<Settings, String> {
         let lists = Lists::read(&file.lists, Some(app))?;
         let mut conditions = Vec::with_capacity(file.delivery.conditions.len());

@@ -8,7 +8,9 @@ pub use crate::hooks::ptr::{PtrResult, confirmed_name};
 use crate::hooks::script::{End, Execution, Script};
 use crate::hooks::sink::Sink;
 pub use crate::hooks::sink::dsn_parameters;
-use crate::hooks::variables::{address_array, connection_array, id_of, parameters_array, transaction_array};
+use crate::hooks::variables::{
+    address_array, connection_array, id_of, parameters_array, transaction_array, ungreeted_array, variables,
+};
 use crate::queueing::commit::QueuedRecipient;
 use crate::server::facts::{Connection, Goodbye, Transaction};
 use hsl::{Array, Value};
@@ -28,31 +30,38 @@ pub async fn connect(
     ptr: Option<PtrResult>,
     context: &mut ContextValue,
 ) -> Decision {
-    let mut arguments = Array::new();
-    arguments.insert_str("remoteip", connection.remote_ip.as_str());
-    arguments.insert_str("remoteport", f64::from(connection.remote_port));
-    if let Some(name) = &connection.remote_ptr {
-        arguments.insert_str("remoteptr", name.as_str());
-    }
-    if let Some(ptr) = ptr {
-        arguments.insert_str("remoteptrresult", ptr.to_array());
-    }
-    arguments.insert_str("localip", connection.local.ip().to_string());
-    arguments.insert_str("localport", f64::from(connection.local.port()));
-    arguments.insert_str("serverid", connection.server_id.as_str());
-    if let Some(uid) = connection.remote_uid {
-        arguments.insert_str("remoteuid", f64::from(uid));
-    }
-    if let Some(proxy) = &connection.proxy {
-        arguments.insert_str("proxyip", proxy.ip.as_str());
-        if let Some(tlv) = &proxy.tlv {
-            arguments.insert_str("proxytlv", tlv.as_str());
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("remoteip", connection.remote_ip.as_str());
+        arguments.insert_str("remoteport", f64::from(connection.remote_port));
+        if let Some(name) = &connection.remote_ptr {
+            arguments.insert_str("remoteptr", name.as_str());
         }
-    }
-    let mut early = Array::new();
-    early.insert_str("id", connection.id.to_string());
-    early.insert_str("priority", connection.priority);
-    decide(script, Phase::Connect, connection, arguments, early, id_of(transaction), context).await
+        if let Some(ptr) = ptr {
+            arguments.insert_str("remoteptrresult", ptr.to_array());
+        }
+        arguments.insert_str("localip", connection.local.ip().to_string());
+        arguments.insert_str("localport", f64::from(connection.local.port()));
+        arguments.insert_str("serverid", connection.server_id.as_str());
+        if let Some(uid) = connection.remote_uid {
+            arguments.insert_str("remoteuid", f64::from(uid));
+        }
+        if let Some(proxy) = &connection.proxy {
+            arguments.insert_str("proxyip", proxy.ip.as_str());
+            if let Some(tlv) = &proxy.tlv {
+                arguments.insert_str("proxytlv", tlv.as_str());
+            }
+        }
+        arguments
+    };
+    let early = || {
+        let mut early = Array::new();
+        early.insert_str("id", connection.id.to_string());
+        early.insert_str("priority", connection.priority);
+        early
+    };
+    let variables = variables(script, arguments, early, || id_of(transaction));
+    decide(script, Phase::Connect, connection, variables, context).await
 }
 
 /// Runs the helo hook.
@@ -64,19 +73,18 @@ pub async fn helo(
     offered: &[String],
     context: &mut ContextValue,
 ) -> Decision {
-    let mut arguments = Array::new();
-    arguments.insert_str("verb", if helo.extended { "EHLO" } else { "HELO" });
-    arguments.insert_str("host", helo.host.as_str());
-    if helo.extended {
-        arguments.insert_str(
-            "extensions",
-            offered.iter().map(|item| Value::from(item.as_str())).collect::<Array>(),
-        );
-    }
-    let mut without_helo = connection.clone();
-    without_helo.helo = None;
-    let connection_array = connection_array(&without_helo);
-    decide(script, Phase::Helo, connection, arguments, connection_array, id_of(transaction), context).await
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("verb", if helo.extended { "EHLO" } else { "HELO" });
+        arguments.insert_str("host", helo.host.as_str());
+        if helo.extended {
+            let offered = offered.iter().map(|item| Value::from(item.as_str()));
+            arguments.insert_str("extensions", offered.collect::<Array>());
+        }
+        arguments
+    };
+    let variables = variables(script, arguments, || ungreeted_array(connection), || id_of(transaction));
+    decide(script, Phase::Helo, connection, variables, context).await
 }
 
 /// Runs the proxy hook.
@@ -87,14 +95,17 @@ pub async fn proxy(
     line: &[u8],
     context: &mut ContextValue,
 ) -> Decision {
-    let mut arguments = Array::new();
-    arguments.insert_str("command", line);
-    let of_transaction = match transaction.sender {
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("command", line);
+        arguments
+    };
+    let of_transaction = || match transaction.sender {
         Some(_) => transaction_array(transaction, false),
         None => id_of(transaction),
     };
-    let of_connection = connection_array(connection);
-    decide(script, Phase::Proxy, connection, arguments, of_connection, of_transaction, context).await
+    let variables = variables(script, arguments, || connection_array(connection), of_transaction);
+    decide(script, Phase::Proxy, connection, variables, context).await
 }
 
 /// Runs the auth hook.
@@ -105,22 +116,25 @@ pub async fn auth(
     request: &AuthRequest,
     context: &mut ContextValue,
 ) -> Decision {
-    let mut arguments = Array::new();
-    arguments.insert_str("mechanism", request.mechanism());
-    match request {
-        AuthRequest::Password { username, password, .. } => {
-            arguments.insert_str("username", username.as_slice());
-            arguments.insert_str("password", password.as_slice());
-        }
-        AuthRequest::Response { state, response, .. } => {
-            arguments.insert_str("state", f64::from(*state));
-            if let Some(response) = response {
-                arguments.insert_str("response", response.as_slice());
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("mechanism", request.mechanism());
+        match request {
+            AuthRequest::Password { username, password, .. } => {
+                arguments.insert_str("username", username.as_slice());
+                arguments.insert_str("password", password.as_slice());
+            }
+            AuthRequest::Response { state, response, .. } => {
+                arguments.insert_str("state", f64::from(*state));
+                if let Some(response) = response {
+                    arguments.insert_str("response", response.as_slice());
+                }
             }
         }
-    }
-    let of_connection = connection_array(connection);
-    decide(script, Phase::Auth, connection, arguments, of_connection, id_of(transaction), context).await
+        arguments
+    };
+    let variables = variables(script, arguments, || connection_array(connection), || id_of(transaction));
+    decide(script, Phase::Auth, connection, variables, context).await
 }
 
 /// Runs the mailfrom hook.
@@ -132,20 +146,15 @@ pub async fn mail(
     parameters: &[(String, String)],
     context: &mut ContextValue,
 ) -> Decision {
-    let mut arguments = Array::new();
-    arguments.insert_str("sender", address.to_lower());
-    arguments.insert_str("address", address_array(address));
-    arguments.insert_str("params", parameters_array(parameters));
-    decide(
-        script,
-        Phase::MailFrom,
-        connection,
-        arguments,
-        connection_array(connection),
-        id_of(transaction),
-        context,
-    )
-    .await
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("sender", address.to_lower());
+        arguments.insert_str("address", address_array(address));
+        arguments.insert_str("params", parameters_array(parameters));
+        arguments
+    };
+    let variables = variables(script, arguments, || connection_array(connection), || id_of(transaction));
+    decide(script, Phase::MailFrom, connection, variables, context).await
 }
 
 /// Runs the rcptto hook.
@@ -158,16 +167,19 @@ pub async fn rcpt(
     transport: Option<&str>,
     context: &mut ContextValue,
 ) -> Decision {
-    let mut arguments = Array::new();
-    arguments.insert_str("recipient", address.to_lower());
-    arguments.insert_str("address", address_array(address));
-    arguments.insert_str("params", parameters_array(parameters));
-    if let Some(transport) = transport {
-        arguments.insert_str("transportid", transport);
-    }
-    let transaction = transaction_array(transaction, false);
-    decide(script, Phase::RcptTo, connection, arguments, connection_array(connection), transaction, context)
-        .await
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("recipient", address.to_lower());
+        arguments.insert_str("address", address_array(address));
+        arguments.insert_str("params", parameters_array(parameters));
+        if let Some(transport) = transport {
+            arguments.insert_str("transportid", transport);
+        }
+        arguments
+    };
+    let of_transaction = || transaction_array(transaction, false);
+    let variables = variables(script, arguments, || connection_array(connection), of_transaction);
+    decide(script, Phase::RcptTo, connection, variables, context).await
 }
 
 /// Runs the eod hook; gives the decision and what it queued.
@@ -185,12 +197,16 @@ pub async fn eod(
         generation: generation.clone(),
         queued: Mutex::new(Vec::new()),
     });
-    let mut arguments = Array::new();
-    arguments.insert_str("mail", eod_message(&script.mail_class, message, sink.clone()));
-    for (name, value) in more {
-        arguments.insert_str(name, value);
-    }
-    let variables = variables(arguments, connection_array(connection), transaction_array(transaction, true));
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("mail", eod_message(&script.mail_class, message, sink.clone()));
+        for (name, value) in more {
+            arguments.insert_str(name, value);
+        }
+        arguments
+    };
+    let of_transaction = || transaction_array(transaction, true);
+    let variables = variables(script, arguments, || connection_array(connection), of_transaction);
     let id = transaction.id.to_string();
     let execution = Execution { id, variables, priority: connection.priority, ..Execution::default() };
     let finished = script.run(execution, context).await;
@@ -209,16 +225,21 @@ pub async fn disconnect(
     goodbye: &Goodbye,
     context: &mut ContextValue,
 ) {
+    let arguments = || goodbye_array(goodbye);
+    let variables = variables(script, arguments, || connection_array(connection), Array::new);
+    // What the hook says has no effect; its errors are logged and counted by the runner.
+    script.run(of_connection(connection, variables), context).await;
+}
+
+fn goodbye_array(goodbye: &Goodbye) -> Array {
     let mut arguments = Array::new();
     arguments.insert_str("close", if goodbye.by_remote { "remote" } else { "local" });
     if let Some((reply, state)) = &goodbye.reply {
         let mut array = Array::new();
         array.insert_str("code", f64::from(reply.code));
         if let Some(Enhanced(a, b, c)) = reply.enhanced {
-            array.insert_str(
-                "enhanced",
-                [a, b, c].into_iter().map(|n| Value::from(f64::from(n))).collect::<Array>(),
-            );
+            let numbers = [a, b, c].into_iter().map(|n| Value::from(f64::from(n)));
+            array.insert_str("enhanced", numbers.collect::<Array>());
         }
         array.insert_str("reason", reply.text_lines().into_iter().map(Value::from).collect::<Array>());
         array.insert_str("state", *state);
@@ -231,9 +252,7 @@ pub async fn disconnect(
         array.insert_str("code", error.code as f64);
         arguments.insert_str("error", array);
     }
-    let variables = variables(arguments, connection_array(connection), Array::new());
-    // What the hook says has no effect; its errors are logged and counted by the runner.
-    script.run(of_connection(connection, variables), context).await;
+    arguments
 }
 
 fn of_connection(connection: &Connection, variables: Vec<(&'static str, Value)>) -> Execution {
@@ -245,25 +264,14 @@ async fn decide(
     script: &Script,
     phase: Phase,
     connection: &Connection,
-    arguments: Array,
-    connection_array: Array,
-    transaction: Array,
+    variables: Vec<(&'static str, Value)>,
     context: &mut ContextValue,
 ) -> Decision {
-    let variables = variables(arguments, connection_array, transaction);
     let finished = script.run(of_connection(connection, variables), context).await;
     match finished.end {
         End::Implicit => Decision::plain(phase.implicit_end()),
         end => read_decision(phase, end),
     }
-}
-
-fn variables(arguments: Array, connection: Array, transaction: Array) -> Vec<(&'static str, Value)> {
-    vec![
-        ("arguments", Value::from(arguments)),
-        ("connection", Value::from(connection)),
-        ("transaction", Value::from(transaction)),
-    ]
 }
 
 fn read_decision(phase: Phase, end: End) -> Decision {

@@ -53,13 +53,15 @@ pub enum PostDecision {
 pub async fn predelivery(
     script: &Script,
     engine: &Engine,
-    generation: &Generation,
     job: &Job,
     context: &mut ContextValue,
 ) -> PreDecision {
-    let mut arguments = Array::new();
-    arguments.insert_str("retry", f64::from(job.retry));
-    let end = run(script, engine, generation, job, arguments, context).await;
+    let arguments = || {
+        let mut arguments = Array::new();
+        arguments.insert_str("retry", f64::from(job.retry));
+        arguments
+    };
+    let end = run(script, engine, job, arguments, context).await;
     let (function, args) = match end {
         End::Implicit => return PreDecision::Try(None),
         End::Function(function, args) => (function, args),
@@ -97,13 +99,11 @@ pub async fn predelivery(
 pub async fn postdelivery(
     script: &Script,
     engine: &Arc<Engine>,
-    generation: &Arc<Generation>,
     job: &Job,
     verdict: &Verdict<'_>,
     mut context: ContextValue,
 ) -> PostDecision {
-    let arguments = post_arguments(job, verdict);
-    let end = run(script, engine, generation, job, arguments, &mut context).await;
+    let end = run(script, engine, job, || post_arguments(job, verdict), &mut context).await;
     let End::Function(function, args) = end else { return PostDecision::Default };
     let delivered = verdict.action.is_none();
     if delivered && function != "Default" {
@@ -126,15 +126,17 @@ pub async fn postdelivery(
 async fn run(
     script: &Script,
     engine: &Engine,
-    generation: &Generation,
     job: &Job,
-    arguments: Array,
+    arguments: impl FnOnce() -> Array,
     context: &mut ContextValue,
 ) -> End {
-    let variables = vec![
-        ("arguments", Value::from(arguments)),
-        ("message", Value::from(message_array(engine, generation, job))),
-    ];
+    let mut variables = Vec::with_capacity(2);
+    if script.uses("arguments") {
+        variables.push(("arguments", Value::from(arguments())));
+    }
+    if script.uses("message") {
+        variables.push(("message", Value::from(message_array(engine, job))));
+    }
     let metadata =
         job.metadata.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
     let finished = script
@@ -152,7 +154,7 @@ async fn run(
     finished.end
 }
 
-fn message_array(engine: &Engine, _generation: &Generation, job: &Job) -> Array {
+fn message_array(engine: &Engine, job: &Job) -> Array {
     let mut id = Array::new();
     id.insert_str("transaction", job.id.to_string());
     id.insert_str("queue", job.queue_id as f64);

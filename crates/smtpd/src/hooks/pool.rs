@@ -1,5 +1,5 @@
-//! Places for scripts that run past their first slice: at most so many at once, and who waits is let in by priority,
-//! then in the order of arrival. A pool may also bound how many scripts are begun, in the same order.
+//! Places for scripts: a pool has some for those that compute past their first slice, and some for those that are begun
+//! and not ended. Who waits is let in by priority, then in the order of arrival.
 
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -7,14 +7,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// The places.
+/// Where scripts run.
 #[derive(Debug)]
 pub struct Pool {
     id: String,
+    /// For scripts that compute.
+    pub running: Arc<Places>,
+    /// For scripts that are begun, those that wait for the network among them.
+    pub begun: Arc<Places>,
+}
+
+impl Pool {
+    /// So many scripts that compute at once, and that are begun.
+    pub fn new(id: &str, running_max: usize, begun_max: u32) -> Arc<Pool> {
+        let (running, begun) = (Places::new(running_max), Places::new(begun_max as usize));
+        Arc::new(Pool { id: id.to_owned(), running, begun })
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// A number of places.
+#[derive(Debug)]
+pub struct Places {
     size: usize,
     state: Mutex<State>,
-    /// Places of scripts that are begun, where their number is bounded.
-    begun: Option<Arc<Pool>>,
 }
 
 #[derive(Debug)]
@@ -27,22 +47,15 @@ struct State {
 
 /// A place, given on when dropped.
 #[derive(Debug)]
-pub struct Place(Option<Arc<Pool>>);
+pub struct Place(Option<Arc<Places>>);
 
-impl Pool {
-    /// So many places, and at most `scripts_max` scripts begun.
-    pub fn new(id: &str, places: usize, scripts_max: Option<u32>) -> Arc<Pool> {
-        let state = State { free: places, arrivals: 0, waiting: BTreeMap::new() };
-        let begun = scripts_max.map(|max| Pool::new(id, max as usize, None));
-        Arc::new(Pool { id: id.to_owned(), size: places, state: Mutex::new(state), begun })
+impl Places {
+    fn new(size: usize) -> Arc<Places> {
+        let state = State { free: size, arrivals: 0, waiting: BTreeMap::new() };
+        Arc::new(Places { size, state: Mutex::new(state) })
     }
 
-    /// Its name.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Places.
+    /// All places.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -57,13 +70,15 @@ impl Pool {
         self.state.lock().waiting.len()
     }
 
-    /// Places of scripts that are begun, where their number is bounded.
-    pub fn begun(&self) -> Option<&Arc<Pool>> {
-        self.begun.as_ref()
+    /// A place, if one is free.
+    pub fn try_enter(self: &Arc<Places>) -> Option<Place> {
+        let mut state = self.state.lock();
+        state.free = state.free.checked_sub(1)?;
+        Some(Place(Some(self.clone())))
     }
 
     /// Waits for a place.
-    pub async fn enter(self: &Arc<Pool>, priority: f64) -> Place {
+    pub async fn enter(self: &Arc<Places>, priority: f64) -> Place {
         loop {
             let waiting = {
                 let mut state = self.state.lock();
@@ -77,7 +92,7 @@ impl Pool {
                 state.waiting.insert((Reverse(rank(priority)), arrival), sender);
                 receiver
             };
-            // The pool lives as long as we hold it, so a sender is only lost to a place that was taken back.
+            // The places live as long as we hold them, so a sender is only lost to a place that was taken back.
             if let Ok(place) = waiting.await {
                 return place;
             }
@@ -87,10 +102,10 @@ impl Pool {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(pool) = self.0.take() else { return };
+        let Some(places) = self.0.take() else { return };
         loop {
             let next = {
-                let mut state = pool.state.lock();
+                let mut state = places.state.lock();
                 match state.waiting.pop_first() {
                     Some((_, sender)) => sender,
                     None => {
@@ -99,7 +114,7 @@ impl Drop for Place {
                     }
                 }
             };
-            match next.send(Place(Some(pool.clone()))) {
+            match next.send(Place(Some(places.clone()))) {
                 Ok(()) => return,
                 // Who waited there is gone: the next one.
                 Err(mut unused) => unused.0 = None,
@@ -126,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn higher_priority_first_then_first_come() {
-        let pool = Pool::new("one", 1, None);
+        let pool = Places::new(1);
         let held = pool.enter(0.0).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();

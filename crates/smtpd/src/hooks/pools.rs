@@ -12,6 +12,9 @@ pub const DEFAULT: &str = "_default";
 /// Where the hooks of the queue run.
 pub const QUEUES: &str = "_queues";
 
+/// Scripts begun and not ended in a pool, unless it says otherwise.
+const SCRIPTS_MAX: u32 = 1000;
+
 /// All pools.
 pub struct Pools {
     named: BTreeMap<String, Arc<Pool>>,
@@ -24,15 +27,17 @@ impl Pools {
     pub fn new(startup: &Startup) -> Pools {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let places = |size: Option<u32>| size.map_or(cores * 2, |size| size as usize).clamp(1, 512);
-        let new = |pool: &ScriptPool| Pool::new(&pool.id, places(pool.size), pool.maxscripts);
+        let new = |pool: &ScriptPool| {
+            Pool::new(&pool.id, places(pool.size), pool.maxscripts.unwrap_or(SCRIPTS_MAX))
+        };
         let mut named: BTreeMap<String, Arc<Pool>> =
             startup.threads.scripts.iter().map(|pool| (pool.id.clone(), new(pool))).collect();
         for (id, size) in [(DEFAULT, None), (QUEUES, startup.queues.threads.script)] {
-            named.entry(id.to_owned()).or_insert_with(|| Pool::new(id, places(size), None));
+            named.entry(id.to_owned()).or_insert_with(|| Pool::new(id, places(size), SCRIPTS_MAX));
         }
         let servers = startup.servers.iter().filter_map(|server| {
             let size = server.threads.script?;
-            Some((server.id.clone(), Pool::new(DEFAULT, places(Some(size)), None)))
+            Some((server.id.clone(), Pool::new(DEFAULT, places(Some(size)), SCRIPTS_MAX)))
         });
         Pools { named, servers: servers.collect() }
     }

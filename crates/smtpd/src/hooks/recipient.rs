@@ -62,7 +62,7 @@ pub(crate) async fn decide(
             actions: Vec::new(),
         };
         let plain = run_of(recipient, transaction, &content);
-        let variables = variables(connection, transaction, recipient, actions.len());
+        let variables = variables(script, connection, transaction, recipient, actions.len());
         let execution = Execution {
             id: transaction.id.to_string(),
             variables,
@@ -200,39 +200,48 @@ fn queue(generation: &Generation, action: &RecipientAction) -> Result<QueuedReci
     })
 }
 
+/// The variables that the script names.
 fn variables(
+    script: &Script,
     connection: &Connection,
     transaction: &Transaction,
     recipient: &Recipient,
     actions: usize,
 ) -> Vec<(&'static str, Value)> {
-    let sender = transaction.sender.clone().unwrap_or_default();
+    let none = Address::default();
+    let sender = transaction.sender.as_ref().unwrap_or(&none);
     let strings = |get: fn(&Address) -> String| {
         transaction.recipients.iter().map(|one| Value::from(get(&one.address))).collect::<Array>()
     };
-    let username = connection.auth.as_ref().and_then(|auth| auth.username.as_deref());
-    let helo = connection.helo.as_ref().map_or("", |(_, host)| host.as_str());
-    vec![
-        ("senderip", connection.remote_ip.as_str().into()),
-        ("senderport", f64::from(connection.remote_port).into()),
-        ("serverip", connection.local.ip().to_string().into()),
-        ("serverport", f64::from(connection.local.port()).into()),
-        ("serverid", connection.server_id.as_str().into()),
-        ("senderhelo", helo.into()),
-        ("tlsstarted", connection.tls.is_some().into()),
-        ("saslauthed", connection.auth.is_some().into()),
-        ("saslusername", username.unwrap_or_default().into()),
-        ("messageid", transaction.id.to_string().into()),
-        ("sender", sender.to_lower().into()),
-        ("senderlocalpart", sender.localpart.as_str().into()),
-        ("senderdomain", sender.domain.as_str().into()),
-        ("senderparams", parameters_array(&transaction.sender_parameters).into()),
-        ("recipientdomains", strings(|address| address.domain.clone()).into()),
-        ("recipients", strings(Address::to_lower).into()),
-        ("recipient", recipient.address.to_lower().into()),
-        ("recipientlocalpart", recipient.address.localpart.as_str().into()),
-        ("recipientdomain", recipient.address.domain.as_str().into()),
-        ("transportid", recipient.transport.as_deref().unwrap_or_default().into()),
-        ("actionid", (actions as f64 + 1.0).into()),
-    ]
+    let value = |name: &str| -> Option<Value> {
+        Some(match name {
+            "senderip" => connection.remote_ip.as_str().into(),
+            "senderport" => f64::from(connection.remote_port).into(),
+            "serverip" => connection.local.ip().to_string().into(),
+            "serverport" => f64::from(connection.local.port()).into(),
+            "serverid" => connection.server_id.as_str().into(),
+            "senderhelo" => connection.helo.as_ref().map_or("", |(_, host)| host.as_str()).into(),
+            "tlsstarted" => connection.tls.is_some().into(),
+            "saslauthed" => connection.auth.is_some().into(),
+            "saslusername" => {
+                let username = connection.auth.as_ref().and_then(|auth| auth.username.as_deref());
+                username.unwrap_or_default().into()
+            }
+            "messageid" => transaction.id.to_string().into(),
+            "sender" => sender.to_lower().into(),
+            "senderlocalpart" => sender.localpart.as_str().into(),
+            "senderdomain" => sender.domain.as_str().into(),
+            "senderparams" => parameters_array(&transaction.sender_parameters).into(),
+            "recipientdomains" => strings(|address| address.domain.clone()).into(),
+            "recipients" => strings(Address::to_lower).into(),
+            "recipient" => recipient.address.to_lower().into(),
+            "recipientlocalpart" => recipient.address.localpart.as_str().into(),
+            "recipientdomain" => recipient.address.domain.as_str().into(),
+            "transportid" => recipient.transport.as_deref().unwrap_or_default().into(),
+            "actionid" => (actions as f64 + 1.0).into(),
+            // `$context` is the runner's.
+            _ => return None,
+        })
+    };
+    script.named().filter_map(|name| Some((name, value(name)?))).collect()
 }

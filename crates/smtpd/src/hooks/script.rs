@@ -7,9 +7,11 @@ use crate::hooks::pool::Pool;
 use crate::hooks::pools::Pools;
 use crate::{debug, error, info, warning};
 use config::app::App;
+use control::server::{Peer, payload};
+use debugger::{About, Debugger};
 use hsl::{Compiler as HslCompiler, Limits, Loader, Program, Registry, Shared, Step, Value, Vm};
 use hsl_std::hooks::recipient::RecipientRun;
-use hsl_std::hooks::{Hook, HookHost};
+use hsl_std::hooks::{EchoSink, Hook, HookHost};
 use hsl_std::{Environment, ScriptFiles};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -39,13 +41,29 @@ pub struct Script {
     hook: Hook,
     id: String,
     program: Arc<Program>,
+    /// The variables of the hook that the program names.
+    variables: Vec<&'static str>,
     environment: Arc<Environment>,
     shared: Arc<Shared>,
     limits: Limits,
     counters: Arc<ScriptCounters>,
     pool: Arc<Pool>,
+    /// Path of the entry script.
+    path: String,
+    /// Who follows its executions.
+    watch: Option<Arc<Watched>>,
     /// The class of `$arguments["mail"]`.
     pub mail_class: Arc<hsl::NativeClass>,
+}
+
+/// How the executions of a live stage are followed.
+pub struct Watched {
+    /// Who is told of break points.
+    pub debugger: Arc<Debugger>,
+    /// Whether scripts have break points.
+    pub has_points: bool,
+    /// Who gets exceptions and output.
+    pub client: Option<Peer>,
 }
 
 /// How an execution ended.
@@ -77,9 +95,16 @@ pub struct Compiler {
     limits: Limits,
     pools: Arc<Pools>,
     mail_class: Arc<hsl::NativeClass>,
+    watch: Option<Arc<Watched>>,
 }
 
 impl Compiler {
+    /// The same for scripts that are followed.
+    pub fn watched(mut self, watch: Option<Arc<Watched>>) -> Compiler {
+        self.watch = watch;
+        self
+    }
+
     /// For the limits of a running configuration, and what the library gets to know.
     pub fn new(app: &App, environment: Arc<Environment>, shared: Arc<Shared>, pools: Arc<Pools>) -> Compiler {
         let library = hsl_std::shared_registry();
@@ -98,6 +123,7 @@ impl Compiler {
             },
             pools,
             mail_class: hsl_std::mail::eod_class(),
+            watch: None,
         }
     }
 
@@ -142,6 +168,7 @@ impl Compiler {
         let registry =
             self.registries.get(&hook).ok_or_else(|| vec![format!("no functions for {}", hook.name())])?;
         let mut compiler = HslCompiler::new(registry.clone()).loader(self.loader.clone());
+        compiler = compiler.probes(self.watch.as_ref().is_some_and(|watch| watch.has_points));
         for (name, readonly) in hook.variables() {
             compiler = compiler.context_variable(name, *readonly);
         }
@@ -151,15 +178,19 @@ impl Compiler {
         for text in &compiled.warnings {
             warning!("", "{text}");
         }
+        let names = hook.variables().iter().map(|(name, _)| *name);
         Ok(Script {
             hook,
             id: id.to_owned(),
+            variables: names.filter(|name| compiled.program.uses_variable(name)).collect(),
             program: compiled.program,
             environment: self.environment.clone(),
             shared: self.shared.clone(),
             limits: self.limits.clone(),
             counters,
             pool: pool.clone(),
+            path: path.to_owned(),
+            watch: self.watch.clone(),
             mail_class: self.mail_class.clone(),
         })
     }
@@ -208,6 +239,16 @@ impl Script {
         &self.environment
     }
 
+    /// Whether it names a variable of its hook, so that others need not be made.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        self.variables.contains(&name)
+    }
+
+    /// The variables of its hook that it names.
+    pub(super) fn named(&self) -> impl Iterator<Item = &'static str> {
+        self.variables.iter().copied()
+    }
+
     /// Where it runs past its first slice.
     pub fn pool(&self) -> &Pool {
         &self.pool
@@ -216,30 +257,35 @@ impl Script {
     /// Runs to the end; `context` is `$context` before and after.
     pub async fn run(&self, execution: Execution, context: &mut ContextValue) -> Finished {
         let Execution { id, variables, metadata, recipient, priority } = execution;
-        let tag = id.clone();
-        let mut host = HookHost::new(Box::new(move |text| debug!(tag, "{}", String::from_utf8_lossy(text))));
-        host.metadata = metadata;
-        let tag = id.clone();
-        host.history = Some(Box::new(move |text| info!(tag, "{}", String::from_utf8_lossy(text))));
-        host.environment = Some(self.environment.clone());
-        host.recipient = recipient;
+        let id: Arc<str> = id.into();
         // The other hooks run for a connection, which may carry several messages.
         let about_message =
             matches!(self.hook, Hook::Eod | Hook::EodRcpt | Hook::PreDelivery | Hook::PostDelivery);
-        host.message = about_message.then(|| id.clone());
+        let mut host = HookHost::new(self.echo(&id, about_message));
+        host.metadata = metadata;
+        if self.hook == Hook::Eod {
+            let tag = id.clone();
+            host.history = Some(Box::new(move |text| info!(tag, "{}", String::from_utf8_lossy(text))));
+        }
+        host.environment = Some(self.environment.clone());
+        host.recipient = recipient;
+        host.message = about_message.then(|| id.to_string());
         let mut vm = Vm::new(self.program.clone(), self.shared.clone(), self.limits.clone(), Box::new(host));
         for (name, value) in variables {
             vm.set_variable(name, value);
         }
         // It is none until a script sets it.
         vm.set_variable("context", context.0.take().unwrap_or_default());
+        if let Some(watch) = &self.watch {
+            vm.observe(watch.debugger.observer(self.about(&id, about_message), watch.client.is_some()));
+        }
         let counters = &*self.counters;
-        let _begun = match self.pool.begun() {
-            Some(begun) => {
+        let _begun = match self.pool.begun.try_enter() {
+            Some(place) => place,
+            None => {
                 let _waiting = Gauge::new(&counters.pending);
-                Some(begun.enter(priority).await)
+                self.pool.begun.enter(priority).await
             }
-            None => None,
         };
         let mut step = {
             let _running = Gauge::new(&counters.running);
@@ -286,12 +332,41 @@ impl Script {
         Finished { end, metadata, recipient }
     }
 
+    /// Where its output goes: to the log, and to the debugger that follows it.
+    fn echo(&self, id: &Arc<str>, about_message: bool) -> EchoSink {
+        let tag = id.clone();
+        let follower = self.watch.as_ref().and_then(|watch| watch.client.clone());
+        let Some(client) = follower else {
+            return Box::new(move |text, _| debug!(tag, "{}", String::from_utf8_lossy(text)));
+        };
+        let about = self.about(id, about_message);
+        Box::new(move |text, place| {
+            debug!(tag, "{}", String::from_utf8_lossy(text));
+            // A client that reads too slowly misses lines; the log has them.
+            client.try_send(payload(&about.log(text, place)));
+        })
+    }
+
+    /// What a debugger is told about an execution. Queue hooks have no name of their own.
+    fn about(&self, id: &Arc<str>, about_message: bool) -> About {
+        let of_queue = matches!(self.hook, Hook::PreDelivery | Hook::PostDelivery);
+        let (transactionid, connectionid) =
+            if about_message { (id.to_string(), String::new()) } else { (String::new(), id.to_string()) };
+        let name = if of_queue { "" } else { &self.id };
+        About {
+            transactionid,
+            connectionid,
+            path: Some(self.path.clone()),
+            name: format!("{}:{name}", self.hook.name()),
+        }
+    }
+
     /// Runs on until the script waits or ends. At most the pool's number of scripts run so at once; between two
     /// slices another script may take the place.
     async fn continue_on_pool(&self, mut vm: Vm, priority: f64) -> Option<(Vm, Step)> {
         loop {
             let waiting = Gauge::new(&self.counters.pending);
-            let place = self.pool.enter(priority).await;
+            let place = self.pool.running.enter(priority).await;
             drop(waiting);
             let _running = Gauge::new(&self.counters.running);
             let (back, step) = tokio::task::spawn_blocking(move || {

@@ -1,9 +1,30 @@
 //! The read-only variables of connection hooks, rebuilt for each execution from the state of the server.
 
-use crate::server::facts::{Connection, Transaction};
+use crate::hooks::script::Script;
+use crate::server::facts::{Connection, Recipient, Transaction};
 use crate::server::tls::TlsFacts;
 use hsl::{Array, Value};
 use mail::Address;
+
+/// `$arguments`, `$connection` and `$transaction`; those that the script does not name are not made.
+pub(super) fn variables(
+    script: &Script,
+    arguments: impl FnOnce() -> Array,
+    connection: impl FnOnce() -> Array,
+    transaction: impl FnOnce() -> Array,
+) -> Vec<(&'static str, Value)> {
+    let mut variables = Vec::with_capacity(3);
+    if script.uses("arguments") {
+        variables.push(("arguments", arguments().into()));
+    }
+    if script.uses("connection") {
+        variables.push(("connection", connection().into()));
+    }
+    if script.uses("transaction") {
+        variables.push(("transaction", transaction().into()));
+    }
+    variables
+}
 
 pub(super) fn id_of(transaction: &Transaction) -> Array {
     let mut array = Array::new();
@@ -41,10 +62,20 @@ pub(super) fn connection_array(connection: &Connection) -> Array {
         let mut helo = Array::new();
         helo.insert_str("verb", *verb);
         helo.insert_str("host", host.as_str());
-        array.insert_str("helo", helo);
+        array.insert_str(HELO, helo);
     }
     array
 }
+
+/// As [`connection_array`] for the helo hook, which decides about the greeting: the one before is not shown.
+pub(super) fn ungreeted_array(connection: &Connection) -> Array {
+    let mut array = connection_array(connection);
+    array.remove(&HELO.into());
+    array
+}
+
+/// The key of the greeting in `$connection`.
+const HELO: &str = "helo";
 
 /// `$connection["tls"]`.
 fn tls_array(tls: &TlsFacts) -> Array {
@@ -76,17 +107,20 @@ pub(super) fn transaction_array(transaction: &Transaction, at_eod: bool) -> Arra
         array.insert_str("senderaddress", address_array(sender));
         array.insert_str("senderparams", parameters_array(&transaction.sender_parameters));
     }
-    let recipients = transaction.recipients.iter().map(|recipient| {
-        let mut array = Array::new();
-        array.insert_str("recipient", recipient.address.to_lower());
-        array.insert_str("address", address_array(&recipient.address));
-        array.insert_str("params", parameters_array(&recipient.parameters));
-        if let Some(transport) = &recipient.transport {
-            array.insert_str("transportid", transport.as_str());
-        }
-        Value::from(array)
-    });
+    let recipients = transaction.recipients.iter();
+    let recipients = recipients.map(|one| one.value.get_or_init(|| recipient_array(one).into()).clone());
     array.insert_str("recipients", recipients.collect::<Array>());
+    array
+}
+
+fn recipient_array(recipient: &Recipient) -> Array {
+    let mut array = Array::new();
+    array.insert_str("recipient", recipient.address.to_lower());
+    array.insert_str("address", address_array(&recipient.address));
+    array.insert_str("params", parameters_array(&recipient.parameters));
+    if let Some(transport) = &recipient.transport {
+        array.insert_str("transportid", transport.as_str());
+    }
     array
 }
 

@@ -27,10 +27,7 @@ impl Engine {
         let Some(mut job) = self.job(ticket.key()) else { return };
         let generation = self.generations.of_message(&job.stage_id);
         let (overridden, options, is_secure) = match self.plans.lock().get(&job.key) {
-            Some(plan) => {
-                let is_secure = plan.candidates.get(plan.index).is_some_and(|candidate| candidate.is_secure);
-                (plan.transport.clone(), plan.options.clone(), Some(is_secure))
-            }
+            Some(plan) => (plan.transport.clone(), plan.options.clone(), Some(plan.is_secure)),
             None => (None, None, None),
         };
         if let Some(dsn) = options.as_ref().and_then(|options| options.dsn.as_ref()) {
@@ -80,7 +77,7 @@ impl Engine {
         };
         let attempt = Attempt { ending, connection, duration_s: started.elapsed().as_secs_f64() };
         let ticket = if may_fail_over && attempt.ending.class() == Class::Temporary {
-            match self.fail_over(ticket, &job, &generation) {
+            match self.fail_over(ticket, &job, &generation).await {
                 None => {
                     info!(job, "{} for {}, trying the next address", attempt.ending.text(), job.recipient);
                     return;

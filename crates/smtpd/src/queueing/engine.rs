@@ -11,7 +11,6 @@ use crate::queueing::backlog::Backlog;
 use crate::queueing::job::Job;
 use crate::transport::Transport;
 use crate::{error, info};
-use net::Candidate;
 use parking_lot::{Mutex, RwLock};
 use queue::{AgedRun, EntryKey, Outcome, Pick, Queue, Requeue, Ticket, Time, Work};
 use spool::Spool;
@@ -35,6 +34,7 @@ const AGED_SLICE: usize = 20_000;
 const DEFECT_DELAY: Duration = Duration::from_secs(60);
 
 /// What pre-delivery settled for one attempt, where it is not the plain default.
+#[derive(Default)]
 pub(crate) struct Plan {
     /// The transport with the overrides of `Try`.
     pub(crate) transport: Option<Arc<Transport>>,
@@ -42,11 +42,10 @@ pub(crate) struct Plan {
     pub(crate) options: Option<Arc<TryOptions>>,
     /// `$context` for the post-delivery hook.
     pub(crate) context: ContextValue,
-    /// All addresses in order.
-    pub(crate) candidates: Vec<Candidate>,
-    /// Index of the current one.
-    pub(crate) index: usize,
-    /// Candidates tried after the first.
+    /// Whether DNS signed the way to the next hop.
+    pub(crate) is_secure: bool,
+    /// Candidates tried after the first. The addresses themselves are looked up again then: a million entries that wait
+    /// in their lanes would hold millions of them.
     pub(crate) failovers: u32,
 }
 
@@ -62,7 +61,7 @@ pub struct Engine {
     pub(crate) stalled: Stalled,
     pub(crate) ids: Ids,
     pub(crate) plans: Mutex<HashMap<EntryKey, Plan>>,
-    pub(super) ending: Mutex<super::settle::Ending>,
+    pub(super) ending: Mutex<super::ending::Ending>,
     notify: Notify,
     abort: watch::Sender<bool>,
     journal_hold: Duration,
@@ -201,7 +200,7 @@ impl Engine {
         W: FnOnce(Arc<Engine>) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
-        let running = self.tasks.lock().clone();
+        let running = self.running();
         let guard = Guard { engine: self.clone(), key, armed: true };
         let work = work(self.clone());
         let mut abort = self.abort.subscribe();
@@ -215,6 +214,11 @@ impl Engine {
             }
             guard.armed = false;
         })
+    }
+
+    /// Held by whoever works on entries: a shutdown waits for it.
+    pub(super) fn running(&self) -> Option<mpsc::Sender<()>> {
+        self.tasks.lock().clone()
     }
 
     /// The entry as it is now; none when it is gone.
@@ -295,19 +299,23 @@ impl Drop for Guard {
     }
 }
 
-/// Counts one while it lives.
-pub(super) struct Gauge<'a>(&'a AtomicU64);
+/// Counts one, or several, while it lives.
+pub(super) struct Gauge<'a>(&'a AtomicU64, u64);
 
 impl<'a> Gauge<'a> {
     pub(super) fn new(counter: &'a AtomicU64) -> Gauge<'a> {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Gauge(counter)
+        Gauge::of(counter, 1)
+    }
+
+    pub(super) fn of(counter: &'a AtomicU64, count: u64) -> Gauge<'a> {
+        counter.fetch_add(count, Ordering::Relaxed);
+        Gauge(counter, count)
     }
 }
 
 impl Drop for Gauge<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 

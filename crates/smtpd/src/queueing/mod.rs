@@ -4,6 +4,7 @@
 mod attempt;
 pub mod backlog;
 pub mod commit;
+pub(crate) mod ending;
 pub mod engine;
 pub mod job;
 pub(crate) mod load;

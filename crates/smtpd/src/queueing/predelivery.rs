@@ -53,7 +53,7 @@ impl Engine {
         let (job, decision) = match &generation.predelivery {
             None => (job, PreDecision::Try(None)),
             Some(script) => {
-                let decision = delivery::predelivery(script, &self, &generation, &job, &mut context).await;
+                let decision = delivery::predelivery(script, &self, &job, &mut context).await;
                 // The script may have changed the metadata.
                 (self.job(ticket.key()).unwrap_or(job), decision)
             }
@@ -114,9 +114,9 @@ impl Engine {
             None => job.recipient.domain.clone(),
         };
         let resolved = resolved(generation, &transport, &candidates[index], &domain, options.as_deref());
-        let plan = Plan { transport: overridden, options, context, candidates, index, failovers: 0 };
+        let is_secure = candidates[index].is_secure;
+        let plan = Plan { transport: overridden, options, context, is_secure, failovers: 0 };
         let is_plain = plan.options.is_none()
-            && plan.candidates.len() == 1
             && plan.context.is_none()
             && !transport.session.tls.mode.uses_dane();
         if !is_plain {
@@ -128,23 +128,38 @@ impl Engine {
 
     /// Puts an entry whose connection failed back with its next candidate; gives the ticket back when there is
     /// none left.
-    pub(super) fn fail_over(&self, ticket: Ticket, job: &Job, generation: &Generation) -> Option<Ticket> {
-        let resolved = {
-            let mut plans = self.plans.lock();
-            let Some(plan) = plans.get_mut(&job.key) else { return Some(ticket) };
-            let more = plan.candidates.len() as u32 - 1;
-            if plan.failovers >= generation.failover.min(more) {
-                return Some(ticket);
-            }
-            plan.failovers += 1;
-            plan.index = (plan.index + 1) % plan.candidates.len();
-            let transport = plan.transport.as_ref().or_else(|| generation.transports.get(&job.transport_id));
-            let Some(transport) = transport else { return Some(ticket) };
-            let options = plan.options.as_deref();
-            let domain =
-                options.and_then(|o| o.recipient.as_ref()).map_or(&job.recipient.domain, |r| &r.domain);
-            resolved(generation, transport, &plan.candidates[plan.index], domain, options)
+    pub(super) async fn fail_over(
+        &self,
+        ticket: Ticket,
+        job: &Job,
+        generation: &Generation,
+    ) -> Option<Ticket> {
+        let (overridden, options, failovers) = match self.plans.lock().get(&job.key) {
+            Some(plan) => (plan.transport.clone(), plan.options.clone(), plan.failovers),
+            None => (None, None, 0),
         };
+        let transport = overridden.or_else(|| generation.transports.get(&job.transport_id).cloned());
+        let Some(transport) = transport.filter(|_| failovers < generation.failover) else {
+            return Some(ticket);
+        };
+        let options = options.as_deref();
+        // While DNS says the same, they come in the same order.
+        let Ok(candidates) = candidates(generation, &transport, job, options).await else {
+            return Some(ticket);
+        };
+        let tried = failovers as usize + 1;
+        if tried >= candidates.len() {
+            return Some(ticket);
+        }
+        let next = &candidates[(job.retry as usize + tried) % candidates.len()];
+        let domain = options.and_then(|o| o.recipient.as_ref()).map_or(&job.recipient.domain, |r| &r.domain);
+        let resolved = resolved(generation, &transport, next, domain, options);
+        {
+            let mut plans = self.plans.lock();
+            let plan = plans.entry(job.key).or_default();
+            plan.failovers += 1;
+            plan.is_secure = next.is_secure;
+        }
         if let Err(failure) = self.queue.lock().failover(self.now(), ticket, &resolved) {
             warning!(job, "queue: {failure}");
         }

@@ -18,12 +18,10 @@ use mail::dsn::Action;
 use queue::{Outcome, Requeue, RetryPlan, RetrySchedule, Settled, Ticket};
 use smtp::client::State;
 use smtp::reply::Enhanced;
-use spool::record::{self, Done, EntryUpdate};
-use spool::{Durability, Frame, SpoolError};
-use std::collections::HashMap;
+use spool::record::{self, EntryUpdate};
+use spool::{Durability, Frame};
 use std::sync::Arc;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Wait after a script error or a defect of ours.
 pub(super) const DEFECT_DELAY_S: f64 = 300.0;
@@ -179,7 +177,7 @@ impl Engine {
                 report: action,
             };
             // After success no function can change what happens; errors are logged and counted.
-            delivery::postdelivery(script, self, generation, job, &verdict, context).await;
+            delivery::postdelivery(script, self, job, &verdict, context).await;
         }
         let mut report = None;
         if let Some(action) = action {
@@ -253,7 +251,7 @@ impl Engine {
         };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
-            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+            Some(script) => delivery::postdelivery(script, self, job, &verdict, context).await,
         };
         match decision {
             PostDecision::Default => match action {
@@ -460,7 +458,7 @@ impl Engine {
         };
         let decision = match &generation.postdelivery {
             None => PostDecision::Default,
-            Some(script) => delivery::postdelivery(script, self, generation, job, &verdict, context).await,
+            Some(script) => delivery::postdelivery(script, self, job, &verdict, context).await,
         };
         match (decision, action) {
             (PostDecision::Queue(options), _) => self.requeue(ticket, job, generation, *options, None).await,
@@ -528,46 +526,6 @@ impl Engine {
         self.forget(ticket, job, record::Outcome::Deleted, None, Durability::Synced).await;
     }
 
-    /// Writes DONE and removes the entry. While the disk is full the entry stays "working", so that this
-    /// process never sends it again.
-    async fn forget(
-        self: &Arc<Self>,
-        ticket: Ticket,
-        job: &Job,
-        outcome: record::Outcome,
-        report: Option<Uuid>,
-        durability: Durability,
-    ) {
-        let done = Done {
-            queue_id: job.queue_id,
-            outcome: outcome as i32,
-            time_s: clock::now_s(),
-            dsn_id: report.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
-        };
-        let mut told = false;
-        loop {
-            // Entries of a message end in any order and at once; whoever is last takes the file along.
-            let (last, alone) = self.ending.lock().begin(job.id, self.queue.lock().entry_count(job.id));
-            // Ends that others reported must be on disk before their file goes.
-            let durability = if last && !alone { Durability::Synced } else { durability };
-            match self.spool.finish(job.id, done.clone(), last, durability).await {
-                // Not found: another entry of the message ended at the same time and took the file along.
-                Ok(()) | Err(SpoolError::NotFound(_)) => break,
-                Err(SpoolError::Closed) => return,
-                Err(failure) => {
-                    if !std::mem::replace(&mut told, true) {
-                        error!(job, "its end cannot be recorded, trying on: {failure}");
-                    }
-                    self.ending.lock().end(job.id);
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
-        }
-        let mut ending = self.ending.lock();
-        self.settle(ticket, Outcome::Done);
-        ending.end(job.id);
-    }
-
     /// Appends a change; a full disk leaves the change in memory only, as the manual says.
     pub(crate) async fn append(&self, job: &Job, update: EntryUpdate, durability: Durability) {
         if let Err(failure) = self.spool.append(job.id, &Frame::Update(Box::new(update)), durability).await {
@@ -576,27 +534,11 @@ impl Engine {
     }
 }
 
-/// Entries whose end is being written, for messages with several.
-#[derive(Debug, Default)]
-pub(crate) struct Ending(HashMap<Uuid, usize>);
-
-impl Ending {
-    /// One more entry of a message with `alive` entries ends; whether none of them goes on, and whether no other
-    /// ends at the same time.
-    fn begin(&mut self, id: Uuid, alive: usize) -> (bool, bool) {
-        let ending = self.0.entry(id).or_insert(0);
-        *ending += 1;
-        (*ending >= alive, *ending == 1)
-    }
-
-    fn end(&mut self, id: Uuid) {
-        if let Some(ending) = self.0.get_mut(&id) {
-            *ending -= 1;
-            if *ending == 0 {
-                self.0.remove(&id);
-            }
-        }
-    }
+/// LMTP delivers into mailboxes, so its success is "delivered" and not "relayed".
+fn lmtp_action(action: Action, job: &Job, generation: &Generation) -> Action {
+    let transport = generation.transports.get(&job.transport_id);
+    let is_lmtp = transport.is_some_and(|transport| transport.protocol == Protocol::Lmtp);
+    if is_lmtp { Action::Delivered } else { action }
 }
 
 /// Steps of the schedule beyond this one share its mark.

@@ -85,7 +85,7 @@ pub(super) async fn serve(mut socket: Socket, peer: Peer, listener: &Listener, d
     };
     debug!(connection.id, "connect from {} to server {}", ends.client, server.id);
     if listener.kind != ServerKind::Smtp {
-        super::http::serve(daemon, generation.clone(), server, stream, connection).await;
+        Box::pin(super::http::serve(daemon, generation.clone(), server, stream, connection)).await;
     } else {
         let mut session = Session::new(daemon, generation.clone(), server, stream, connection);
         session.run().await;

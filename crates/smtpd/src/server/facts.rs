@@ -3,7 +3,7 @@
 use crate::server::tls::TlsFacts;
 use mail::Address;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
 /// `$connection`.
@@ -64,6 +64,15 @@ pub struct Recipient {
     pub parameters: Vec<(String, String)>,
     /// From the server's default or the rcptto hook.
     pub transport: Option<String>,
+    /// What scripts see; made once, so that a hook at each of many recipients does not build those before again.
+    pub(crate) value: OnceLock<hsl::Value>,
+}
+
+impl Recipient {
+    /// An accepted one.
+    pub fn new(address: Address, parameters: Vec<(String, String)>, transport: Option<String>) -> Recipient {
+        Recipient { address, parameters, transport, value: OnceLock::new() }
+    }
 }
 
 /// `$transaction`.

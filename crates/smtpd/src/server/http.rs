@@ -129,11 +129,9 @@ impl Client {
         let http = http_array(&request);
         let form = self.read(request, &transaction).await?;
         transaction.sender = Some(form.envelope.sender);
-        let recipients = form.envelope.recipients.into_iter().map(|address| Recipient {
-            address,
-            parameters: Vec::new(),
-            transport: server.transport.clone(),
-        });
+        let recipients = form.envelope.recipients.into_iter();
+        let recipients =
+            recipients.map(|address| Recipient::new(address, Vec::new(), server.transport.clone()));
         transaction.recipients = recipients.collect();
         if let Some(refusal) = form.refusal {
             info!(transaction.id, "message refused: {refusal}");

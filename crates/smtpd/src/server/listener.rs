@@ -142,8 +142,9 @@ fn bind_port(address: SocketAddr, backlog: Option<u32>, shared: bool) -> io::Res
     Ok(socket.into())
 }
 
+/// What the system allows (`SOMAXCONN`), unless the configuration says less.
 fn backlog_of(backlog: Option<u32>) -> i32 {
-    backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(4096)
+    backlog.and_then(|backlog| i32::try_from(backlog).ok()).unwrap_or(i32::MAX)
 }
 
 fn bind_path(

@@ -228,7 +228,7 @@ impl Session {
             arguments: Vec::new(),
             bytes: summary.bytes,
         };
-        let answer = submission.decide(staging).await;
+        let answer = Box::pin(submission.decide(staging)).await;
         self.machine.end_of_data(answer.reply, answer.disconnect);
     }
 }

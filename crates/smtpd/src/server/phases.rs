@@ -1,4 +1,7 @@
 //! What the commands of a client lead to: the hook of the phase, or its default, and the answer to the machine.
+//!
+//! The future of a hook is large and lives short, so it is boxed: a connection that waits for its client does not carry room
+//! for it.
 
 use crate::hooks::connection as hooks;
 use crate::hooks::decision::{Decision, Phase, Verdict};
@@ -17,15 +20,15 @@ impl Session {
         let mut ptr_result = None;
         if self.server.remote_ptr && self.connection.remote_uid.is_none() {
             let resolver = &self.generation.resolver;
-            let (name, result) = hooks::confirmed_name(resolver, &self.connection.remote_ip).await;
+            let (name, result) = Box::pin(hooks::confirmed_name(resolver, &self.connection.remote_ip)).await;
             self.connection.remote_ptr = name;
             ptr_result = Some(result);
         }
         let decision = match &self.server.hooks.connect {
             None => Decision::plain(Verdict::Accept),
             Some(script) => {
-                hooks::connect(script, &self.connection, &self.transaction, ptr_result, &mut self.context)
-                    .await
+                let (connection, transaction) = (&self.connection, &self.transaction);
+                Box::pin(hooks::connect(script, connection, transaction, ptr_result, &mut self.context)).await
             }
         };
         let banner = format!("{} ESMTP", self.server.hostname);
@@ -64,7 +67,8 @@ impl Session {
             // The machine asks only where there is a hook.
             None => Decision::plain(Verdict::Pass),
             Some(script) => {
-                hooks::proxy(script, &self.connection, &self.transaction, &line, &mut self.context).await
+                let (connection, transaction) = (&self.connection, &self.transaction);
+                Box::pin(hooks::proxy(script, connection, transaction, &line, &mut self.context)).await
             }
         };
         self.change_connection(&decision.options.connection);
@@ -117,14 +121,14 @@ impl Session {
             None => Decision::plain(Verdict::Accept),
             Some(script) => {
                 let offered = self.machine.default_extensions();
-                hooks::helo(
+                Box::pin(hooks::helo(
                     script,
                     &self.connection,
                     &self.transaction,
                     &helo,
                     offered.items(),
                     &mut self.context,
-                )
+                ))
                 .await
             }
         };
@@ -144,7 +148,8 @@ impl Session {
             // The machine offers AUTH only where there is a hook.
             None => Decision::plain(Phase::Auth.implicit_end()),
             Some(script) => {
-                hooks::auth(script, &self.connection, &self.transaction, &request, &mut self.context).await
+                let (connection, transaction) = (&self.connection, &self.transaction);
+                Box::pin(hooks::auth(script, connection, transaction, &request, &mut self.context)).await
             }
         };
         let answer = decision.reply(Phase::Auth, "");
@@ -183,14 +188,14 @@ impl Session {
         let decision = match &self.server.hooks.mailfrom {
             None => Decision::plain(Verdict::Accept),
             Some(script) => {
-                hooks::mail(
+                Box::pin(hooks::mail(
                     script,
                     &self.connection,
                     &self.transaction,
                     &address,
                     &parameters,
                     &mut self.context,
-                )
+                ))
                 .await
             }
         };
@@ -211,7 +216,7 @@ impl Session {
             None => return self.machine.rcpt(reply(550, (5, 7, 1), "Relaying denied"), false),
             Some(script) => {
                 let transport = transport.as_deref();
-                hooks::rcpt(
+                Box::pin(hooks::rcpt(
                     script,
                     &self.connection,
                     &self.transaction,
@@ -219,7 +224,7 @@ impl Session {
                     &parameters,
                     transport,
                     &mut self.context,
-                )
+                ))
                 .await
             }
         };
@@ -237,7 +242,7 @@ impl Session {
         if decision.verdict == Verdict::Accept {
             let address = options.address.unwrap_or(address);
             let transport = options.transport.or(transport);
-            self.transaction.recipients.push(Recipient { address, parameters, transport });
+            self.transaction.recipients.push(Recipient::new(address, parameters, transport));
         }
         self.machine.rcpt(answer, options.disconnect);
     }

@@ -235,7 +235,7 @@ impl Session {
         drop(place);
         debug!(connection.id, "disconnect of {}", connection.remote_ip);
         if let Some(script) = &server.hooks.disconnect {
-            hooks::disconnect(script, &connection, &goodbye, &mut context).await;
+            Box::pin(hooks::disconnect(script, &connection, &goodbye, &mut context)).await;
         }
     }
 }

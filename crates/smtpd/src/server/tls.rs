@@ -119,10 +119,18 @@ impl ServerTls {
     /// # Errors
     /// The client broke off, was too slow, or wants what is not allowed.
     pub async fn accept(&self, socket: Socket) -> Result<(Box<SslStream<Socket>>, TlsFacts), TlsFailure> {
+        self.accept_within(socket, HANDSHAKE_PATIENCE).await
+    }
+
+    async fn accept_within(
+        &self,
+        socket: Socket,
+        patience: Duration,
+    ) -> Result<(Box<SslStream<Socket>>, TlsFacts), TlsFailure> {
         let setup = |error: ErrorStack| TlsFailure { reason: format!("TLS set-up: {error}"), code: 0 };
         let ssl = Ssl::new(&self.default).map_err(setup)?;
         let mut stream = Box::new(SslStream::new(ssl, socket).map_err(setup)?);
-        match tokio::time::timeout(HANDSHAKE_PATIENCE, Pin::new(&mut *stream).accept()).await {
+        match tokio::time::timeout(patience, Pin::new(&mut *stream).accept()).await {
             Err(_) => Err(TlsFailure { reason: "TLS handshake timed out".to_owned(), code: 0 }),
             Ok(Err(error)) => Err(failure(&error)),
             Ok(Ok(())) => {
@@ -287,6 +295,20 @@ mod tests {
         ] {
             assert_eq!(names.find(name), found, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_shake_hands_is_given_up() {
+        assert_eq!(HANDSHAKE_PATIENCE.as_secs(), 60);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let tls = ServerTls { default: SslContext::builder(SslMethod::tls_server()).unwrap().build() };
+        let patience = Duration::from_millis(200);
+        let Err(failure) = tls.accept_within(Socket::Tcp(stream), patience).await else {
+            panic!("nobody shook hands")
+        };
+        assert_eq!(failure.reason, "TLS handshake timed out");
     }
 
     #[test]

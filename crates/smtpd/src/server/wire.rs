@@ -87,6 +87,10 @@ pub(super) async fn read(
 
 /// Writes everything; a client that does not take it in time is an error.
 pub(super) async fn write(stream: &mut Stream, output: &mut Vec<u8>) -> io::Result<()> {
+    write_within(stream, output, WRITE_PATIENCE).await
+}
+
+async fn write_within(stream: &mut Stream, output: &mut Vec<u8>, patience: Duration) -> io::Result<()> {
     let mut written = 0;
     let writing = poll_fn(|cx| {
         while written < output.len() {
@@ -99,7 +103,7 @@ pub(super) async fn write(stream: &mut Stream, output: &mut Vec<u8>) -> io::Resu
         }
         Pin::new(&mut *stream).poll_flush(cx)
     });
-    timeout(WRITE_PATIENCE, writing)
+    timeout(patience, writing)
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "client does not read"))??;
     output.clear();
@@ -138,4 +142,24 @@ pub(super) async fn close(stream: &mut Stream, unread: bool) {
     });
     // A client that talks on is cut off at the end of the time.
     let _ = timeout(LINGER, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::stream::Socket;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_given_up() {
+        assert_eq!(WRITE_PATIENCE.as_secs(), 5 * 60);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = Stream::Plain(Socket::Tcp(stream));
+        let mut output = vec![b'x'; 64 << 20];
+        let failure = write_within(&mut stream, &mut output, Duration::from_millis(200)).await.unwrap_err();
+        assert_eq!(failure.kind(), io::ErrorKind::TimedOut);
+        assert!(!output.is_empty());
+    }
 }
