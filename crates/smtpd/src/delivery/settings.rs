@@ -7,6 +7,7 @@ use crate::transport::{Transport, apply_tls, mode};
 use config::policy::{DeliveryFile, DeliverySettings};
 use net::tls::{Mode, Rules, TlsClient};
 use queue::{Field, RetryInterval, RetrySchedule, Selection};
+use std::collections::HashMap;
 
 /// The settings of a file.
 #[derive(Debug, Default)]

@@ -534,11 +534,6 @@ impl Engine {
     }
 }
 
-/// LMTP delivers into mailboxes, so its success is "delivered" and not "relayed".
-fn lmtp_action(action: Action, job: &Job, generation: &Generation) -> Action {
-    let transport = generation.transports.get(&job.transport_id);
-    let is_lmtp = transport.is_some_and(|transport| transport.protocol == Protocol::Lmtp);
-    if is_lmtp { Action::Delivered } else { action }
 }
 
 /// Steps of the schedule beyond this one share its mark.
