@@ -150,7 +150,14 @@ impl Generations {
         let watch = Watched { debugger: debugger.clone(), has_points, client: bound_to };
         let generation = Arc::new(self.compile_stage(&id, &config, watch)?);
         let door = Door { conditions, taken: AtomicU64::new(0) };
-        let stage = Stage { id: id.as_str().into(), generation, door, begun: Instant::now(), bound_to: bound, debugger };
+        let stage = Stage {
+            id: id.as_str().into(),
+            generation,
+            door,
+            begun: Instant::now(),
+            bound_to: bound,
+            debugger,
+        };
         let mut place = self.stage.write();
         // Somebody else may have been faster.
         if let Some(other) = place.as_ref().filter(|other| is_in_the_way(other, &id)) {

@@ -116,9 +116,8 @@ impl Engine {
         let resolved = resolved(generation, &transport, &candidates[index], &domain, options.as_deref());
         let is_secure = candidates[index].is_secure;
         let plan = Plan { transport: overridden, options, context, is_secure, failovers: 0 };
-        let is_plain = plan.options.is_none()
-            && plan.context.is_none()
-            && !transport.session.tls.mode.uses_dane();
+        let is_plain =
+            plan.options.is_none() && plan.context.is_none() && !transport.session.tls.mode.uses_dane();
         if !is_plain {
             self.plans.lock().insert(job.key, plan);
         }

@@ -534,8 +534,6 @@ impl Engine {
     }
 }
 
-}
-
 /// Steps of the schedule beyond this one share its mark.
 const STEPS_NOTED_MAX: usize = 31;
 
