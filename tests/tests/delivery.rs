@@ -87,7 +87,8 @@ fn parameters_follow_what_is_announced() {
     let server = Server::start(&app, &[]);
     let utf8 = "Subject: gr\u{fc}n\r\n\r\nbody\r\n".as_bytes();
     let eight = b"Subject: x\r\n\r\n\xe5\r\n";
-    let cases: [(&str, &[u8], &Scripted, &[&str], &[&str]); 5] = [
+    type Case<'a> = (&'a str, &'a [u8], &'a Scripted, &'a [&'a str], &'a [&'a str]);
+    let cases: [Case<'_>; 5] = [
         ("b+all@test.example", b"Subject: x\r\n\r\nx\r\n", &all, &[" SIZE="], &["BODY", "SMTPUTF8"]),
         ("c+all@test.example", eight, &all, &[" SIZE=", " BODY=8BITMIME"], &["SMTPUTF8"]),
         ("d+all@test.example", utf8, &all, &[" SIZE=", " BODY=8BITMIME", " SMTPUTF8"], &[]),
