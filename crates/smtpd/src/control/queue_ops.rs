@@ -11,8 +11,9 @@ use crate::{error, info};
 use bytes::Bytes;
 use control::server::{Answer, parse, payload};
 use control::smtpd as wire;
+use parking_lot::MutexGuard;
 use queue::{
-    AddressChange, Changes, Duplicate, EntryKey, EntryView, ListQuery, State, Task, Ticket, UnloadRun,
+    AddressChange, Changes, Duplicate, EntryKey, EntryView, ListQuery, Queue, State, Task, Ticket, UnloadRun,
     UpdateRun,
 };
 use spool::record::{self, EntryState, EntryUpdate, Pair};
@@ -28,46 +29,65 @@ const UNLOADS: usize = 256;
 /// Rows copied while the queue is locked.
 const ROWS: usize = 2_000;
 
+/// Scans on a thread of its own: it does not stand in line behind sessions and deliveries after each slice.
+async fn scan<T: Send + 'static>(
+    daemon: &Arc<Daemon>,
+    work: impl FnOnce(&Daemon) -> T + Send + 'static,
+) -> Result<T, String> {
+    let daemon = daemon.clone();
+    tokio::task::spawn_blocking(move || work(&daemon)).await.map_err(|error| error.to_string())
+}
+
+/// A slice of a scan; whoever waits for the queue has it next.
+fn with_queue<T>(daemon: &Daemon, slice: impl FnOnce(&mut Queue) -> T) -> T {
+    let mut queue = daemon.engine.queue.lock();
+    let result = slice(&mut queue);
+    MutexGuard::unlock_fair(queue);
+    result
+}
+
 /// `queue list`.
-pub(super) async fn list(daemon: &Daemon, body: &[u8]) -> Answer {
+pub(super) async fn list(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     let request: wire::QueueListRequest = parse(body)?;
     let condition = convert::condition(request.conditions.as_ref())?;
     let sortings = convert::list_sortings(&request.sortings)?;
     let paging = request.paging.unwrap_or_default();
     let now = clock::now();
-    let mut query =
-        ListQuery::new(&daemon.engine.queue.lock(), now, condition, sortings, paging.offset, paging.limit);
-    while !query.step(&daemon.engine.queue.lock(), SLICE) {
-        tokio::task::yield_now().await;
-    }
-    let (total, keys) = query.finish();
-    let mut items = Vec::with_capacity(keys.len());
-    for slice in keys.chunks(ROWS) {
-        {
-            let queue = daemon.engine.queue.lock();
-            let entries = slice.iter().filter_map(|key| queue.entry(*key));
-            items.extend(entries.map(|view| {
-                let path = daemon.spool.path(view.message_id()).display().to_string();
-                convert::list_item(view, now, path)
-            }));
+    let found = scan(daemon, move |daemon| {
+        let mut query = with_queue(daemon, |queue| {
+            ListQuery::new(queue, now, condition, sortings, paging.offset, paging.limit)
+        });
+        while !with_queue(daemon, |queue| query.step(queue, SLICE)) {}
+        let (total, keys) = query.finish();
+        let mut items = Vec::with_capacity(keys.len());
+        for slice in keys.chunks(ROWS) {
+            with_queue(daemon, |queue| {
+                let entries = slice.iter().filter_map(|key| queue.entry(*key));
+                items.extend(entries.map(|view| {
+                    let path = daemon.spool.path(view.message_id()).display().to_string();
+                    convert::list_item(view, now, path)
+                }));
+            });
         }
-        tokio::task::yield_now().await;
-    }
+        (total, items)
+    });
+    let (total, items) = found.await?;
     let paging = wire::queue_list_response::Paging { total };
     Ok(payload(&wire::QueueListResponse { items, paging: Some(paging) }))
 }
 
 /// `queue groupby`.
-pub(super) async fn group_by(daemon: &Daemon, body: &[u8]) -> Answer {
+pub(super) async fn group_by(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     let request: wire::QueueGroupByRequest = parse(body)?;
     let group = convert::group_request(&request)?;
     let now = clock::now();
-    let mut query = queue::GroupQuery::new(&daemon.engine.queue.lock(), now, group);
-    while !query.step(&daemon.engine.queue.lock(), SLICE) {
-        tokio::task::yield_now().await;
-    }
-    let (total, rows) = query.finish();
-    Ok(payload(&convert::group_response(total, rows)))
+    let found = scan(daemon, move |daemon| {
+        let mut query = with_queue(daemon, |queue| queue::GroupQuery::new(queue, now, group));
+        while !with_queue(daemon, |queue| query.step(queue, SLICE)) {}
+        let (total, rows) = query.finish();
+        payload(&convert::group_response(total, rows))
+    });
+    found.await
 }
 
 /// `queue update`.
@@ -75,17 +95,12 @@ pub(super) async fn update(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     let request: wire::QueueUpdateRequest = parse(body)?;
     let (update, action) = convert::update_request(&request)?;
     let (changed, task) = (update.changes.clone(), update.task);
-    let mut run = {
-        let queue = daemon.engine.queue.lock();
-        UpdateRun::new(&queue, clock::now(), update).map_err(|error| error.to_string())?
-    };
-    loop {
-        let done = run.step(&mut daemon.engine.queue.lock(), clock::now(), SLICE);
-        if done {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    let run = scan(daemon, move |daemon| {
+        let mut run = with_queue(daemon, |queue| UpdateRun::new(queue, clock::now(), update))?;
+        while !with_queue(daemon, |queue| run.step(queue, clock::now(), SLICE)) {}
+        Ok::<_, queue::QueueError>(run)
+    });
+    let run = run.await?.map_err(|error| error.to_string())?;
     let report = run.finish();
     let (affected, working) = (report.affected, report.working);
     // In a task of its own: what was taken out of the queue is brought to its end even when the client leaves.
@@ -202,16 +217,18 @@ async fn store_copy(daemon: &Daemon, copy: &Duplicate) -> Result<(), String> {
 }
 
 /// Writes what was changed of entries and waits until it is on disk: one stretch of the journal for all.
-async fn persist(daemon: &Daemon, keys: Vec<EntryKey>, changes: Changes) -> Result<(), String> {
-    let mut updates: Vec<(Uuid, EntryUpdate)> = Vec::with_capacity(keys.len());
-    for slice in keys.chunks(ROWS) {
-        {
-            let queue = daemon.engine.queue.lock();
-            let entries = slice.iter().filter_map(|key| queue.entry(*key));
-            updates.extend(entries.map(|view| (view.message_id(), changed_members(view, &changes))));
+async fn persist(daemon: &Arc<Daemon>, keys: Vec<EntryKey>, changes: Changes) -> Result<(), String> {
+    let updates = scan(daemon, move |daemon| {
+        let mut updates: Vec<(Uuid, EntryUpdate)> = Vec::with_capacity(keys.len());
+        for slice in keys.chunks(ROWS) {
+            with_queue(daemon, |queue| {
+                let entries = slice.iter().filter_map(|key| queue.entry(*key));
+                updates.extend(entries.map(|view| (view.message_id(), changed_members(view, &changes))));
+            });
         }
-        tokio::task::yield_now().await;
-    }
+        updates
+    });
+    let updates = updates.await?;
     if updates.is_empty() {
         return Ok(());
     }
@@ -272,16 +289,17 @@ pub(super) async fn export(daemon: &Daemon, body: &[u8]) -> Answer {
 }
 
 /// `queue unload`.
-pub(super) async fn unload(daemon: &Daemon, body: &[u8]) -> Answer {
+pub(super) async fn unload(daemon: &Arc<Daemon>, body: &[u8]) -> Answer {
     let request: wire::QueueUnloadRequest = parse(body)?;
     let condition = convert::condition(request.conditions.as_ref())?;
-    let mut run = {
-        let queue = daemon.engine.queue.lock();
-        UnloadRun::new(&queue, clock::now(), condition, request.partial, request.freeze)
-    };
-    while !run.step(&mut daemon.engine.queue.lock(), clock::now(), SLICE) {
-        tokio::task::yield_now().await;
-    }
+    let run = scan(daemon, move |daemon| {
+        let mut run = with_queue(daemon, |queue| {
+            UnloadRun::new(queue, clock::now(), condition, request.partial, request.freeze)
+        });
+        while !with_queue(daemon, |queue| run.step(queue, clock::now(), SLICE)) {}
+        run
+    });
+    let run = run.await?;
     let report = run.finish();
     daemon.engine.prune_plans();
     let mut paths = Vec::with_capacity(report.unloaded.len());
