@@ -312,7 +312,7 @@ fn scripts_of_a_stage_are_debugged_while_they_run() {
         .replace(
             "          if ($arguments[\"address\"]",
             "          function add($x) { __debug [\"debug\", \"in\"] return $x + 1; }\n          \
-             $sum = add(41);\n          __debug [\"debug\", \"log\", true] echo \"sum #{$sum}\";\n          \
+             $sum = add(41);\n          __debug [\"debug\", \"log\", true] echo \"sum $sum\";\n          \
              try { throw \"up\"; } catch ($e) { }\n          if ($arguments[\"address\"]",
         )
         .replace("      Try();", "      __debug [\"debug\", \"pre\"] Try();");
