@@ -273,7 +273,9 @@ impl Editor {
     fn command(&mut self, letter: u8) -> Result<bytes::Bytes, String> {
         let (client, logged) = (&mut self.client, &mut self.logged);
         self.runtime.block_on(async {
-            client.send(letter, None).await.unwrap();
+            // The only one of them with a request body, which may be empty.
+            let body = (letter == b'd').then_some(&[][..]);
+            client.send(letter, body).await.unwrap();
             loop {
                 let reply = client.receive().await.unwrap();
                 match reply.status {
